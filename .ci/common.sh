@@ -1,0 +1,26 @@
+# What every script here shares: it starts in the checkout's root, and whatever a tool drops into the temporary
+# folder or pip's cache stays out of the user's home and is gone afterwards. Sourced; does nothing by itself.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export PIP_CACHE_DIR="$PWD/.cache/pip" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+python="$PWD/.venv/bin/python"
+
+say() { printf '== %s\n' "$*" >&2; }
+fail() { printf 'stillwarm: %s\n' "$*" >&2; exit 1; }
+
+# A temporary folder of our own, removed on every way out. In /tmp because a socket's path must stay short.
+private_tmp() {
+  TMPDIR=$(mktemp -d /tmp/stillwarm.XXXXXX)
+  export TMPDIR
+  trap 'rm -rf -- "$TMPDIR"' EXIT
+}
+
+# Says whether an interpreter can build and run us: CPython >= 3.10 with venv, pip's bootstrap and headers.
+usable_python() {
+  "$1" - >/dev/null 2>&1 <<'PY'
+import ensurepip, os, sys, sysconfig, venv
+ok = sys.implementation.name == "cpython" and sys.version_info >= (3, 10)
+sys.exit(not (ok and os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))))
+PY
+}
