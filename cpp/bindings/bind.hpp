@@ -1,0 +1,13 @@
+// What module.cpp calls, one function per subject; each is defined in the bind_*.cpp of its name.
+//
+// Thread rule: once, at import, with the GIL held.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace stillwarm {
+
+void bind_base(pybind11::module_& m);   // durations and sizes
+void bind_retry(pybind11::module_& m);  // backoff, budget, classification
+
+}  // namespace stillwarm

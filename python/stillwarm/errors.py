@@ -1,0 +1,100 @@
+"""Every error that stillwarm itself raises.
+
+StillwarmError
+|-- ConfigError (ValueError)         an argument, a setting or a URL is wrong; the text names it and what is accepted
+|-- KeyTypeError (TypeError)         an argument of a cached function cannot be part of a key
+|-- NotFound (LookupError)           the loader says: there is no such thing; raise it in loaders, see negative_ttl=
+|-- RecursiveLoadError               a loader asked for the key that it is loading
+|-- LoadTimeout (TimeoutError)       a load took longer than its hard timeout; it goes on and may still be stored
+|-- TierError                        the remote tier failed
+|   |-- TierUnavailable              it cannot be reached
+|   |-- TierTimeout                  it did not answer in time
+|   `-- TierRejected                 it answered with an error
+|-- CircuitOpen                      the call was not tried: its circuit breaker is open
+|-- CodecError                       a value cannot be encoded or decoded
+`-- IdempotencyError                 a write was not executed
+    |-- IdempotencyConflict          the same write is running, or its outcome is unknown
+    `-- IdempotencyMismatch          the same key came with another payload
+
+The exception of a loader passes unchanged: it is never wrapped in one of these.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CircuitOpen",
+    "CodecError",
+    "ConfigError",
+    "IdempotencyConflict",
+    "IdempotencyError",
+    "IdempotencyMismatch",
+    "KeyTypeError",
+    "LoadTimeout",
+    "NotFound",
+    "RecursiveLoadError",
+    "StillwarmError",
+    "TierError",
+    "TierRejected",
+    "TierTimeout",
+    "TierUnavailable",
+]
+
+
+class StillwarmError(Exception):
+    """The root of all errors of stillwarm."""
+
+
+class ConfigError(StillwarmError, ValueError):
+    """An argument, a setting or a URL is wrong; the text names it, its value and what is accepted."""
+
+
+class KeyTypeError(StillwarmError, TypeError):
+    """An argument of a cached function cannot be part of a key; the text names it and the ways out."""
+
+
+class NotFound(StillwarmError, LookupError):
+    """There is no such thing. A loader raises it; with `negative_ttl` the absence is remembered."""
+
+
+class RecursiveLoadError(StillwarmError):
+    """A loader asked, directly or through another key, for the key that it is loading."""
+
+
+class LoadTimeout(StillwarmError, TimeoutError):
+    """A load took longer than its hard timeout. The load goes on and may still be stored."""
+
+
+class TierError(StillwarmError):
+    """The remote tier failed. Raised only with `strict=True` and by `Cache.check()`."""
+
+
+class TierUnavailable(TierError):
+    """The remote tier cannot be reached."""
+
+
+class TierTimeout(TierError):
+    """The remote tier did not answer in time."""
+
+
+class TierRejected(TierError):
+    """The remote tier answered with an error."""
+
+
+class CircuitOpen(StillwarmError):
+    """The call was not tried, because its circuit breaker is open."""
+
+
+class CodecError(StillwarmError):
+    """A value cannot be encoded, or a payload cannot be decoded."""
+
+
+class IdempotencyError(StillwarmError):
+    """A write was not executed."""
+
+
+class IdempotencyConflict(IdempotencyError):
+    """The same write is running, or its outcome is unknown."""
+
+
+class IdempotencyMismatch(IdempotencyError):
+    """The same idempotency key came with another payload."""
