@@ -24,3 +24,11 @@ ok = sys.implementation.name == "cpython" and sys.version_info >= (3, 10)
 sys.exit(not (ok and os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))))
 PY
 }
+
+# What pyproject.toml needs to build, so that builds can go without isolation, which is quicker and rebuilds only changes.
+install_build_requirements() {
+  local requires
+  mapfile -t requires < <("$1" -c 'from pip._vendor import tomli
+print(*tomli.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")')
+  "$1" -m pip install -q "${requires[@]}"
+}
