@@ -29,16 +29,16 @@ inline constexpr Index kNone = 0;
 inline constexpr Nanos kForever = std::numeric_limits<Nanos>::max();
 
 // Which list of the eviction policy holds the entry.
-enum class Queue : std::uint8_t { kNone, kWindow, kProbation, kProtected };
+enum class Queue : std::uint8_t { kNowhere, kWindow, kProbation, kProtected };
 
-// What few entries have. Times are on the cache's clock; kForever where there is no end.
+// What few entries have. Moments are on the cache's clock; kForever where there is no end.
 struct Extra {
   Nanos committed_at = 0;
   Nanos fresh_until = kForever;
-  Nanos stale_until = kForever;  // fresh_until + stale_while_revalidate
-  Nanos gone_at = kForever;      // fresh_until + max(stale_while_revalidate, stale_if_error)
-  Nanos retry_at = 0;            // no new load before this moment (after a failure)
-  std::uint32_t failures = 0;    // in a row
+  Nanos stale_while_revalidate = 0;
+  Nanos stale_if_error = 0;
+  Nanos retry_at = 0;               // no new load before this moment (after a failure)
+  std::uint32_t failures = 0;       // in a row
   std::vector<std::uint64_t> tags;  // fingerprints
 };
 
@@ -56,7 +56,7 @@ struct Entry {
   ScopeId scope = 0;
   std::uint32_t weight = 0; // bytes, overhead included, saturated at 2^32 - 1
   std::uint32_t hits = 0;   // exact, saturated
-  Queue queue = Queue::kNone;
+  Queue queue = Queue::kNowhere;
   std::uint8_t touched = 0; // hits the policy has not seen yet, lossy
   std::uint8_t flags = 0;
   std::uint8_t bucket_level = 0;  // free for the timer wheel

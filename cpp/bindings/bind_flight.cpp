@@ -1,0 +1,119 @@
+// What _load.py and _aload.py do with a flight.
+//
+// Thread rule: with the GIL.
+// Refuses to know: who waits, and how.
+#include <pybind11/stl.h>
+
+#include "bindings/bind.hpp"
+#include "bindings/cached_call.hpp"
+#include "bindings/weigh.hpp"
+
+namespace stillwarm {
+namespace {
+
+namespace pb = pybind11;
+using py::as_cache;
+using py::PyFlight;
+
+PyFlight* flight_of(pb::handle o) {
+  if (Py_TYPE(o.ptr()) != py::flight_type) throw pb::type_error("expected a Flight");
+  return py::as_flight(o.ptr());
+}
+
+py::PyFlow* flow_of(PyFlight* f) { return as_cache(f->cache)->flow; }
+
+pb::object object_or_none(PyObject* o) { return pb::reinterpret_borrow<pb::object>(o == nullptr ? Py_None : o); }
+
+// durations: None for those of the scope, or (ttl, swr, sie). Returns 0 stored, 1 lost, 2 too large, 3 not kept.
+int commit(pb::handle flight, pb::handle value, const pb::object& durations, const std::vector<std::uint64_t>& tags,
+           std::int64_t weight, bool negative) {
+  PyFlight* f = flight_of(flight);
+  py::Keep keep;
+  keep.durations = flow_of(f)->scopes()[f->flight.scope].durations;
+  if (!durations.is_none()) {
+    const auto own = durations.cast<std::tuple<Nanos, Nanos, Nanos>>();
+    keep.durations.ttl = std::get<0>(own);
+    keep.durations.stale_while_revalidate = std::get<1>(own);
+    keep.durations.stale_if_error = std::get<2>(own);
+    keep.own_durations = true;
+  }
+  keep.tags = tags;
+  keep.negative = negative;
+  keep.weight = static_cast<std::uint64_t>(weight >= 0 ? weight : static_cast<std::int64_t>(py::weigh(value.ptr()))) +
+                py::weigh(f->key) + py::kEntryOverhead;
+  Stored stored = Stored::kNotKept;
+  if (!py::commit(f, value.ptr(), keep, stored)) throw pb::error_already_set();
+  return static_cast<int>(stored);
+}
+
+// state: 1 value, 2 error, 3 abandoned. The waiters to wake, or None.
+pb::object land(pb::handle flight, int state, pb::handle outcome) {
+  PyFlight* f = flight_of(flight);
+  const auto s = static_cast<py::FlightState>(state);
+  PyObject* waiters = py::land(f, s, s == py::FlightState::kValue ? outcome.ptr() : nullptr,
+                               s == py::FlightState::kError ? outcome.ptr() : nullptr);
+  return waiters == nullptr ? pb::object(pb::none()) : pb::reinterpret_steal<pb::object>(waiters);
+}
+
+// kind: 0 fatal, 1 not found, 2 transient. (value that may be served or MISSING, whether an absence is to be remembered)
+pb::tuple fail(pb::handle flight, int kind) {
+  PyFlight* f = flight_of(flight);
+  py::PyFlow* flow = flow_of(f);
+  const Failure failure = flow->fail(f->flight, py::probe_of(f), static_cast<ErrorKind>(kind),
+                                     py::next_random(as_cache(f->cache)), Clock::now());
+  if (PyErr_Occurred() != nullptr) throw pb::error_already_set();
+  PyObject* value = failure.entry == kNone ? py::missing : static_cast<PyObject*>(flow->memory()[failure.entry].value);
+  const pb::object kept = pb::reinterpret_borrow<pb::object>(value);
+  py::release_dead(flow);
+  return pb::make_tuple(kept, failure.absent);
+}
+
+}  // namespace
+
+void bind_flight(pb::module_& m) {
+  m.def("commit", commit);
+  m.def("land", land);
+  m.def("fail", fail);
+  m.def("enter", [](pb::handle flight) {
+    const pb::object outer = object_or_none(reinterpret_cast<PyObject*>(py::running));
+    py::running = flight.is_none() ? nullptr : flight_of(flight);
+    return outer;
+  });
+  m.def("running", [] { return object_or_none(reinterpret_cast<PyObject*>(py::running)); });
+  m.def("set_parent", [](pb::handle flight, pb::handle parent) {
+    flight_of(flight)->flight.parent = parent.is_none() ? nullptr : &flight_of(parent)->flight;
+  });
+  m.def("depends_on_itself", [](pb::handle load, pb::handle target) {
+    return depends_on_itself(flight_of(load)->flight, flight_of(target)->flight);
+  });
+  m.def("add_follower", [](pb::handle flight, pb::handle load) {
+    flight_of(flight)->flight.followers_loads.push_back(&flight_of(load)->flight);
+  });
+  m.def("remove_follower", [](pb::handle flight, pb::handle load) {
+    auto& loads = flight_of(flight)->flight.followers_loads;
+    const auto it = std::find(loads.begin(), loads.end(), &flight_of(load)->flight);
+    if (it != loads.end()) loads.erase(it);
+  });
+  m.def("count_load", [](pb::handle flight, Nanos took, bool failed) {
+    PyFlight* f = flight_of(flight);
+    Stats& stats = flow_of(f)->scopes()[f->flight.scope].stats;
+    ++stats.loads;
+    stats.load_time += took;
+    if (failed) ++stats.load_errors;
+  });
+  m.def("count_stale", [](pb::handle flight) {
+    PyFlight* f = flight_of(flight);
+    ++flow_of(f)->scopes()[f->flight.scope].stats.stale_hits;
+  });
+  m.def("count_skipped_refresh", [](pb::handle flight) {
+    PyFlight* f = flight_of(flight);
+    ++flow_of(f)->scopes()[f->flight.scope].stats.skipped_refreshes;
+  });
+  m.def("set_hooks", [](pb::handle perform, pb::handle aperform, pb::handle failed, pb::handle commit_loaded,
+                        pb::handle wake, pb::handle raise_it) {
+    py::hooks = {Py_NewRef(perform.ptr()), Py_NewRef(aperform.ptr()), Py_NewRef(failed.ptr()),
+                 Py_NewRef(commit_loaded.ptr()), Py_NewRef(wake.ptr()), Py_NewRef(raise_it.ptr())};
+  });
+}
+
+}  // namespace stillwarm

@@ -1,0 +1,209 @@
+#include "bindings/cache_base.hpp"
+
+#include <structmember.h>
+
+namespace stillwarm::py {
+
+PyTypeObject* cache_base_type = nullptr;
+
+namespace {
+
+std::uint64_t entropy() {
+  std::random_device device;
+  return (static_cast<std::uint64_t>(device()) << 32 | device()) | 1;
+}
+
+PyObject* cache_new(PyTypeObject* type, PyObject*, PyObject*) {
+  PyObject* self = type->tp_alloc(type, 0);
+  if (self != nullptr) as_cache(self)->flow = nullptr;
+  return self;
+}
+
+int cache_init(PyObject* self, PyObject* args, PyObject* kwargs) {
+  static const char* names[] = {"max_entries", "max_bytes", nullptr};
+  unsigned long long max_entries = 0, max_bytes = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KK", const_cast<char**>(names), &max_entries, &max_bytes)) return -1;
+  CacheBase* cache = as_cache(self);
+  if (cache->flow != nullptr) {
+    PyErr_SetString(PyExc_RuntimeError, "a Cache is initialised once");
+    return -1;
+  }
+  try {
+    cache->random_state = entropy();
+    cache->flow = new PyFlow(Limits{max_entries, max_bytes}, entropy(), Clock::now());
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+    return -1;
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+    return -1;
+  }
+  return 0;
+}
+
+int cache_traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  PyFlow* flow = as_cache(self)->flow;
+  if (flow == nullptr) return 0;
+  auto& memory = flow->memory();
+  for (Index i = 1; i < memory.end(); ++i) {
+    if (!memory.live(i)) continue;
+    Py_VISIT(static_cast<PyObject*>(memory[i].key));
+    Py_VISIT(static_cast<PyObject*>(memory[i].value));
+  }
+  return 0;
+}
+
+int cache_clear(PyObject* self) {
+  if (PyFlow* flow = as_cache(self)->flow; flow != nullptr) {
+    flow->memory().each([flow](Index i) { flow->memory().drop(i, Cause::kInvalidated); });
+    release_dead(flow);
+  }
+  return 0;
+}
+
+void cache_dealloc(PyObject* self) {
+  PyObject_GC_UnTrack(self);
+  CacheBase* cache = as_cache(self);
+  if (cache->weakrefs != nullptr) PyObject_ClearWeakRefs(self);
+  cache_clear(self);
+  delete cache->flow;
+  cache->flow = nullptr;
+  PyTypeObject* type = Py_TYPE(self);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyObject* bad_key(PyObject* key) {
+  PyErr_Format(PyExc_TypeError, "key must be a str, not %.100s", Py_TYPE(key)->tp_name);
+  return nullptr;
+}
+
+// get(key, default=None). The hot path: kept free of everything else.
+PyObject* cache_get(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  CacheBase* cache = as_cache(self);
+  PyFlow* flow = cache->flow;
+  if (count < 1 || count > 2 || flow == nullptr) [[unlikely]] {
+    PyErr_Format(PyExc_TypeError, "get(key, default=None) takes 1 or 2 positional arguments (%zd given)", count);
+    return nullptr;
+  }
+  if (!PyUnicode_CheckExact(args[0])) [[unlikely]] {
+    if (!PyUnicode_Check(args[0])) return bad_key(args[0]);
+  }
+  PyObject* key = args[0];
+  if (!PyUnicode_CheckExact(key)) [[unlikely]] {
+    key = PyUnicode_FromObject(key);  // an exact copy of a subclass's text
+    if (key == nullptr) return nullptr;
+  } else {
+    Py_INCREF(key);
+  }
+  Probe probe;
+  probe.items = &key;
+  probe.count = 1;
+  Scope& scope = flow->scopes()[0];
+  PyObject* value = nullptr;
+  if (hash_str(key, scope.salt, probe.hash) == Hashed::kOk) {
+    const Nanos now = Clock::now();
+    Index i = flow->hit(probe, now);
+    if (i == kNone) [[unlikely]] {
+      i = flow->peek(probe, now);
+      if (i != kNone && i != kFindError) {
+        if (flow->memory()[i].flags & kFlagNegative) {
+          i = kNone;
+        } else {
+          flow->count_hit(flow->memory()[i]);
+        }
+      }
+    }
+    if (i == kNone) {
+      ++scope.stats.misses;
+      flow->memory().on_miss(probe.hash);
+      value = Py_NewRef(count == 2 ? args[1] : Py_None);
+    } else if (i != kFindError) {
+      const Entry& e = flow->memory()[i];
+      ++(state_of(e, flow->scopes()[e.scope].durations, now) <= State::kEarly ? scope.stats.hits : scope.stats.stale_hits);
+      value = Py_NewRef(static_cast<PyObject*>(e.value));
+    }
+  }
+  Py_DECREF(key);
+  release_dead(flow);
+  return value;
+}
+
+PyMethodDef cache_methods[] = {
+    {"get", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(cache_get)), METH_FASTCALL,
+     "get(key, default=None)\n--\n\nThe value stored under a str key, or `default`. Never loads and never blocks."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyMemberDef cache_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(CacheBase, weakrefs), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr}};
+
+PyType_Slot cache_slots[] = {{Py_tp_new, reinterpret_cast<void*>(cache_new)},
+                             {Py_tp_init, reinterpret_cast<void*>(cache_init)},
+                             {Py_tp_methods, cache_methods},
+                             {Py_tp_members, cache_members},
+                             {Py_tp_traverse, reinterpret_cast<void*>(cache_traverse)},
+                             {Py_tp_clear, reinterpret_cast<void*>(cache_clear)},
+                             {Py_tp_dealloc, reinterpret_cast<void*>(cache_dealloc)},
+                             {Py_tp_doc, const_cast<char*>("The core of a Cache.")},
+                             {0, nullptr}};
+
+PyType_Spec cache_spec = {"stillwarm._core.CacheBase", sizeof(CacheBase), 0,
+                          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, cache_slots};
+
+}  // namespace
+
+bool add_cache_base(PyObject* module) {
+  cache_base_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&cache_spec));
+  return cache_base_type != nullptr &&
+         PyModule_AddObjectRef(module, "CacheBase", reinterpret_cast<PyObject*>(cache_base_type)) == 0;
+}
+
+PyFlow* flow_of(CacheBase* cache) {
+  if (cache->flow == nullptr) PyErr_SetString(PyExc_RuntimeError, "this Cache was not initialised");
+  return cache->flow;
+}
+
+void release_dead_slow(PyFlow* flow) {
+  while (flow->memory().has_dead()) {
+    const Dead dead = flow->memory().take_dead();
+    Py_DECREF(static_cast<PyObject*>(dead.key));
+    Py_DECREF(static_cast<PyObject*>(dead.value));
+  }
+}
+
+bool text_probe(CacheBase* cache, ScopeId scope, PyObject* const* key, Probe& probe) {
+  if (!PyUnicode_CheckExact(*key)) {
+    bad_key(*key);
+    return false;
+  }
+  return stored_probe(cache, scope, key, probe);
+}
+
+bool stored_probe(CacheBase* cache, ScopeId scope, PyObject* const* key, Probe& probe) {
+  PyFlow* flow = flow_of(cache);
+  if (flow == nullptr) return false;
+  if (scope >= flow->scopes().size() || !flow->scopes()[scope].in_use) {
+    PyErr_SetString(PyExc_ValueError, "no such scope");
+    return false;
+  }
+  const Scope& s = flow->scopes()[scope];
+  // A key of one item is the item itself, so a tuple is a row of items unless the scope's rows have one item.
+  const bool row = PyTuple_CheckExact(*key) && !s.single;
+  probe.scope = scope;
+  probe.shared = s.key_scope == scope && !s.shares ? nullptr : &flow->scopes();
+  probe.items = row ? reinterpret_cast<PyTupleObject*>(*key)->ob_item : key;
+  probe.count = row ? PyTuple_GET_SIZE(*key) : 1;
+  Py_ssize_t which = 0;
+  const std::uint64_t salt = flow->scopes()[s.key_scope].salt;
+  switch (hash_items(probe.items, probe.count, salt, probe.hash, which)) {
+    case Hashed::kOk: return true;
+    case Hashed::kError: return false;
+    case Hashed::kByContent: break;
+  }
+  PyErr_Format(PyExc_TypeError, "unhashable key item of type %.100s", Py_TYPE(probe.items[which])->tp_name);
+  return false;
+}
+
+}  // namespace stillwarm::py

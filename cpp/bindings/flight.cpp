@@ -1,0 +1,221 @@
+#include "bindings/flight.hpp"
+
+#include <structmember.h>
+
+#include <new>
+
+#include "bindings/weigh.hpp"
+
+namespace stillwarm::py {
+
+PyTypeObject* flight_type = nullptr;
+thread_local PyFlight* running = nullptr;
+
+namespace {
+
+int flight_traverse(PyObject* self, visitproc visit, void* arg) {
+  PyFlight* f = as_flight(self);
+  Py_VISIT(Py_TYPE(self));
+  Py_VISIT(f->cache);
+  Py_VISIT(f->key);
+  Py_VISIT(f->value);
+  Py_VISIT(f->error);
+  Py_VISIT(f->waiters);
+  Py_VISIT(f->load);
+  Py_VISIT(f->loop);
+  return 0;
+}
+
+int flight_clear(PyObject* self) {
+  PyFlight* f = as_flight(self);
+  // The table borrows key and flight: out of it first.
+  if (f->cache != nullptr && as_cache(f->cache)->flow != nullptr) as_cache(f->cache)->flow->finish(f->flight);
+  Py_CLEAR(f->value);
+  Py_CLEAR(f->error);
+  Py_CLEAR(f->waiters);
+  Py_CLEAR(f->load);
+  Py_CLEAR(f->loop);
+  return 0;
+}
+
+void flight_dealloc(PyObject* self) {
+  PyObject_GC_UnTrack(self);
+  PyFlight* f = as_flight(self);
+  flight_clear(self);
+  f->flight.~Flight();
+  Py_CLEAR(f->key);
+  Py_CLEAR(f->cache);
+  PyTypeObject* type = Py_TYPE(self);
+  PyObject_GC_Del(self);
+  Py_DECREF(type);
+}
+
+PyObject* member_or_none(PyObject* o) { return Py_NewRef(o == nullptr ? Py_None : o); }
+
+PyObject* get_state(PyObject* self, void*) {
+  return PyLong_FromLong(static_cast<long>(as_flight(self)->state));
+}
+PyObject* get_attached(PyObject* self, void*) { return PyBool_FromLong(as_flight(self)->flight.attached); }
+PyObject* get_background(PyObject* self, void*) { return PyBool_FromLong(as_flight(self)->flight.background); }
+PyObject* get_sequence(PyObject* self, void*) { return PyLong_FromUnsignedLongLong(as_flight(self)->flight.sequence); }
+PyObject* get_scope(PyObject* self, void*) { return PyLong_FromUnsignedLong(as_flight(self)->flight.scope); }
+PyObject* get_value(PyObject* self, void*) { return member_or_none(as_flight(self)->value); }
+PyObject* get_error(PyObject* self, void*) { return member_or_none(as_flight(self)->error); }
+PyObject* get_key(PyObject* self, void*) { return member_or_none(as_flight(self)->key); }
+PyObject* get_load(PyObject* self, void*) { return member_or_none(as_flight(self)->load); }
+PyObject* get_loop(PyObject* self, void*) { return member_or_none(as_flight(self)->loop); }
+PyObject* get_cache(PyObject* self, void*) { return member_or_none(as_flight(self)->cache); }
+int set_load(PyObject* self, PyObject* value, void*) {
+  Py_XINCREF(value);
+  Py_XSETREF(as_flight(self)->load, value);
+  return 0;
+}
+int set_loop(PyObject* self, PyObject* value, void*) {
+  Py_XINCREF(value);
+  Py_XSETREF(as_flight(self)->loop, value);
+  return 0;
+}
+
+// wait_with(waiter): True if the flight still runs and the waiter will be woken.
+PyObject* flight_wait_with(PyObject* self, PyObject* waiter) {
+  PyFlight* f = as_flight(self);
+  if (f->state != FlightState::kRunning) Py_RETURN_FALSE;
+  if (f->waiters == nullptr) {
+    PyObject* list = PyList_New(0);
+    if (list == nullptr) return nullptr;
+    if (f->waiters != nullptr) {  // the collector ran and someone else was here
+      Py_DECREF(list);
+    } else {
+      f->waiters = list;
+    }
+  }
+  if (f->state != FlightState::kRunning) Py_RETURN_FALSE;
+  if (PyList_Append(f->waiters, waiter) != 0) return nullptr;
+  Py_RETURN_TRUE;
+}
+
+PyGetSetDef flight_getset[] = {
+    {"state", get_state, nullptr, "0 running, 1 value, 2 error, 3 abandoned.", nullptr},
+    {"attached", get_attached, nullptr, "May still be joined and stored.", nullptr},
+    {"background", get_background, nullptr, "A refresh that no caller waits for.", nullptr},
+    {"sequence", get_sequence, nullptr, "Order of starting.", nullptr},
+    {"scope", get_scope, nullptr, "Number of the scope.", nullptr},
+    {"value", get_value, nullptr, "What was loaded.", nullptr},
+    {"error", get_error, nullptr, "What the load raised.", nullptr},
+    {"key", get_key, nullptr, "The stored form of the key.", nullptr},
+    {"load", get_load, set_load, "The Load that current_load() made.", nullptr},
+    {"loop", get_loop, set_loop, "The event loop of the load.", nullptr},
+    {"cache", get_cache, nullptr, "The cache.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+
+PyMethodDef flight_methods[] = {
+    {"wait_with", flight_wait_with, METH_O, "Registers a waiter; False when the flight is over."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyType_Slot flight_slots[] = {{Py_tp_getset, flight_getset},
+                              {Py_tp_methods, flight_methods},
+                              {Py_tp_traverse, reinterpret_cast<void*>(flight_traverse)},
+                              {Py_tp_clear, reinterpret_cast<void*>(flight_clear)},
+                              {Py_tp_dealloc, reinterpret_cast<void*>(flight_dealloc)},
+                              {Py_tp_doc, const_cast<char*>("One running load.")},
+                              {0, nullptr}};
+
+PyType_Spec flight_spec = {"stillwarm._core.Flight", sizeof(PyFlight), 0,
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, flight_slots};
+
+bool store(PyFlight* f, PyObject* value, const Result& result, Stored& stored) {
+  PyFlow* flow = as_cache(f->cache)->flow;
+  bool took_key = false;
+  Outcome outcome;
+  Py_INCREF(value);
+  Py_INCREF(f->key);
+  bool ok = true;
+  try {
+    outcome = flow->commit(f->flight, probe_of(f), result, took_key, Clock::now());
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+    ok = false;
+  }
+  if (ok && outcome.stored == Stored::kNotKept && PyErr_Occurred()) ok = false;  // a comparison raised
+  stored = outcome.stored;
+  if (!took_key) Py_DECREF(f->key);
+  if (outcome.stored != Stored::kStored) Py_DECREF(value);
+  if (outcome.released != nullptr) Py_DECREF(static_cast<PyObject*>(outcome.released));
+  release_dead(flow);
+  return ok;
+}
+
+}  // namespace
+
+bool add_flight(PyObject* module) {
+  flight_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&flight_spec));
+  return flight_type != nullptr && PyModule_AddObjectRef(module, "Flight", reinterpret_cast<PyObject*>(flight_type)) == 0;
+}
+
+PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeId scope) {
+  PyFlight* f = PyObject_GC_New(PyFlight, flight_type);
+  if (f == nullptr) {
+    Py_DECREF(key);
+    return nullptr;
+  }
+  new (&f->flight) Flight();
+  f->flight.key = key;
+  f->flight.hash = hash;
+  f->flight.scope = scope;
+  f->cache = Py_NewRef(reinterpret_cast<PyObject*>(cache));
+  f->key = key;
+  f->value = f->error = f->waiters = f->load = f->loop = nullptr;
+  f->state = FlightState::kRunning;
+  PyObject_GC_Track(f);
+  return f;
+}
+
+Probe probe_of(const PyFlight* f) {
+  PyFlow* flow = as_cache(f->cache)->flow;
+  const Scope& scope = flow->scopes()[f->flight.scope];
+  const bool row = !scope.single && PyTuple_CheckExact(f->key);
+  Probe probe;
+  probe.hash = f->flight.hash;
+  probe.scope = f->flight.scope;
+  probe.shared = scope.key_scope == scope.id && !scope.shares ? nullptr : &flow->scopes();
+  probe.items = row ? reinterpret_cast<PyTupleObject*>(f->key)->ob_item : &f->key;
+  probe.count = row ? PyTuple_GET_SIZE(f->key) : 1;
+  return probe;
+}
+
+bool commit(PyFlight* f, PyObject* value, const Keep& keep, Stored& stored) {
+  Result result;
+  result.value = value;
+  result.weight = keep.weight;
+  result.durations = keep.durations;
+  result.own_durations = keep.own_durations;
+  result.tags = keep.tags;
+  result.negative = keep.negative;
+  if (keep.durations.jitter > 0) result.random = next_random(as_cache(f->cache));
+  return store(f, value, result, stored);
+}
+
+bool commit_plain(PyFlight* f, PyObject* value, Stored& stored) {
+  PyFlow* flow = as_cache(f->cache)->flow;
+  Result result;
+  result.value = value;
+  result.weight = weigh(value) + weigh(f->key) + kEntryOverhead;
+  result.durations = flow->scopes()[f->flight.scope].durations;
+  if (result.durations.jitter > 0) result.random = next_random(as_cache(f->cache));
+  return store(f, value, result, stored);
+}
+
+PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error) {
+  if (f->state != FlightState::kRunning) return nullptr;
+  as_cache(f->cache)->flow->finish(f->flight);
+  f->state = state;
+  Py_XINCREF(value);
+  Py_XINCREF(error);
+  f->value = value;
+  f->error = error;
+  PyObject* waiters = f->waiters;
+  f->waiters = nullptr;
+  return waiters;
+}
+
+}  // namespace stillwarm::py

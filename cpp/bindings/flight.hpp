@@ -1,0 +1,62 @@
+// A flight as Python sees it: one running load, what it brought, and who waits for it.
+//
+// Thread rule: with the GIL.
+// Refuses to know: how anybody waits. It keeps the waiters' objects and hands them to _load.wake.
+//
+//   running --succeed--> value     --fail--> error     --abandon--> abandoned (the waiters look again: one of them leads)
+#pragma once
+
+#include "bindings/cache_base.hpp"
+
+namespace stillwarm::py {
+
+enum class FlightState : std::uint8_t { kRunning, kValue, kError, kAbandoned };
+
+struct PyFlight {
+  PyObject_HEAD
+  Flight flight;       // placement-constructed
+  PyObject* cache;     // CacheBase, owned
+  PyObject* key;       // owned; flight.key borrows it
+  PyObject* value;
+  PyObject* error;
+  PyObject* waiters;   // list or nullptr
+  PyObject* load;      // what current_load() made, or nullptr
+  PyObject* loop;      // the asyncio loop that runs the load, or nullptr
+  FlightState state;
+};
+
+extern PyTypeObject* flight_type;
+bool add_flight(PyObject* module);
+
+inline PyFlight* as_flight(PyObject* o) { return reinterpret_cast<PyFlight*>(o); }
+inline PyFlight* owner_of(Flight* f) {
+  return reinterpret_cast<PyFlight*>(reinterpret_cast<char*>(f) - offsetof(PyFlight, flight));
+}
+
+// A flight that has not started. `key` is taken, also on failure. May run the collector.
+PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeId scope);
+
+// The load that runs on this thread now (sync), innermost; borrowed, nullptr if none.
+extern thread_local PyFlight* running;
+
+// A probe for the flight's own key.
+Probe probe_of(const PyFlight* f);
+
+// What one load stores. `tags` are fingerprints.
+struct Keep {
+  Durations durations;
+  bool own_durations = false;
+  std::vector<std::uint64_t> tags;
+  std::uint64_t weight = 0;
+  bool negative = false;
+};
+
+// Stores the value if that is still allowed. False with MemoryError or a comparison's exception; then nothing is stored.
+bool commit(PyFlight* f, PyObject* value, const Keep& keep, Stored& stored);
+// The same with the scope's durations and no tags: what most loads need.
+bool commit_plain(PyFlight* f, PyObject* value, Stored& stored);
+
+// Ends the flight; a new reference to the list of waiters to wake, or nullptr when there are none.
+PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error);
+
+}  // namespace stillwarm::py

@@ -1,0 +1,26 @@
+// The extension module stillwarm._core: a table of contents.
+//
+//   the hot path, raw CPython types           cached_call, cache_base, ready, flight
+//   arguments -> key, keys in the tables      call_key, py_traits
+//   bytes of a value                          weigh
+//   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry
+//
+// Thread rule: everything here runs with the GIL; no part of the module releases it.
+#include "bindings/bind.hpp"
+#include "bindings/cache_base.hpp"
+#include "bindings/cached_call.hpp"
+#include "bindings/flight.hpp"
+#include "bindings/ready.hpp"
+
+PYBIND11_MODULE(_core, m) {
+  using namespace stillwarm;
+  py::missing = PyObject_CallNoArgs(reinterpret_cast<PyObject*>(&PyBaseObject_Type));
+  if (py::missing == nullptr || !py::add_ready(m.ptr()) || !py::add_cache_base(m.ptr()) || !py::add_flight(m.ptr()) ||
+      !py::add_cached_call(m.ptr())) {
+    throw pybind11::error_already_set();
+  }
+  bind_base(m);
+  bind_retry(m);
+  bind_cache(m);
+  bind_flight(m);
+}

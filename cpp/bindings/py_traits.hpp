@@ -1,0 +1,66 @@
+// Python objects as keys: how they are hashed, compared, owned.
+//
+// Thread rule: with the GIL.
+// Refuses to know: functions and their arguments (call_key.hpp), caches.
+//
+// A key is a row of items: the arguments of a call in the order of its signature. One item is stored as itself, any other
+// number as a tuple. Items of exact built-in types (None, bool, int, float, str, bytes, tuple of such) are hashed and
+// compared here and run no Python code; they are typed: 1, 1.0, True and "1" are four keys. An object of another type
+// brings its own __hash__ and __eq__, and equals only objects of exactly its type.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "core/base/scope.hpp"
+#include "core/base/traits.hpp"
+
+namespace stillwarm::py {
+
+struct Probe {
+  std::uint64_t hash = 0;
+  ScopeId scope = 0;
+  const ScopeTable* shared = nullptr;  // set where scopes share keys (see Scope::key_scope)
+  PyObject* const* items = nullptr;    // borrowed
+  Py_ssize_t count = 0;
+};
+
+struct Traits {
+  using Probe = py::Probe;
+  static Match match(ScopeId scope, Handle stored, const Probe& probe);
+  static void never_settles(const Probe& probe);
+};
+
+enum class Hashed : std::uint8_t { kOk, kError, kByContent };  // kByContent: unhashable, or equal where it must not be
+
+// The hash of one item, not salted. kByContent: _keys.freeze has to make a `Content` of it first.
+Hashed hash_item(PyObject* item, std::uint64_t& out);
+
+inline std::uint64_t mix(std::uint64_t a, std::uint64_t b) noexcept {
+  const auto product = static_cast<unsigned __int128>(a ^ 0x9E3779B97F4A7C15ULL) * (b ^ 0xE7037ED1A0B428DBULL);
+  return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+}
+
+// Hash of a row of items; on kByContent `which` is the item's place.
+Hashed hash_items(PyObject* const* items, Py_ssize_t count, std::uint64_t salt, std::uint64_t& out, Py_ssize_t& which);
+
+inline Hashed hash_str(PyObject* text, std::uint64_t salt, std::uint64_t& out) {
+  Py_hash_t h = reinterpret_cast<PyASCIIObject*>(text)->hash;
+  if (h == -1) [[unlikely]] {
+    h = PyObject_Hash(text);
+    if (h == -1) return Hashed::kError;
+  }
+  out = mix(static_cast<std::uint64_t>(h), salt);
+  return Hashed::kOk;
+}
+
+// A new reference to the stored form; nullptr with MemoryError. May run the collector, and so any code.
+PyObject* own_key(PyObject* const* items, Py_ssize_t count);
+
+// The items of a stored key, for a probe of its own.
+Probe probe_of(PyObject* const& stored, Py_ssize_t count, std::uint64_t hash, ScopeId scope, const ScopeTable* shared);
+
+// _keys.py tells which class `Content` is, and which types are always keyed by content.
+void set_content_types(PyObject* content, PyObject* by_content);
+
+}  // namespace stillwarm::py

@@ -1,0 +1,412 @@
+// The path of a call, as a state machine that never waits and never calls: it is told what happened and says what comes
+// next. The bindings and the two Python loops (_load, _aload) perform it.
+//
+// Thread rule: guarded by the cache's owner (the GIL in the extension). Members marked [foreign] may run a key's __eq__.
+// Refuses to know: what keys and values are, how anybody waits, what a loader is.
+//
+//   hit   -> the index of a fresh entry, and nothing else is touched            (the hot path)
+//   look  -> Decision: return | refresh (return and load behind) | lead | follow | absent (remembered NotFound)
+//   lead  -> the flight is in the table
+//   commit-> fences and marks are those of the start, the flight is attached: stored. Else a lost fill
+//   fail  -> what a failed load leaves behind: a pause, a dropped entry, a stale value that may be served
+//
+// Invariants
+//  F1  At most one attached flight per key.
+//  F2  What is stored was born after every mark and fence that concerns it.
+//  F3  A failed load never replaces a value, never shortens and never lengthens its life.
+//  F4  An invalidation first takes its number and writes it down, then drops what it can.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "core/base/clock.hpp"
+#include "core/fence/fences.hpp"
+#include "core/fence/marks.hpp"
+#include "core/flight/flight_table.hpp"
+#include "core/memory/memory_tier.hpp"
+
+namespace stillwarm {
+
+enum class Step : std::uint8_t { kReturn, kRefresh, kLead, kFollow, kAbsent, kError };
+
+struct Decision {
+  Step step = Step::kError;
+  Index entry = kNone;        // the value to return, or the one to fall back to (FAILSAFE)
+  Flight* flight = nullptr;   // the one to follow
+  State state = State::kGone; // of the entry
+};
+
+// What a load brought, with what its owner says about it.
+struct Result {
+  Handle value = nullptr;
+  std::uint64_t weight = 0;
+  Durations durations;                    // those of the scope, or this value's own
+  bool own_durations = false;             // they are not those of the scope
+  std::span<const std::uint64_t> tags{};  // fingerprints
+  bool negative = false;                  // the value is an absence
+  double random = 0;                      // for the jitter
+};
+
+enum class Stored : std::uint8_t { kStored, kLost, kTooLarge, kNotKept };
+
+struct Outcome {
+  Stored stored = Stored::kNotKept;
+  Handle released = nullptr;  // the value that was replaced: release it when all else is done
+};
+
+struct Failure {
+  Index entry = kNone;   // a value that may be served in place of the error
+  bool absent = false;   // the entry was dropped: NOT_FOUND
+};
+
+enum class ErrorKind : std::uint8_t { kFatal, kNotFound, kTransient };
+
+// Non-template parts: see flow.cpp.
+Entry make_entry(const Result& result, std::uint64_t hash, ScopeId scope, Nanos now);
+
+template <class Traits>
+class Flow {
+ public:
+  using Probe = typename Traits::Probe;
+
+  Flow(Limits limits, std::uint64_t seed, Nanos now) : memory_(scopes_, limits, seed, now) { scopes_.add(0, "", seed); }
+
+  ScopeTable& scopes() noexcept { return scopes_; }
+  MemoryTier<Traits>& memory() noexcept { return memory_; }
+  FlightTable<Traits>& flights() noexcept { return flights_; }
+  Marks& marks() noexcept { return marks_; }
+
+  // While something watches every hit, none takes the short way; the same for loads.
+  void set_watched(bool hits, bool loads) noexcept {
+    watched_ = hits;
+    watched_loads_ = hits || loads;
+  }
+  bool watched_loads() const noexcept { return watched_loads_; }
+
+  // [foreign] A fresh entry; kNone or kFindError otherwise. The entry's hit is counted, the scope's is the caller's to count
+  // (it has the counter at hand).
+  Index hit(const Probe& probe, Nanos now) {
+    const Index i = memory_.find(probe);
+    if (i == kNone || i == kFindError) [[unlikely]] return i;
+    Entry& e = memory_[i];
+    if (now >= e.next_at || e.born < marks_.epoch() || (e.flags & kFlagNegative) || watched_) [[unlikely]] return kNone;
+    count_hit(e);
+    return i;
+  }
+
+  // [foreign] Where a call that wants a value goes. Counts hits; misses are counted by `lead` and `joined`. A call that
+  // has to look again after it was counted says so.
+  Decision look(const Probe& probe, Nanos now, bool count = true) {
+    for (;;) {
+      Index i = memory_.find(probe);
+      if (i == kFindError) return {};
+      if (i != kNone && !confirm(i)) i = kNone;
+      State state = State::kGone;
+      if (i != kNone) {
+        state = state_of(memory_[i], scopes_[memory_[i].scope].durations, now);
+        if (state == State::kFresh) return fresh(i, probe.scope, count);
+        if (state == State::kGone) {
+          memory_.drop(i, Cause::kExpired);
+          i = kNone;
+        }
+      }
+      const std::uint64_t before = memory_.generation();
+      bool failed = false;
+      Flight* flight = flights_.find(probe, failed);
+      if (failed) return {};
+      if (before != memory_.generation()) continue;  // a comparison changed the tier: look again
+      if (flight != nullptr && !joinable(*flight)) {
+        flights_.remove(*flight);
+        flight = nullptr;
+      }
+      if (i == kNone) return {flight != nullptr ? Step::kFollow : Step::kLead, kNone, flight, state};
+      const Entry& e = memory_[i];
+      const bool pausing = e.extra != nullptr && e.extra->retry_at > now;
+      if (state == State::kFailsafe && !pausing) {
+        return {flight != nullptr ? Step::kFollow : Step::kLead, i, flight, state};
+      }
+      if (count) count_served(i, probe.scope, state);
+      return {flight != nullptr || pausing ? Step::kReturn : Step::kRefresh, i, nullptr, state};
+    }
+  }
+
+  // [foreign] A value that may be returned without a load (fresh, early, stale), uncounted; kNone, kFindError.
+  Index peek(const Probe& probe, Nanos now) {
+    const Index i = memory_.find(probe);
+    if (i == kNone || i == kFindError) return i;
+    if (!confirm(i)) return kNone;
+    const State state = state_of(memory_[i], scopes_[memory_[i].scope].durations, now);
+    if (state == State::kGone) memory_.drop(i, Cause::kExpired);
+    return state <= State::kStale ? i : kNone;
+  }
+
+  std::uint64_t generation() const noexcept { return memory_.generation() + flights_.generation(); }
+
+  // The flight starts: key, hash and scope are set. Requires that nothing changed since `look` said kLead or kRefresh
+  // (`generation`). Throws std::bad_alloc, and then nothing has changed.
+  void lead(Flight& f, Nanos now, bool count) {
+    flights_.add(f);
+    f.born = marks_.counter();
+    f.t0 = now;
+    static std::uint64_t started = 0;
+    f.sequence = ++started;
+    if (!f.background && count) {
+      ++scopes_[f.scope].stats.misses;
+      memory_.on_miss(f.hash);
+    }
+  }
+
+  void joined(ScopeId scope) noexcept {
+    ++scopes_[scope].stats.misses;
+    ++scopes_[scope].stats.joined;
+  }
+
+  // May the load's result still be stored?
+  bool may_store(const Flight& f, std::span<const std::uint64_t> tags) const noexcept {
+    return f.attached && fences_.passes(f.hash, f.born) &&
+           !marks_.check(f.born, scopes_[f.scope].type, f.scope, tags).dead;
+  }
+
+  // [foreign] The load ended with a value. `key` is the owner's spare reference: taken if `kStored` comes back and the
+  // key was new (`took_key`). Throws std::bad_alloc, and then nothing is stored.
+  Outcome commit(Flight& f, const Probe& probe, const Result& result, bool& took_key, Nanos now) {
+    took_key = false;
+    if (!may_store(f, result.tags)) {
+      ++scopes_[f.scope].stats.lost_fills;
+      return {Stored::kLost, nullptr};
+    }
+    return put(f.scope, probe, f.key, result, f.born, took_key, now, &f);
+  }
+
+  // [foreign] A value that was not loaded: it fences and detaches what is being loaded, then is stored.
+  Outcome set(const Probe& probe, Handle key, const Result& result, bool& took_key, Nanos now) {
+    took_key = false;
+    fences_.raise_key(probe.hash, marks_.take());
+    bool failed = false;
+    if (Flight* flight = flights_.find(probe, failed)) flights_.remove(*flight);
+    if (failed) return {};
+    return put(probe.scope, probe, key, result, marks_.counter(), took_key, now, nullptr);
+  }
+
+  // [foreign] The load failed for good (its retries are over). Says what may be served in place of the error.
+  Failure fail(const Flight& f, const Probe& probe, ErrorKind kind, double random, Nanos now) {
+    const Index i = memory_.find(probe);
+    if (i == kNone || i == kFindError || !confirm(i)) return {};
+    Entry& e = memory_[i];
+    if (kind == ErrorKind::kNotFound) {
+      if (!f.attached) return {};
+      memory_.drop(i, Cause::kNotFound);
+      return {kNone, true};
+    }
+    const Durations& durations = scopes_[e.scope].durations;
+    const State state = state_of(e, durations, now);
+    if (state == State::kFresh || state == State::kGone) return {};
+    if (kind == ErrorKind::kTransient || f.background) pause(e, durations, random, now);
+    if (kind != ErrorKind::kTransient) return {};
+    return {i, false};
+  }
+
+  // [foreign] One key. Soft: what is stored is stale from now on. True if there was something.
+  bool invalidate_key(const Probe& probe, bool soft, Nanos now) {
+    fences_.raise_key(probe.hash, marks_.take());
+    bool failed = false;
+    if (Flight* flight = flights_.find(probe, failed)) flights_.remove(*flight);
+    if (failed) return false;
+    const Index i = memory_.find(probe);
+    if (i == kNone || i == kFindError) return false;
+    const bool there = confirm(i) && state_of(memory_[i], scopes_[memory_[i].scope].durations, now) != State::kGone;
+    if (there) invalidate_entry(i, soft, now);
+    return there;
+  }
+
+  void invalidate_entry(Index i, bool soft, Nanos now) noexcept {
+    if (!soft) {
+      memory_.drop(i, Cause::kInvalidated);
+      return;
+    }
+    make_stale(memory_[i], now);
+    memory_.reschedule(i);
+  }
+
+  // Loads in flight are not stored; the caller then picks the entries that match (`memory().each`).
+  void fence_pattern() noexcept { fences_.raise_all(marks_.take()); }
+
+  void invalidate_all(bool soft, Nanos now) {
+    marks_.mark_all(soft ? now : kForever);
+    start_sweep();
+  }
+  void invalidate_type(TypeId type, bool soft, Nanos now) {
+    marks_.mark_type(type, soft ? now : kForever);
+    start_sweep();
+  }
+  void invalidate_scope(ScopeId scope, bool soft, Nanos now) {
+    marks_.mark_scope(scope, soft ? now : kForever);
+    start_sweep();
+  }
+  void invalidate_tag(std::uint64_t tag, bool soft, Nanos now) noexcept {
+    marks_.mark_tag(tag, soft ? now : kForever);
+    start_sweep();
+  }
+
+  // Everything of the scope (or of all scopes) leaves now, however long it takes; loads in flight are not stored.
+  void clear(std::optional<ScopeId> scope) {
+    if (scope) {
+      marks_.mark_scope(*scope, kForever);
+    } else {
+      marks_.mark_all(kForever);
+    }
+    memory_.each([&](Index i) {
+      if (!scope || memory_[i].scope == *scope) memory_.drop(i, Cause::kInvalidated);
+    });
+  }
+
+  // The function of the scope is gone: so are its entries, and the number may be used again.
+  void retire(ScopeId scope) noexcept {
+    memory_.each([&](Index i) {
+      if (memory_[i].scope == scope) memory_.drop(i, Cause::kInvalidated);
+    });
+    flights_.each([&](Flight& f) {
+      if (f.scope == scope) flights_.remove(f);
+    });
+    scopes_.remove(scope);
+  }
+
+  // Detaches every flight: after a fork their loads run in another process.
+  void detach_all() noexcept {
+    flights_.each([this](Flight& f) { flights_.remove(f); });
+  }
+
+  // Ends the flight for the table. Its waiters are the owner's business.
+  void finish(Flight& f) noexcept { flights_.remove(f); }
+
+  // Bounded housekeeping that every write does: what is due, over the limits, or marked.
+  void settle(Nanos now) noexcept {
+    sweep();
+    memory_.settle(now);
+  }
+
+  // Drops the entry if a mark says so, makes it stale if a soft one does, and remembers that it was looked at.
+  bool confirm(Index i) noexcept {
+    Entry& e = memory_[i];
+    if (e.born >= marks_.epoch()) return true;
+    const Verdict verdict = judge(e);
+    if (verdict.dead) {
+      memory_.drop(i, Cause::kInvalidated);
+      return false;
+    }
+    if (verdict.stale_at != kForever) {
+      make_stale(e, verdict.stale_at);
+      memory_.reschedule(i);
+    }
+    e.born = marks_.counter();
+    return true;
+  }
+
+  void count_hit(Entry& e) noexcept {
+    if (e.hits != ~std::uint32_t{0}) ++e.hits;
+    Policy::on_hit(e);
+  }
+
+  bool check_invariants() const { return memory_.check_invariants(); }
+
+ private:
+  static constexpr Index kSweepStep = 32;
+
+  Verdict judge(const Entry& e) const noexcept {
+    std::span<const std::uint64_t> tags;
+    if (e.extra != nullptr) tags = e.extra->tags;
+    return marks_.check(e.born, scopes_[e.scope].type, e.scope, tags);
+  }
+
+  bool joinable(const Flight& f) const noexcept {
+    return fences_.joinable(f.born) && !marks_.may_concern(f.born, scopes_[f.scope].type, f.scope);
+  }
+
+  Decision fresh(Index i, ScopeId asking, bool count) noexcept {
+    if (count) count_served(i, asking, State::kFresh);
+    return {memory_[i].flags & kFlagNegative ? Step::kAbsent : Step::kReturn, i, nullptr, State::kFresh};
+  }
+
+  void count_served(Index i, ScopeId asking, State state) noexcept {
+    count_hit(memory_[i]);
+    Stats& stats = scopes_[asking].stats;
+    ++(state <= State::kEarly ? stats.hits : stats.stale_hits);
+  }
+
+  void pause(Entry& e, const Durations& durations, double random, Nanos now) noexcept {
+    if (e.extra == nullptr) {
+      e.extra = new (std::nothrow) Extra;
+      if (e.extra == nullptr) return;  // no memory: the next get tries again at once
+      e.extra->fresh_until = e.next_at;
+      e.extra->stale_while_revalidate = durations.stale_while_revalidate;
+      e.extra->stale_if_error = durations.stale_if_error;
+    }
+    const bool own = e.extra->committed_at != 0 && e.extra->fresh_until != kForever;
+    const Nanos ttl = own ? e.extra->fresh_until - e.extra->committed_at : durations.ttl;
+    e.extra->retry_at = add(now, retry_after(++e.extra->failures, ttl, random));
+  }
+
+  Outcome put(ScopeId scope, const Probe& probe, Handle key, const Result& result, std::uint64_t born, bool& took_key,
+              Nanos now, const Flight* flight) {
+    const Nanos ttl = result.negative ? result.durations.negative_ttl : result.durations.ttl;
+    const Index old = memory_.find(probe);
+    if (old == kFindError) return {};
+    if (flight != nullptr && !may_store(*flight, result.tags)) {  // a comparison invalidated it
+      ++scopes_[scope].stats.lost_fills;
+      return {Stored::kLost, nullptr};
+    }
+    if (ttl <= 0) {
+      if (flight == nullptr && old != kNone) memory_.drop(old, Cause::kInvalidated);
+      return {};
+    }
+    if (result.weight > memory_.largest()) {
+      if (old != kNone) memory_.drop(old, Cause::kTooLarge);
+      ++scopes_[scope].stats.removed[static_cast<std::size_t>(Cause::kTooLarge)];
+      return {Stored::kTooLarge, nullptr};
+    }
+    Clock::resync(now);
+    Entry fresh = make_entry(result, probe.hash, scope, now);
+    std::unique_ptr<Extra> extra(fresh.extra);
+    fresh.born = born;
+    Outcome outcome{Stored::kStored, nullptr};
+    Index i = old;
+    if (old != kNone) {
+      outcome.released = memory_.replace(old, result.value, fresh);
+    } else {
+      i = memory_.put(key, result.value, fresh);
+      took_key = true;
+    }
+    (void)extra.release();
+    confirm(i);  // a soft mark since the start: stored, and stale
+    settle(now);
+    return outcome;
+  }
+
+  void start_sweep() noexcept {
+    sweep_at_ = 1;
+    sweep_end_ = memory_.end();
+    sweep();
+  }
+
+  // Entries that marks invalidated leave a few at a time; until then they are only not served.
+  void sweep() noexcept {
+    for (Index step = 0; step < kSweepStep && sweep_at_ < sweep_end_; ++step, ++sweep_at_) {
+      if (memory_.live(sweep_at_)) confirm(sweep_at_);
+    }
+  }
+
+  ScopeTable scopes_;
+  MemoryTier<Traits> memory_;
+  FlightTable<Traits> flights_;
+  Marks marks_;
+  Fences fences_;
+  bool watched_ = false;
+  bool watched_loads_ = false;
+  Index sweep_at_ = 0;
+  Index sweep_end_ = 0;
+};
+
+}  // namespace stillwarm
