@@ -6,6 +6,7 @@ import math
 from datetime import timedelta
 
 import pytest
+
 from stillwarm._durations import duration, size
 from stillwarm.errors import ConfigError
 
@@ -73,7 +74,7 @@ def test_duration_zero_none_and_minimum_are_opened_by_name() -> None:
     assert duration("0s", "ttl", allow_zero=True) == 0
     assert duration(None, "ttl", allow_none=True) is None
     assert duration("1ms", "base", minimum_ms=1) == 1_000_000
-    with pytest.raises(ConfigError, match="too short; accepted: .* at least 10 ms, or 0, or None"):
+    with pytest.raises(ConfigError, match=r"too short; accepted: .* at least 10 ms, or 0, or None"):
         duration("5ms", "ttl", allow_zero=True, allow_none=True)
 
 
