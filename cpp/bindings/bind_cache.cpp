@@ -51,7 +51,7 @@ pb::object value_at(PyFlow* flow, Index i) {
 }
 
 int put(pb::handle self, ScopeId scope, pb::handle key, pb::handle value, Nanos ttl, Nanos swr, Nanos sie,
-        const std::vector<std::uint64_t>& tags, std::int64_t weight) {
+        const std::vector<std::uint64_t>& tags, std::int64_t weight, bool only_if_absent) {
   CacheBase* cache = cache_of(self);
   PyFlow* flow = cache->flow;
   const Key k(cache, scope, key);
@@ -71,6 +71,10 @@ int put(pb::handle self, ScopeId scope, pb::handle key, pb::handle value, Nanos 
   if (!owned) throw pb::error_already_set();
   bool took_key = false;
   const Releasing releasing{flow};
+  if (only_if_absent) {  // from here to the end no Python code runs: nobody comes in between
+    const Index there = found(flow->peek(k.probe, Clock::now()));
+    if (there != kNone && !(flow->memory()[there].flags & kFlagNegative)) return static_cast<int>(Stored::kNotKept);
+  }
   Py_INCREF(value.ptr());
   Py_INCREF(owned.ptr());
   Outcome outcome;
@@ -86,6 +90,27 @@ int put(pb::handle self, ScopeId scope, pb::handle key, pb::handle value, Nanos 
   if (outcome.released != nullptr) Py_DECREF(static_cast<PyObject*>(outcome.released));
   if (PyErr_Occurred() != nullptr) throw pb::error_already_set();
   return static_cast<int>(outcome.stored);
+}
+
+// Adds to an int that is there; its deadlines stay. MISSING if there is none.
+pb::object incr(pb::handle self, ScopeId scope, pb::handle key, pb::int_ delta) {
+  CacheBase* cache = cache_of(self);
+  PyFlow* flow = cache->flow;
+  const Releasing releasing{flow};
+  const Key k(cache, scope, key);
+  const Nanos now = Clock::now();
+  const Index i = found(flow->peek(k.probe, now));
+  if (i == kNone || (flow->memory()[i].flags & kFlagNegative)) return value_at(flow, kNone);
+  auto* old = static_cast<PyObject*>(flow->memory()[i].value);
+  if (!PyLong_CheckExact(old)) {
+    throw pb::type_error("incr() works on int, and the stored value is a " + std::string(Py_TYPE(old)->tp_name));
+  }
+  const pb::object sum = pb::reinterpret_steal<pb::object>(PyNumber_Add(old, delta.ptr()));  // ints: no Python code
+  if (!sum) throw pb::error_already_set();
+  flow->fence_key(k.probe.hash);
+  flow->memory()[i].value = Py_NewRef(sum.ptr());
+  Py_DECREF(old);
+  return sum;
 }
 
 pb::object peek(pb::handle self, ScopeId scope, pb::handle key) {
@@ -254,6 +279,7 @@ pb::dict totals(pb::handle self) {
 
 void bind_cache(pb::module_& m) {
   m.def("put", put);
+  m.def("incr", incr);
   m.def("peek", peek);
   m.def("life", life);
   m.def("touch", touch);
@@ -263,6 +289,8 @@ void bind_cache(pb::module_& m) {
   m.def("clear", clear);
   m.def("snapshot", snapshot);
   m.def("new_scope", new_scope);
+  m.def("set_single", [](pb::handle self, ScopeId scope) { cache_of(self)->flow->scopes()[scope].single = true; });
+  m.def("is_single", [](pb::handle self, ScopeId scope) { return cache_of(self)->flow->scopes()[scope].single; });
   m.def("set_durations", set_durations);
   m.def("stats", stats);
   m.def("totals", totals);

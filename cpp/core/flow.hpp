@@ -27,6 +27,7 @@
 #include "core/fence/marks.hpp"
 #include "core/flight/flight_table.hpp"
 #include "core/memory/memory_tier.hpp"
+#include "core/retry/classify.hpp"
 
 namespace stillwarm {
 
@@ -61,8 +62,6 @@ struct Failure {
   Index entry = kNone;   // a value that may be served in place of the error
   bool absent = false;   // the entry was dropped: NOT_FOUND
 };
-
-enum class ErrorKind : std::uint8_t { kFatal, kNotFound, kTransient };
 
 // Non-template parts: see flow.cpp.
 Entry make_entry(const Result& result, std::uint64_t hash, ScopeId scope, Nanos now);
@@ -230,6 +229,9 @@ class Flow {
     make_stale(memory_[i], now);
     memory_.reschedule(i);
   }
+
+  // What is being loaded under this hash now is not stored.
+  void fence_key(std::uint64_t hash) noexcept { fences_.raise_key(hash, marks_.take()); }
 
   // Loads in flight are not stored; the caller then picks the entries that match (`memory().each`).
   void fence_pattern() noexcept { fences_.raise_all(marks_.take()); }

@@ -1,0 +1,50 @@
+"""stillwarm: the cache, retry and anti-duplicate layer of Python web backends.
+
+    from stillwarm import Cache
+
+    cache = Cache()
+
+    @cache.cached(ttl="5m")
+    def score(asin, domain=1): ...
+"""
+
+from stillwarm import hooks
+from stillwarm._cache import Cache
+from stillwarm._cached import CacheInfo
+from stillwarm._default import cached, default_cache
+from stillwarm._load import Load, current_load
+from stillwarm._stats import Counters, HotKey, State, Stats
+from stillwarm.errors import (
+    ConfigError,
+    KeyTypeError,
+    LoadTimeout,
+    NotFound,
+    RecursiveLoadError,
+    StillwarmError,
+)
+from stillwarm.retry import Retry, transient
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cache",
+    "CacheInfo",
+    "ConfigError",
+    "Counters",
+    "HotKey",
+    "KeyTypeError",
+    "Load",
+    "LoadTimeout",
+    "NotFound",
+    "RecursiveLoadError",
+    "Retry",
+    "State",
+    "Stats",
+    "StillwarmError",
+    "__version__",
+    "cached",
+    "current_load",
+    "default_cache",
+    "hooks",
+    "transient",
+]

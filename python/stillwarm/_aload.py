@@ -1,0 +1,155 @@
+"""How a coroutine function's load is performed: `_load` for asyncio. The same functions in the same order.
+
+Thread rule: each coroutine runs on its caller's loop; flights are shared by all loops and threads.
+Refuses to know: what `_load` refuses.
+
+The load is a task of its own on the leader's loop, so that cancelling a caller only detaches that caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from typing import Any
+
+from stillwarm import _core, hooks
+from stillwarm._load import (
+    ABANDONED,
+    ABSENT,
+    AGAIN,
+    FOLLOW,
+    LEAD,
+    MISSING,
+    REFRESH,
+    RETURN,
+    NOT_FOUND,
+    Target,
+    committed,
+    current_async,
+    failed,
+    finish,
+    give,
+    innermost,
+    kind_of,
+    limits,
+    outcome,
+)
+from stillwarm.errors import NotFound, RecursiveLoadError
+from stillwarm.retry import apause
+
+_SLICE = 0.25
+_tasks: set[asyncio.Task[None]] = set()  # asyncio keeps only weak references
+
+
+async def perform(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return await run(Target(call, args, kwargs))
+
+
+async def run(target: Any) -> Any:
+    count = True
+    while True:
+        step, value, flight = target.begin(count)
+        if step == RETURN:
+            return give(target, value, event=count and target.cache._hooks and hooks.Hit)
+        if step == ABSENT:
+            raise NotFound(value)
+        if step == REFRESH:
+            start(target, flight)
+            return give(target, value, event=target.cache._hooks and hooks.StaleServed)
+        if target.cache._hooks:
+            target.cache._emit_for(hooks.Missed, target, joined=step == FOLLOW)
+        if step == LEAD:
+            start(target, flight)
+        value = await follow(target, flight, value)
+        if value is not AGAIN:
+            return give(target, value)
+        count = False
+
+
+def start(target: Any, flight: Any) -> None:
+    """Runs the load as a task of this loop."""
+    try:
+        loop = asyncio.get_running_loop()
+        flight.loop = loop
+        task = loop.create_task(run_load(target, flight))
+    except BaseException:
+        finish(flight, ABANDONED, None)
+        raise
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    # A task that is cancelled before its first step never runs, so nobody else would land the flight.
+    task.add_done_callback(lambda _: finish(flight, ABANDONED, None))
+
+
+async def run_load(target: Any, flight: Any) -> None:
+    """Runs the loader in this task, with retries, until the flight has landed. Never raises but for cancellation."""
+    current_async.set(flight)
+    attempts = target.settings.retry.start() if target.settings.retry else None
+    try:
+        while True:
+            begun = time.perf_counter_ns()
+            try:
+                value = target.load()
+                if inspect.isawaitable(value):
+                    value = await value
+            except Exception as error:
+                _core.count_load(flight, time.perf_counter_ns() - begun, True)
+                kind = kind_of(target.settings, error)
+                delay = attempts.failed(error) if attempts is not None and kind != NOT_FOUND else None
+                if delay is None:
+                    failed(target, flight, error, kind)
+                    return
+            else:
+                took = time.perf_counter_ns() - begun
+                _core.count_load(flight, took, False)
+                if attempts is not None:
+                    attempts.succeeded()
+                committed(target, flight, value, took)
+                return
+            await apause(delay)
+    except Exception as error:
+        finish(flight, 2, (error, error.__traceback__))  # nothing if it has landed
+    except BaseException:
+        finish(flight, ABANDONED, None)  # cancelled, or the loop is going down: a waiter elsewhere leads
+        raise
+
+
+async def follow(target: Any, flight: Any, fallback: Any) -> Any:
+    """Waits for a load that runs in another task, loop or thread. AGAIN if it was abandoned."""
+    me = innermost()
+    if me is not None and _core.depends_on_itself(me, flight):
+        raise RecursiveLoadError(f"the loader of {target.cache._key_of(me)} asks for {target.cache._key_of(flight)}, which waits for it")
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    if flight.wait_with((loop, future)):
+        if me is not None:
+            _core.add_follower(flight, me)
+        try:
+            for seconds, timed_out in limits(target.settings, fallback):
+                if await wait(future, seconds, flight, loop):
+                    break
+                if timed_out is not None:
+                    return timed_out(target, flight, fallback)
+        finally:
+            if me is not None:
+                _core.remove_follower(flight, me)
+    return outcome(flight)
+
+
+async def wait(future: asyncio.Future[None], seconds: float, flight: Any, loop: Any) -> bool:
+    if flight.loop is None or flight.loop is loop:
+        return bool((await asyncio.wait([future], timeout=seconds))[0])
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        if (await asyncio.wait([future], timeout=max(0.0, min(left, _SLICE))))[0]:
+            return True
+        if flight.loop.is_closed():
+            finish(flight, ABANDONED, None)  # its load will never go on
+            return True
+        if left <= 0:
+            return False
+
+
+__all__ = ["MISSING", "perform", "run"]

@@ -1,0 +1,65 @@
+"""`stillwarm.cached` without a Cache: one memory cache for the whole process, as users of lru_cache expect.
+
+Thread rule: any thread.
+Refuses to know: everything else. Here the Python side gives the core its hooks, since all of it is imported by now.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from stillwarm import _core, _load
+from stillwarm._cache import Cache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar, overload
+
+    from typing_extensions import ParamSpec, Unpack
+
+    from stillwarm._types import Options
+    from stillwarm._typing import Decorator
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+
+_lock = threading.Lock()
+_cache: Cache | None = None
+
+
+def default_cache() -> Cache:
+    """The cache behind `stillwarm.cached`; made when first asked for, from the environment (`Cache.from_env`)."""
+    global _cache
+    if _cache is None:
+        with _lock:
+            if _cache is None:
+                _cache = Cache.from_env()
+    return _cache
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def cached(type: Callable[P, T], /) -> Callable[P, T]: ...
+    @overload
+    def cached(type: str | None = None, /, **options: Unpack[Options]) -> Decorator: ...
+
+
+def cached(type: Any = None, /, **options: Any) -> Any:
+    """`Cache.cached` of the process-wide cache: `@stillwarm.cached(ttl="5m")`."""
+    return default_cache().cached(type, **options)
+
+
+def _aperform(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    from stillwarm import _aload  # asyncio is imported only where coroutines are cached
+
+    _set_hooks(_aload.perform)
+    return _aload.perform(call, args, kwargs)
+
+
+def _set_hooks(aperform: Any) -> None:
+    _core.set_hooks(_load.perform, aperform, _load.failed_plain, _load.commit_plain, _load.wake, _load.RAISE)
+
+
+_set_hooks(_aperform)

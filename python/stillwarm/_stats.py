@@ -1,0 +1,104 @@
+"""The figures of a cache, as frozen records.
+
+Thread rule: immutable.
+Refuses to know: how they are counted (cpp/core/base/scope.hpp).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class State(str, enum.Enum):
+    """How well a cache is. Without a remote tier it is HEALTHY."""
+
+    HEALTHY = "HEALTHY"
+    WARMING = "WARMING"
+    DEGRADED = "DEGRADED"
+    DOWN = "DOWN"
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Counts of one type, or of all.
+
+    Attributes:
+        hits: answered with a fresh value.
+        stale_hits: answered with a stale one, while it is refreshed or in place of an error.
+        misses: calls that had to wait for a load, `joined` ones included.
+        loads: runs of a loader, retries included; load_errors: those that raised; load_seconds: their time.
+        joined: misses that shared another caller's load.
+        lost_fills: values that were loaded and not stored, because of an invalidation meanwhile.
+        evictions: entries that left before their time, by cause: size, too_large, invalidated, not_found.
+        expired: entries that left because their time was over.
+        entries, bytes: what is in memory now.
+        skipped_refreshes: background refreshes that found the load pool full.
+        remote_errors: failures of the remote tier.
+        last_error: repr of the last error of a load.
+    """
+
+    hits: int = 0
+    stale_hits: int = 0
+    misses: int = 0
+    loads: int = 0
+    load_errors: int = 0
+    load_seconds: float = 0.0
+    joined: int = 0
+    lost_fills: int = 0
+    evictions: Mapping[str, int] = field(default_factory=dict)
+    expired: int = 0
+    entries: int = 0
+    bytes: int = 0
+    skipped_refreshes: int = 0
+    remote_errors: int = 0
+    last_error: str | None = None
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the calls that did not wait, 0 to 1; 0 before the first call."""
+        served = self.hits + self.stale_hits
+        total = served + self.misses
+        return served / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class Stats(Counters):
+    """The figures of a cache in all, and per type in `types`. `state` as `Cache.state`."""
+
+    types: Mapping[str, Counters] = field(default_factory=dict)
+    state: State = State.HEALTHY
+    max_entries: int | None = None
+    max_bytes: int | None = None
+    flights: int = 0
+
+    def __getitem__(self, type: str) -> Counters:
+        return self.types[type]
+
+
+@dataclass(frozen=True)
+class HotKey:
+    """One of the most used entries: `Cache.top()`."""
+
+    key: str
+    type: str
+    hits: int
+    bytes: int
+
+
+_SUMMED = ("hits", "stale_hits", "misses", "loads", "load_errors", "load_seconds", "joined", "lost_fills", "entries")
+
+
+def summed(rows: Iterable[dict[str, Any]], last_error: str | None) -> dict[str, Any]:
+    """The fields of Counters from the core's counts of several scopes."""
+    total: dict[str, Any] = dict.fromkeys((*_SUMMED, "bytes", "skipped_refreshes"), 0)
+    removed: dict[str, int] = {"size": 0, "expired": 0, "invalidated": 0, "too_large": 0, "not_found": 0}
+    for row in rows:
+        for name in total:
+            total[name] += row[name]
+        for cause, count in row["removed"].items():
+            removed[cause] += count
+    expired = removed.pop("expired")
+    return {**total, "evictions": removed, "expired": expired, "last_error": last_error}

@@ -1,0 +1,85 @@
+"""Events of a cache, for those who want to watch it: `cache.subscribe(hook)`.
+
+Thread rule: a hook runs on the thread of the call that caused the event, outside of every lock; what it raises is logged.
+Refuses to know: what a hook does with an event.
+
+Events are frozen records. Without a hook they are not even made. Fresh hits are reported only to hooks that asked for
+them (`hits=True`), because then every hit takes the long way.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Callable
+
+__all__ = ["Event", "Hit", "Hook", "Invalidated", "Loaded", "LoadFailed", "Missed", "StaleServed", "log_event"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened to `key` (readable form) of `type`."""
+
+    type: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Hit(Event):
+    """A fresh value was returned."""
+
+
+@dataclass(frozen=True)
+class StaleServed(Event):
+    """A stale value was returned: while it is refreshed, or in place of an error or of a slow load."""
+
+
+@dataclass(frozen=True)
+class Missed(Event):
+    """There was no value: a load starts, or the caller waits for one that runs (`joined`)."""
+
+    joined: bool
+
+
+@dataclass(frozen=True)
+class Loaded(Event):
+    """A load succeeded after `seconds`. `stored` is "stored", "lost" (invalidated meanwhile), "too_large" or "not_kept"."""
+
+    seconds: float
+    stored: str
+    background: bool
+
+
+@dataclass(frozen=True)
+class LoadFailed(Event):
+    """A load failed for good with `error`."""
+
+    error: BaseException
+    background: bool
+
+
+@dataclass(frozen=True)
+class Invalidated(Event):
+    """`invalidate()` was called. `key` holds what was named, `type` the intent: key, type, tag, pattern or all."""
+
+    stale: bool
+
+
+Hook = Callable[[Event], None]
+
+_log = logging.getLogger("stillwarm")
+
+
+def log_event(event: Event) -> None:
+    """A hook that writes each event to the logger "stillwarm": failures as WARNING, everything else as DEBUG."""
+    if isinstance(event, LoadFailed):
+        kind = "refresh" if event.background else "load"
+        _log.warning("%s failed: %s: %r", kind, event.key, event.error)
+    elif isinstance(event, Loaded):
+        _log.debug("loaded in %.3f s (%s): %s", event.seconds, event.stored, event.key)
+    elif isinstance(event, Missed):
+        _log.debug("%s: %s", "joined" if event.joined else "miss", event.key)
+    elif isinstance(event, Invalidated):
+        _log.debug("invalidated%s: %s=%s", " (stale)" if event.stale else "", event.type, event.key)
+    else:
+        _log.debug("%s: %s", "hit" if isinstance(event, Hit) else "stale", event.key)
