@@ -75,11 +75,15 @@ void bind_flight(pb::module_& m) {
   m.def("land", land);
   m.def("fail", fail);
   m.def("enter", [](pb::handle flight) {
+    if (py::running != nullptr) py::track(py::running);
     const pb::object outer = object_or_none(reinterpret_cast<PyObject*>(py::running));
     py::running = flight.is_none() ? nullptr : flight_of(flight);
     return outer;
   });
-  m.def("running", [] { return object_or_none(reinterpret_cast<PyObject*>(py::running)); });
+  m.def("running", [] {
+    if (py::running != nullptr) py::track(py::running);
+    return object_or_none(reinterpret_cast<PyObject*>(py::running));
+  });
   m.def("set_parent", [](pb::handle flight, pb::handle parent) {
     flight_of(flight)->flight.parent = parent.is_none() ? nullptr : &flight_of(parent)->flight;
   });

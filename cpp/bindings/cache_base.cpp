@@ -31,6 +31,7 @@ int cache_init(PyObject* self, PyObject* args, PyObject* kwargs) {
   try {
     cache->random_state = entropy();
     cache->flow = new PyFlow(Limits{max_entries, max_bytes}, entropy(), Clock::now());
+    cache->direct = &cache->flow->scopes()[0];
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
     return -1;
@@ -79,55 +80,58 @@ PyObject* bad_key(PyObject* key) {
   return nullptr;
 }
 
+PyObject* absent(PyFlow* flow, const Probe& probe, PyObject* fallback) {
+  ++flow->scopes()[0].stats.misses;
+  flow->memory().on_miss(probe.hash);
+  return Py_NewRef(fallback);
+}
+
+// Whatever `get` finds that is not simply fresh: stale, marked, an absence, nothing.
+PyObject* get_slow(PyFlow* flow, const Probe& probe, PyObject* fallback) {
+  const Nanos now = Clock::now();
+  const Index i = flow->peek(probe, now);
+  if (i == kFindError) return nullptr;
+  PyObject* value = nullptr;
+  if (i == kNone || (flow->memory()[i].flags & kFlagNegative)) {
+    value = absent(flow, probe, fallback);
+  } else {
+    Entry& e = flow->memory()[i];
+    Stats& stats = flow->scopes()[0].stats;
+    flow->count_hit(e);
+    ++(state_of(e, flow->scopes()[e.scope].durations, now) <= State::kEarly ? stats.hits : stats.stale_hits);
+    value = Py_NewRef(static_cast<PyObject*>(e.value));
+  }
+  release_dead(flow);
+  return value;
+}
+
 // get(key, default=None). The hot path: kept free of everything else.
 PyObject* cache_get(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  CacheBase* cache = as_cache(self);
-  PyFlow* flow = cache->flow;
+  PyFlow* flow = as_cache(self)->flow;
   if (count < 1 || count > 2 || flow == nullptr) [[unlikely]] {
     PyErr_Format(PyExc_TypeError, "get(key, default=None) takes 1 or 2 positional arguments (%zd given)", count);
     return nullptr;
   }
+  PyObject* fallback = count == 2 ? args[1] : Py_None;
+  Probe probe;
+  probe.items = args;  // the caller's reference keeps the key alive; comparing exact strings runs no code
+  probe.count = 1;
   if (!PyUnicode_CheckExact(args[0])) [[unlikely]] {
     if (!PyUnicode_Check(args[0])) return bad_key(args[0]);
-  }
-  PyObject* key = args[0];
-  if (!PyUnicode_CheckExact(key)) [[unlikely]] {
-    key = PyUnicode_FromObject(key);  // an exact copy of a subclass's text
+    PyObject* key = PyUnicode_FromObject(args[0]);  // an exact copy of a subclass's text
     if (key == nullptr) return nullptr;
-  } else {
-    Py_INCREF(key);
+    probe.items = &key;
+    PyObject* value = hash_str(key, flow->scopes()[0].salt, probe.hash) == Hashed::kOk ? get_slow(flow, probe, fallback)
+                                                                                       : nullptr;
+    Py_DECREF(key);
+    return value;
   }
-  Probe probe;
-  probe.items = &key;
-  probe.count = 1;
-  Scope& scope = flow->scopes()[0];
-  PyObject* value = nullptr;
-  if (hash_str(key, scope.salt, probe.hash) == Hashed::kOk) {
-    const Nanos now = Clock::now();
-    Index i = flow->hit(probe, now);
-    if (i == kNone) [[unlikely]] {
-      i = flow->peek(probe, now);
-      if (i != kNone && i != kFindError) {
-        if (flow->memory()[i].flags & kFlagNegative) {
-          i = kNone;
-        } else {
-          flow->count_hit(flow->memory()[i]);
-        }
-      }
-    }
-    if (i == kNone) {
-      ++scope.stats.misses;
-      flow->memory().on_miss(probe.hash);
-      value = Py_NewRef(count == 2 ? args[1] : Py_None);
-    } else if (i != kFindError) {
-      const Entry& e = flow->memory()[i];
-      ++(state_of(e, flow->scopes()[e.scope].durations, now) <= State::kEarly ? scope.stats.hits : scope.stats.stale_hits);
-      value = Py_NewRef(static_cast<PyObject*>(e.value));
-    }
-  }
-  Py_DECREF(key);
-  release_dead(flow);
-  return value;
+  Scope& scope = *as_cache(self)->direct;
+  if (hash_str(args[0], scope.salt, probe.hash) != Hashed::kOk) [[unlikely]] return nullptr;
+  const Index i = flow->hit(probe, Clock::now());
+  if (!is_entry(i)) [[unlikely]] return i == kNone ? absent(flow, probe, fallback) : get_slow(flow, probe, fallback);
+  ++scope.stats.hits;
+  return Py_NewRef(static_cast<PyObject*>(flow->memory()[i].value));
 }
 
 PyMethodDef cache_methods[] = {

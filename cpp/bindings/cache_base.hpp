@@ -19,7 +19,8 @@ using PyFlow = Flow<Traits>;
 
 struct CacheBase {
   PyObject_HEAD
-  PyFlow* flow;  // nullptr until __init__ ran
+  PyFlow* flow;   // nullptr until __init__ ran
+  Scope* direct;  // scope 0: the direct verbs
   PyObject* weakrefs;
   std::uint64_t random_state;
 };

@@ -71,6 +71,7 @@ PyObject* load_failed(CachedCall* c, PyFlight* f) {
   PyObject *type = nullptr, *error = nullptr, *traceback = nullptr;
   PyErr_Fetch(&type, &error, &traceback);
   PyErr_NormalizeException(&type, &error, &traceback);
+  track(f);
   if (traceback != nullptr) PyException_SetTraceback(error, traceback);
   PyObject* to[] = {nullptr, reinterpret_cast<PyObject*>(c), reinterpret_cast<PyObject*>(f), error};
   PyObject* value = PyObject_Vectorcall(hooks.failed, to + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
@@ -82,33 +83,34 @@ PyObject* load_failed(CachedCall* c, PyFlight* f) {
     Py_XDECREF(type);
     Py_XDECREF(error);
     Py_XDECREF(traceback);
-    if (value == nullptr && f->state == FlightState::kRunning) {
-      wake(land(f, FlightState::kAbandoned, nullptr, nullptr));  // the judge failed: nobody may wait for ever
-    }
+    abandon(f);  // nothing unless the judge failed: nobody may wait for ever
   }
   Py_DECREF(f);
   return value;
 }
 
 // Runs a plain load on this thread. Takes `f`. No C++ destructor may live in this frame (see cache_base.hpp).
-PyObject* lead(CachedCall* c, PyFlight* f, PyObject* const* args, std::size_t nargsf, PyObject* kwnames) {
+PyObject* lead(CachedCall* c, PyFlight* f, Nanos start, PyObject* const* args, std::size_t nargsf, PyObject* kwnames) {
   PyFlight* outer = running;
   f->flight.parent = outer == nullptr ? nullptr : &outer->flight;
   running = f;
   ++c->stats->loads;
-  const Nanos start = Clock::fine();
   PyObject* value = PyObject_Vectorcall(c->function, args, nargsf, kwnames);
-  c->stats->load_time += Clock::fine() - start;
+  // The coarse clock: one load may be told as a tick too long or too short, their sum is right.
+  const Nanos now = Clock::now();
+  c->stats->load_time += now - start;
   running = outer;
   if (value == nullptr) return load_failed(c, f);
   if (f->load != nullptr) {  // the loader spoke with current_load()
     PyObject* to[] = {nullptr, reinterpret_cast<PyObject*>(c), reinterpret_cast<PyObject*>(f), value};
+    track(f);
     PyObject* done = PyObject_Vectorcall(hooks.commit, to + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
     if (done == nullptr) Py_CLEAR(value);
     Py_XDECREF(done);
+    abandon(f);  // nothing unless Ctrl-C came before it had landed
   } else {
     Stored stored = Stored::kNotKept;
-    const bool ok = commit_plain(f, value, stored);
+    const bool ok = commit_plain(f, value, stored, now);
     PyObject* waiters = land(f, FlightState::kValue, value, nullptr);
     if (!ok) Py_CLEAR(value);  // the waiters have their value; the leader gets the error
     if (waiters != nullptr) {
@@ -122,21 +124,25 @@ PyObject* lead(CachedCall* c, PyFlight* f, PyObject* const* args, std::size_t na
   return value;
 }
 
-// Everything but a fresh hit.
-PyObject* miss(CachedCall* c, const Probe& probe, KeyRow* row, PyObject* const* args, std::size_t nargsf,
-               PyObject* kwnames) {
+// Everything but a fresh hit. `nothing`: there is no entry at all.
+PyObject* miss(CachedCall* c, const Probe& probe, bool nothing, Nanos now, KeyRow* row, PyObject* const* args,
+               std::size_t nargsf, PyObject* kwnames) {
   const Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
   PyFlow* flow = c->flow;
   PyFlight* f = nullptr;
   PyObject* value = nullptr;
   bool give_up = !c->plain || flow->watched_loads();
   if (!give_up) {
-    const Nanos now = Clock::now();
-    const Decision d = flow->look(probe, now);
+    Decision d;
+    if (nothing && flow->flights().size() == 0) {
+      d.step = Step::kLead;
+    } else {
+      d = flow->look(probe, now);
+    }
     if (d.step == Step::kReturn) {
       value = Py_NewRef(static_cast<PyObject*>(flow->memory()[d.entry].value));
     } else if (d.step == Step::kLead) {
-      // Making key and flight may run the collector, and so anything: if that touched the cache, decide anew.
+      // Making the key may run the collector, and so anything: if that touched the cache, decide anew.
       const std::uint64_t generation = flow->generation();
       PyObject* key = own_key(probe.items, probe.count);
       if (key != nullptr) {
@@ -147,6 +153,7 @@ PyObject* miss(CachedCall* c, const Probe& probe, KeyRow* row, PyObject* const* 
         give_up = true;
       }
       if (f != nullptr) {
+        f->flight.found_nothing = d.entry == kNone;
         try {
           flow->lead(f->flight, now, true);
         } catch (const std::bad_alloc&) {
@@ -160,20 +167,21 @@ PyObject* miss(CachedCall* c, const Probe& probe, KeyRow* row, PyObject* const* 
   }
   release_dead(flow);
   if (row != nullptr) row->clear();
-  if (f != nullptr) return lead(c, f, args, nargsf, kwnames);
+  if (f != nullptr) return lead(c, f, now, args, nargsf, kwnames);
   return give_up ? hand_over(c, args, nargs, kwnames) : value;
 }
 
 PyObject* look_up(CachedCall* c, const Probe& probe, KeyRow* row, PyObject* const* args, std::size_t nargsf,
                   PyObject* kwnames) {
-  const Index i = c->flow->hit(probe, Clock::now());
-  if (i != kNone && i != kFindError) [[likely]] {
+  const Nanos now = Clock::now();
+  const Index i = c->flow->hit(probe, now);
+  if (is_entry(i)) [[likely]] {
     ++c->stats->hits;
     PyObject* value = give(c, static_cast<PyObject*>(c->flow->memory()[i].value));
     if (row != nullptr) row->clear();
     return value;
   }
-  if (i == kNone) return miss(c, probe, row, args, nargsf, kwnames);
+  if (i != kFindError) return miss(c, probe, i == kNone, now, row, args, nargsf, kwnames);
   if (row != nullptr) row->clear();
   return nullptr;
 }
@@ -510,15 +518,20 @@ PyObject* begin(CacheBase* cache, const Probe& probe, bool count) {
   for (;;) {
     const Nanos now = Clock::now();
     const std::uint64_t generation = flow->generation();
-    const Decision d = flow->look(probe, now, !(spare != nullptr && spare->flight.background));
+    const Decision d = flow->look(probe, now, count && !(spare != nullptr && spare->flight.background));
     if (d.step == Step::kError) break;
     const bool leads = d.step == Step::kLead || d.step == Step::kRefresh;
     if (leads && spare == nullptr) {
       PyObject* key = own_key(probe.items, probe.count);
       spare = key == nullptr ? nullptr : new_flight(cache, key, probe.hash, probe.scope);
       if (spare == nullptr) break;
+      track(spare);
       spare->flight.background = d.step == Step::kRefresh;
       if (generation != flow->generation()) continue;  // the collector ran and touched the cache
+    }
+    if (leads && flow->memory().has_dead()) {  // before the flight can be seen: a __del__ may ask for this very key
+      release_dead(flow);
+      continue;
     }
     PyObject* value = d.entry == kNone ? missing : static_cast<PyObject*>(flow->memory()[d.entry].value);
     Py_INCREF(value);
@@ -535,6 +548,7 @@ PyObject* begin(CacheBase* cache, const Probe& probe, bool count) {
       flight = reinterpret_cast<PyObject*>(spare);
     } else if (d.step == Step::kFollow) {
       if (count) flow->joined(probe.scope);
+      track(owner_of(d.flight));
       flight = reinterpret_cast<PyObject*>(owner_of(d.flight));
     }
     Py_INCREF(flight);

@@ -13,6 +13,11 @@ thread_local PyFlight* running = nullptr;
 
 namespace {
 
+// A load that nobody else asks for makes and drops one flight: a few are kept.
+constexpr int kSpare = 8;
+PyFlight* spare[kSpare];
+int spares = 0;
+
 int flight_traverse(PyObject* self, visitproc visit, void* arg) {
   PyFlight* f = as_flight(self);
   Py_VISIT(Py_TYPE(self));
@@ -45,6 +50,10 @@ void flight_dealloc(PyObject* self) {
   f->flight.~Flight();
   Py_CLEAR(f->key);
   Py_CLEAR(f->cache);
+  if (spares < kSpare) {
+    spare[spares++] = f;
+    return;
+  }
   PyTypeObject* type = Py_TYPE(self);
   PyObject_GC_Del(self);
   Py_DECREF(type);
@@ -123,7 +132,7 @@ PyType_Slot flight_slots[] = {{Py_tp_getset, flight_getset},
 PyType_Spec flight_spec = {"stillwarm._core.Flight", sizeof(PyFlight), 0,
                            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, flight_slots};
 
-bool store(PyFlight* f, PyObject* value, const Result& result, Stored& stored) {
+bool store(PyFlight* f, PyObject* value, const Result& result, Stored& stored, Nanos now) {
   PyFlow* flow = as_cache(f->cache)->flow;
   bool took_key = false;
   Outcome outcome;
@@ -131,7 +140,7 @@ bool store(PyFlight* f, PyObject* value, const Result& result, Stored& stored) {
   Py_INCREF(f->key);
   bool ok = true;
   try {
-    outcome = flow->commit(f->flight, probe_of(f), result, took_key, Clock::now());
+    outcome = flow->commit(f->flight, probe_of(f), result, took_key, now);
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
     ok = false;
@@ -153,10 +162,19 @@ bool add_flight(PyObject* module) {
 }
 
 PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeId scope) {
-  PyFlight* f = PyObject_GC_New(PyFlight, flight_type);
-  if (f == nullptr) {
-    Py_DECREF(key);
-    return nullptr;
+  PyFlight* f = nullptr;
+  if (spares > 0) {
+    f = spare[--spares];
+    _Py_NewReference(reinterpret_cast<PyObject*>(f));
+  } else {
+    // Not PyObject_GC_New: up to Python 3.11 that may run the collector, and so any code, between a look-up and its lead.
+    const int was_enabled = PyGC_Disable();
+    f = PyObject_GC_New(PyFlight, flight_type);
+    if (was_enabled != 0) PyGC_Enable();
+    if (f == nullptr) {
+      Py_DECREF(key);
+      return nullptr;
+    }
   }
   new (&f->flight) Flight();
   f->flight.key = key;
@@ -166,8 +184,11 @@ PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeI
   f->key = key;
   f->value = f->error = f->waiters = f->load = f->loop = nullptr;
   f->state = FlightState::kRunning;
-  PyObject_GC_Track(f);
   return f;
+}
+
+void track(PyFlight* f) {
+  if (!PyObject_GC_IsTracked(reinterpret_cast<PyObject*>(f))) PyObject_GC_Track(f);
 }
 
 Probe probe_of(const PyFlight* f) {
@@ -192,17 +213,17 @@ bool commit(PyFlight* f, PyObject* value, const Keep& keep, Stored& stored) {
   result.tags = keep.tags;
   result.negative = keep.negative;
   if (keep.durations.jitter > 0) result.random = next_random(as_cache(f->cache));
-  return store(f, value, result, stored);
+  return store(f, value, result, stored, Clock::now());
 }
 
-bool commit_plain(PyFlight* f, PyObject* value, Stored& stored) {
+bool commit_plain(PyFlight* f, PyObject* value, Stored& stored, Nanos now) {
   PyFlow* flow = as_cache(f->cache)->flow;
   Result result;
   result.value = value;
   result.weight = weigh(value) + weigh(f->key) + kEntryOverhead;
   result.durations = flow->scopes()[f->flight.scope].durations;
   if (result.durations.jitter > 0) result.random = next_random(as_cache(f->cache));
-  return store(f, value, result, stored);
+  return store(f, value, result, stored, now);
 }
 
 PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error) {

@@ -33,7 +33,9 @@ inline PyFlight* owner_of(Flight* f) {
   return reinterpret_cast<PyFlight*>(reinterpret_cast<char*>(f) - offsetof(PyFlight, flight));
 }
 
-// A flight that has not started. `key` is taken, also on failure. May run the collector.
+// A flight that has not started. `key` is taken, also on failure. Runs no Python code. The collector does not see it until
+// `track`: before Python code holds it.
+void track(PyFlight* f);
 PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeId scope);
 
 // The load that runs on this thread now (sync), innermost; borrowed, nullptr if none.
@@ -54,7 +56,7 @@ struct Keep {
 // Stores the value if that is still allowed. False with MemoryError or a comparison's exception; then nothing is stored.
 bool commit(PyFlight* f, PyObject* value, const Keep& keep, Stored& stored);
 // The same with the scope's durations and no tags: what most loads need.
-bool commit_plain(PyFlight* f, PyObject* value, Stored& stored);
+bool commit_plain(PyFlight* f, PyObject* value, Stored& stored, Nanos now);
 
 // Ends the flight; a new reference to the list of waiters to wake, or nullptr when there are none.
 PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error);

@@ -1,7 +1,5 @@
 #include "bindings/py_traits.hpp"
 
-#include <cstring>
-
 namespace stillwarm::py {
 namespace {
 
@@ -9,13 +7,6 @@ PyTypeObject* content_type = nullptr;
 PyObject* by_content_types = nullptr;
 
 bool is_text(const PyTypeObject* type) { return type == &PyUnicode_Type || type == content_type; }
-
-bool same_text(PyObject* a, PyObject* b) {
-  const Py_ssize_t length = PyUnicode_GET_LENGTH(a);
-  const auto kind = PyUnicode_KIND(a);
-  return length == PyUnicode_GET_LENGTH(b) && kind == PyUnicode_KIND(b) &&
-         std::memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b), static_cast<std::size_t>(length) * kind) == 0;
-}
 
 Match as_match(bool yes) { return yes ? Match::kYes : Match::kNo; }
 
@@ -70,15 +61,13 @@ void set_content_types(PyObject* content, PyObject* by_content) {
   by_content_types = Py_NewRef(by_content);
 }
 
-Match Traits::match(ScopeId scope, Handle stored, const Probe& probe) {
+Match Traits::match_slow(ScopeId scope, PyObject* key, const Probe& probe) {
   if (scope != probe.scope) {
     if (probe.shared == nullptr || (*probe.shared)[scope].key_scope != (*probe.shared)[probe.scope].key_scope) {
       return Match::kNo;
     }
   }
-  auto* key = static_cast<PyObject*>(stored);
   if (probe.count == 1) {
-    if (key == probe.items[0]) return Match::kYes;
     if (is_text(Py_TYPE(key)) && Py_TYPE(key) == Py_TYPE(probe.items[0])) {
       return as_match(same_text(key, probe.items[0]));
     }

@@ -12,6 +12,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <cstring>
+
 #include "core/base/scope.hpp"
 #include "core/base/traits.hpp"
 
@@ -25,9 +27,26 @@ struct Probe {
   Py_ssize_t count = 0;
 };
 
+inline bool same_text(PyObject* a, PyObject* b) noexcept {
+  const Py_ssize_t length = PyUnicode_GET_LENGTH(a);
+  const auto kind = PyUnicode_KIND(a);
+  return length == PyUnicode_GET_LENGTH(b) && kind == PyUnicode_KIND(b) &&
+         std::memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b), static_cast<std::size_t>(length) * kind) == 0;
+}
+
 struct Traits {
   using Probe = py::Probe;
-  static Match match(ScopeId scope, Handle stored, const Probe& probe);
+  // Most keys are one str of the same scope: that is decided here, without a call.
+  static Match match(ScopeId scope, Handle stored, const Probe& probe) {
+    auto* key = static_cast<PyObject*>(stored);
+    if (probe.count == 1 && scope == probe.scope) [[likely]] {
+      PyObject* wanted = probe.items[0];
+      if (key == wanted) return Match::kYes;
+      if (PyUnicode_CheckExact(key) && PyUnicode_CheckExact(wanted)) return same_text(key, wanted) ? Match::kYes : Match::kNo;
+    }
+    return match_slow(scope, key, probe);
+  }
+  static Match match_slow(ScopeId scope, PyObject* stored, const Probe& probe);
   static void never_settles(const Probe& probe);
 };
 

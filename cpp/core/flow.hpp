@@ -63,6 +63,10 @@ struct Failure {
   bool absent = false;   // the entry was dropped: NOT_FOUND
 };
 
+// What `hit` returns for an entry that is there and needs a closer look.
+inline constexpr Index kNotFresh = kFindError - 1;
+inline constexpr bool is_entry(Index i) noexcept { return i != kNone && i < kNotFresh; }
+
 // Non-template parts: see flow.cpp.
 Entry make_entry(const Result& result, std::uint64_t hash, ScopeId scope, Nanos now);
 
@@ -85,13 +89,13 @@ class Flow {
   }
   bool watched_loads() const noexcept { return watched_loads_; }
 
-  // [foreign] A fresh entry; kNone or kFindError otherwise. The entry's hit is counted, the scope's is the caller's to count
+  // [foreign] A fresh entry; kNone (no entry), kNotFresh or kFindError otherwise. The entry's hit is counted, the scope's is the caller's to count
   // (it has the counter at hand).
   Index hit(const Probe& probe, Nanos now) {
     const Index i = memory_.find(probe);
     if (i == kNone || i == kFindError) [[unlikely]] return i;
     Entry& e = memory_[i];
-    if (now >= e.next_at || e.born < marks_.epoch() || (e.flags & kFlagNegative) || watched_) [[unlikely]] return kNone;
+    if (now >= e.next_at || e.born < marks_.epoch() || (e.flags & kFlagNegative) || watched_) [[unlikely]] return kNotFresh;
     count_hit(e);
     return i;
   }
@@ -148,6 +152,7 @@ class Flow {
   // (`generation`). Throws std::bad_alloc, and then nothing has changed.
   void lead(Flight& f, Nanos now, bool count) {
     flights_.add(f);
+    f.nothing_at = memory_.generation();
     f.born = marks_.counter();
     f.t0 = now;
     static std::uint64_t started = 0;
@@ -314,6 +319,13 @@ class Flow {
 
   bool check_invariants() const { return memory_.check_invariants(); }
 
+  // A call was answered with this entry; for those who looked without counting.
+  void count_served(Index i, ScopeId asking, State state) noexcept {
+    count_hit(memory_[i]);
+    Stats& stats = scopes_[asking].stats;
+    ++(state <= State::kEarly ? stats.hits : stats.stale_hits);
+  }
+
  private:
   static constexpr Index kSweepStep = 32;
 
@@ -332,12 +344,6 @@ class Flow {
     return {memory_[i].flags & kFlagNegative ? Step::kAbsent : Step::kReturn, i, nullptr, State::kFresh};
   }
 
-  void count_served(Index i, ScopeId asking, State state) noexcept {
-    count_hit(memory_[i]);
-    Stats& stats = scopes_[asking].stats;
-    ++(state <= State::kEarly ? stats.hits : stats.stale_hits);
-  }
-
   void pause(Entry& e, const Durations& durations, double random, Nanos now) noexcept {
     if (e.extra == nullptr) {
       e.extra = new (std::nothrow) Extra;
@@ -354,9 +360,11 @@ class Flow {
   Outcome put(ScopeId scope, const Probe& probe, Handle key, const Result& result, std::uint64_t born, bool& took_key,
               Nanos now, const Flight* flight) {
     const Nanos ttl = result.negative ? result.durations.negative_ttl : result.durations.ttl;
-    const Index old = memory_.find(probe);
+    // Nothing came into the tier and nothing left it since the load began without an entry: there is none now.
+    const bool untouched = flight != nullptr && flight->found_nothing && flight->nothing_at == memory_.generation();
+    const Index old = untouched ? kNone : memory_.find(probe);
     if (old == kFindError) return {};
-    if (flight != nullptr && !may_store(*flight, result.tags)) {  // a comparison invalidated it
+    if (!untouched && flight != nullptr && !may_store(*flight, result.tags)) {  // a comparison invalidated it
       ++scopes_[scope].stats.lost_fills;
       return {Stored::kLost, nullptr};
     }

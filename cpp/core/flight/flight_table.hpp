@@ -23,10 +23,11 @@ struct Flight {
   std::uint64_t hash = 0;
   std::uint64_t born = 0;  // the cache's counter at the start
   Nanos t0 = 0;
-  Nanos fine_t0 = 0;           // for load_seconds
   std::uint64_t sequence = 0;  // order of starting, over all caches
   ScopeId scope = 0;
   bool attached = false;
+  bool found_nothing = false;    // there was no entry when it started,
+  std::uint64_t nothing_at = 0;  // at this generation of the memory tier
   bool background = false;
   Flight* next = nullptr;               // in the table's chain
   Flight* parent = nullptr;             // the load inside which this one runs
