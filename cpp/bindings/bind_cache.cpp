@@ -278,6 +278,9 @@ pb::dict totals(pb::handle self) {
 }  // namespace
 
 void bind_cache(pb::module_& m) {
+  m.def("get_method_of", [](const pb::type& subclass) {
+    return pb::reinterpret_steal<pb::object>(py::get_method_of(reinterpret_cast<PyTypeObject*>(subclass.ptr())));
+  });
   m.def("put", put);
   m.def("incr", incr);
   m.def("peek", peek);

@@ -164,6 +164,8 @@ bool add_cache_base(PyObject* module) {
          PyModule_AddObjectRef(module, "CacheBase", reinterpret_cast<PyObject*>(cache_base_type)) == 0;
 }
 
+PyObject* get_method_of(PyTypeObject* subclass) { return PyDescr_NewMethod(subclass, &cache_methods[0]); }
+
 PyFlow* flow_of(CacheBase* cache) {
   if (cache->flow == nullptr) PyErr_SetString(PyExc_RuntimeError, "this Cache was not initialised");
   return cache->flow;

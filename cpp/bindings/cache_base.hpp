@@ -29,6 +29,10 @@ extern PyTypeObject* cache_base_type;
 
 bool add_cache_base(PyObject* module);
 
+// `get` as a method of exactly this subclass: CPython specialises the call of a C method only where the object's type is
+// the one that defines it. A new reference.
+PyObject* get_method_of(PyTypeObject* subclass);
+
 inline CacheBase* as_cache(PyObject* o) { return reinterpret_cast<CacheBase*>(o); }
 
 // The flow, or nullptr with an exception: not initialised.

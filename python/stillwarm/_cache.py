@@ -25,10 +25,7 @@ from stillwarm._types import (
     FOREVER,
     OPTIONS,
     TYPE_OPTIONS,
-    Duration,
-    Options,
     Settings,
-    TypeOptions,
     check_names,
     checked_level,
     replace,
@@ -41,6 +38,7 @@ from stillwarm.errors import ConfigError, NotFound
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self, Unpack
 
+    from stillwarm._types import CacheOptions, Duration, Options, Ttl, TypeOptions
     from stillwarm._typing import Decorator
 
     P = ParamSpec("P")
@@ -101,10 +99,10 @@ class Cache(_core.CacheBase):
         namespace: str = "default",
         max_bytes: int | str | None = "64MB",
         max_entries: int | None = None,
-        ttl: Any = _UNSET,
+        ttl: Ttl = _UNSET,
         load_threads: int = 4,
         enabled: bool = True,
-        **options: Unpack[TypeOptions],  # type: ignore[misc]  # ttl is spelled out above
+        **options: Unpack[CacheOptions],
     ) -> None:
         if url is not None:
             raise ConfigError(f"url={shown(_without_password(url))}: {_NO_REMOTE}")
@@ -162,7 +160,7 @@ class Cache(_core.CacheBase):
         """Gives settings a name, a type, that functions then refer to: `@cache.cached("scoring")`.
 
         Raises:
-            ConfigError: an option does not exist or its value is not accepted, or the type is defined otherwise already.
+            ConfigError: an option does not exist, its value is not accepted, or the type is defined otherwise already.
         """
         if not isinstance(name, str) or not name:
             raise ConfigError(f"type name {shown(name)}: accepted: a str that is not empty")
@@ -211,7 +209,7 @@ class Cache(_core.CacheBase):
 
     # --------------------------------------------------------------------------------------------- direct verbs
 
-    def set(self, key: str, value: Any, ttl: Any = _UNSET, tags: Iterable[str] = ()) -> bool:
+    def set(self, key: str, value: Any, ttl: Duration | None = _UNSET, tags: Iterable[str] = ()) -> bool:
         """Stores `value` for `ttl` (seconds, "5m", None for ever, 0 to store nothing). False: not kept (too large, 0).
 
         Raises:
@@ -219,11 +217,11 @@ class Cache(_core.CacheBase):
         """
         return self._put(key, value, ttl, tags, False) == 0
 
-    def add(self, key: str, value: Any, ttl: Any = _UNSET, tags: Iterable[str] = ()) -> bool:
+    def add(self, key: str, value: Any, ttl: Duration | None = _UNSET, tags: Iterable[str] = ()) -> bool:
         """`set`, unless there is a value already. True if it was stored. Atomic in this process."""
         return self._put(key, value, ttl, tags, True) == 0
 
-    def get_or_set(self, key: str, loader: Callable[[], T], ttl: Any = _UNSET) -> T:
+    def get_or_set(self, key: str, loader: Callable[[], T], ttl: Ttl = _UNSET) -> T:
         """The value of `key`, or what `loader()` returns: one load however many callers, with all rules of `cached`."""
         if not callable(loader):
             raise ConfigError(f"loader={shown(loader)}: accepted: a callable without arguments")
@@ -236,7 +234,7 @@ class Cache(_core.CacheBase):
         found = {key: self.get(key, _core.MISSING) for key in keys}
         return {key: value for key, value in found.items() if value is not _core.MISSING}
 
-    def set_many(self, values: Mapping[str, Any], ttl: Any = _UNSET, tags: Iterable[str] = ()) -> list[str]:
+    def set_many(self, values: Mapping[str, Any], ttl: Duration | None = _UNSET, tags: Iterable[str] = ()) -> list[str]:
         """`set` for each; the keys that were not kept."""
         tags = tag_names(tags)
         return [key for key, value in values.items() if not self.set(key, value, ttl, tags)]
@@ -249,7 +247,7 @@ class Cache(_core.CacheBase):
         """`delete` for each; how many were there."""
         return sum(self.delete(key) for key in keys)
 
-    def touch(self, key: str, ttl: Any = _UNSET) -> bool:
+    def touch(self, key: str, ttl: Duration | None = _UNSET) -> bool:
         """Makes what is stored fresh for `ttl` from now on. False: nothing there."""
         return _core.touch(self, 0, _text(key), self._direct_ttl(ttl))
 
@@ -291,15 +289,15 @@ class Cache(_core.CacheBase):
         """`get` for coroutines."""
         return self.get(key, default)
 
-    async def aset(self, key: str, value: Any, ttl: Any = _UNSET, tags: Iterable[str] = ()) -> bool:
+    async def aset(self, key: str, value: Any, ttl: Duration | None = _UNSET, tags: Iterable[str] = ()) -> bool:
         """`set` for coroutines."""
         return self.set(key, value, ttl, tags)
 
-    async def aadd(self, key: str, value: Any, ttl: Any = _UNSET, tags: Iterable[str] = ()) -> bool:
+    async def aadd(self, key: str, value: Any, ttl: Duration | None = _UNSET, tags: Iterable[str] = ()) -> bool:
         """`add` for coroutines."""
         return self.add(key, value, ttl, tags)
 
-    async def aget_or_set(self, key: str, loader: Callable[[], Awaitable[T] | T], ttl: Any = _UNSET) -> T:
+    async def aget_or_set(self, key: str, loader: Callable[[], Awaitable[T] | T], ttl: Ttl = _UNSET) -> T:
         """`get_or_set` for coroutines; the loader may be plain or a coroutine function."""
         from stillwarm import _aload
 
@@ -315,7 +313,9 @@ class Cache(_core.CacheBase):
         """`get_many` for coroutines."""
         return self.get_many(keys)
 
-    async def aset_many(self, values: Mapping[str, Any], ttl: Any = _UNSET, tags: Iterable[str] = ()) -> list[str]:
+    async def aset_many(
+        self, values: Mapping[str, Any], ttl: Duration | None = _UNSET, tags: Iterable[str] = ()
+    ) -> list[str]:
         """`set_many` for coroutines."""
         return self.set_many(values, ttl, tags)
 
@@ -327,7 +327,7 @@ class Cache(_core.CacheBase):
         """`delete_many` for coroutines."""
         return self.delete_many(keys)
 
-    async def atouch(self, key: str, ttl: Any = _UNSET) -> bool:
+    async def atouch(self, key: str, ttl: Duration | None = _UNSET) -> bool:
         """`touch` for coroutines."""
         return self.touch(key, ttl)
 
@@ -383,9 +383,13 @@ class Cache(_core.CacheBase):
         intents = [name for name, value in given.items() if value is not None] + ["all"] * bool(all)
         if len(intents) != 1:
             named = " and ".join(intents) or "none"
-            raise ConfigError(f"invalidate() got {named}: accepted: exactly one of key=, type=, tag=, pattern=, where=, all=True")
+            raise ConfigError(
+                f"invalidate() got {named}: accepted: exactly one of key=, type=, tag=, pattern=, where=, all=True"
+            )
         if where is not None or connection is not None:
-            raise ConfigError(f"{'where' if connection is None else 'connection'}= needs the PostgreSQL tier; {_NO_REMOTE}")
+            raise ConfigError(
+                f"{'where' if connection is None else 'connection'}= needs the PostgreSQL tier; {_NO_REMOTE}"
+            )
         intent = intents[0]
         if intent != "all" and (not isinstance(given[intent], str) or not given[intent]):
             raise ConfigError(f"{intent}={shown(given[intent])}: accepted: a str that is not empty")
@@ -441,7 +445,7 @@ class Cache(_core.CacheBase):
         return [HotKey(self._readable(row[0], row[1]), self._scopes[row[0]].type, row[2], row[3]) for row in rows]
 
     def subscribe(self, hook: hooks.Hook, *, hits: bool = False) -> Callable[[], None]:
-        """Calls `hook(event)` for every event (stillwarm.hooks); with `hits` also for every fresh hit, which slows hits.
+        """Calls `hook(event)` for every event (stillwarm.hooks); with `hits` for fresh hits too, which slows them.
 
         Returns:
             A function that ends the subscription.
@@ -500,7 +504,9 @@ class Cache(_core.CacheBase):
 
     def _set_durations(self, scope: int, settings: Settings) -> None:
         ttl = FOREVER if callable(settings.ttl) else settings.ttl
-        _core.set_durations(self, scope, *settings.durations(ttl), settings.negative_ttl, settings.early, settings.jitter)
+        _core.set_durations(
+            self, scope, *settings.durations(ttl), settings.negative_ttl, settings.early, settings.jitter
+        )
 
     def _readable(self, scope: int, key: Any) -> str:
         of = self._scopes[scope]
@@ -594,6 +600,9 @@ class Cache(_core.CacheBase):
     def _check_invariants(self) -> bool:
         """For tests: whether the core's structures agree with each other."""
         return _core.check_invariants(self)
+
+
+setattr(Cache, "get", _core.get_method_of(Cache))  # noqa: B010  # the same method, but CPython specialises its call
 
 
 class _KeyTarget(_load.Target):

@@ -3,8 +3,8 @@
 Thread rule: everything runs with the GIL; nothing in the module waits.
 Refuses to know: the public names, which _cache.py and _cached.py give.
 
-Times are nanoseconds. A `scope` is a function, or one of the texts a cache keys by; a `stored key` is the only item of a
-key, or the tuple of its items. Arguments without a name at run time are positional-only here.
+Times are nanoseconds. A `scope` is a function, or one of the texts a cache keys by; a `stored key` is the only item of
+a key, or the tuple of its items. Arguments without a name at run time are positional-only here.
 """
 
 from __future__ import annotations
@@ -153,6 +153,7 @@ def watch(cache: CacheBase, hits: bool, loads: bool, /) -> None: ...
 
 # ----------------------------------------------------------------------------------------------------- direct verbs
 
+def get_method_of(subclass: type[CacheBase], /) -> Any: ...
 def put(
     cache: CacheBase,
     scope: int,
