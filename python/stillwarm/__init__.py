@@ -6,6 +6,8 @@
 
     @cache.cached(ttl="5m")
     def score(asin, domain=1): ...
+
+One import gives the whole core; asyncio is imported only where coroutine functions are cached.
 """
 
 from stillwarm import hooks

@@ -13,7 +13,7 @@ import math
 import os
 import re
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
 from stillwarm import _core, _keys, _load, hooks
@@ -36,10 +36,12 @@ from stillwarm._types import (
 from stillwarm.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
-    from typing_extensions import ParamSpec, Self, Unpack
+    from typing import ParamSpec
+
+    from typing_extensions import Self, Unpack
 
     from stillwarm._types import CacheOptions, Duration, Options, Ttl, TypeOptions
-    from stillwarm._typing import Decorator
+    from stillwarm._typing import CachedCoroutine, CachedFunction, Decorator
 
     P = ParamSpec("P")
 
@@ -170,7 +172,9 @@ class Cache(_core.CacheBase):
         self._type_id(name)
 
     @overload
-    def cached(self, type: Callable[P, T], /) -> Callable[P, T]: ...
+    def cached(self, type: Callable[P, Coroutine[Any, Any, T]], /) -> CachedCoroutine[P, T]: ...  # type: ignore[overload-overlap]
+    @overload
+    def cached(self, type: Callable[P, T], /) -> CachedFunction[P, T]: ...
     @overload
     def cached(self, type: str | None = None, /, **options: Unpack[Options]) -> Decorator: ...
     def cached(self, type: Any = None, /, **options: Any) -> Any:
@@ -297,7 +301,11 @@ class Cache(_core.CacheBase):
         """`add` for coroutines."""
         return self.add(key, value, ttl, tags)
 
-    async def aget_or_set(self, key: str, loader: Callable[[], Awaitable[T] | T], ttl: Ttl = _UNSET) -> T:
+    @overload
+    async def aget_or_set(self, key: str, loader: Callable[[], Awaitable[T]], ttl: Ttl = _UNSET) -> T: ...
+    @overload
+    async def aget_or_set(self, key: str, loader: Callable[[], T], ttl: Ttl = _UNSET) -> T: ...
+    async def aget_or_set(self, key: str, loader: Callable[[], Any], ttl: Ttl = _UNSET) -> Any:
         """`get_or_set` for coroutines; the loader may be plain or a coroutine function."""
         from stillwarm import _aload
 
@@ -307,7 +315,7 @@ class Cache(_core.CacheBase):
             value = loader()
             return await value if isinstance(value, Awaitable) else value
         target = _KeyTarget(self, _text(key), loader, self._direct_settings(ttl))
-        return await _aload.run(target)  # type: ignore[no-any-return]
+        return await _aload.run(target)
 
     async def aget_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """`get_many` for coroutines."""
@@ -620,7 +628,7 @@ class _KeyTarget(_load.Target):
         self.loader = loader
 
     def begin(self, count: bool) -> tuple[int, Any, Any]:
-        return _core.begin_key(self.cache, 0, self.text, count)  # type: ignore[no-any-return]
+        return _core.begin_key(self.cache, 0, self.text, count)
 
     def load(self) -> Any:
         return self.loader()

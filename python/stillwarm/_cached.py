@@ -55,13 +55,25 @@ class CacheInfo(tuple[int, int, "int | None", int]):
         self.expired = stats["removed"]["expired"]
         return self
 
-    hits = property(lambda self: self[0])
-    misses = property(lambda self: self[1])
-    maxsize = property(lambda self: self[2])
-    currsize = property(lambda self: self[3])
+    @property
+    def hits(self) -> int:
+        return self[0]
+
+    @property
+    def misses(self) -> int:
+        return self[1]
+
+    @property
+    def maxsize(self) -> int | None:
+        return self[2]
+
+    @property
+    def currsize(self) -> int:
+        return self[3]
 
     def __repr__(self) -> str:
-        return "CacheInfo(hits=%d, misses=%d, maxsize=%r, currsize=%d)" % self
+        hits, misses, maxsize, currsize = self
+        return f"CacheInfo({hits=}, {misses=}, {maxsize=}, {currsize=})"
 
 
 def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str, Any], type_name: str | None) -> Any:
@@ -74,15 +86,18 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
         raise ConfigError(f"@cached got {shown(function)}: accepted: a function, coroutine function or method")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigError(
-            f"{_name_of(function, None)} is a generator function: its values can be read only once, so there is nothing to "
-            f"cache; accepted: a function that returns a list or tuple of them"
+            f"{_name_of(function, None)} is a generator function: its values can be read only once, so there is "
+            f"nothing to cache; accepted: a function that returns a list or tuple of them"
         )
     is_async = inspect.iscoroutinefunction(function)
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         signature = inspect.Signature(
-            [inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL), inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)]
+            [
+                inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+                inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+            ]
         )
     name = _name_of(function, options.get("name"))
     version = options.get("version", 0)
@@ -152,7 +167,8 @@ def ignore_flags(ignore: object, parameters: list[inspect.Parameter], name: str)
     for one in left_out:
         if one not in [p.name for p in parameters]:
             raise ConfigError(
-                f"ignore={shown(one)}: {name}() has no such argument; accepted: {', '.join(p.name for p in parameters) or 'none'}"
+                f"ignore={shown(one)}: {name}() has no such argument; accepted: "
+                f"{', '.join(p.name for p in parameters) or 'none'}"
             )
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     special = [
@@ -178,7 +194,9 @@ def compile_key(key: object, signature: inspect.Signature, name: str, version: o
 
         return from_callable
     if not isinstance(key, str) or not key:
-        raise ConfigError(f'key={shown(key)}: accepted: a template such as "scoring:{{asin}}:{{domain}}", or a callable')
+        raise ConfigError(
+            f'key={shown(key)}: accepted: a template such as "scoring:{{asin}}:{{domain}}", or a callable'
+        )
     pieces: list[tuple[str, str | None]] = []
     try:
         for literal, field, spec, conversion in string.Formatter().parse(key):
@@ -191,19 +209,21 @@ def compile_key(key: object, signature: inspect.Signature, name: str, version: o
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"key={shown(key)}: {error}; accepted: a template such as 'scoring:{{asin}}:{{domain}}'") from None
+        raise ConfigError(
+            f"key={shown(key)}: {error}; accepted: a template such as 'scoring:{{asin}}:{{domain}}'"
+        ) from None
 
     def from_template(*args: Any, **kwargs: Any) -> str:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         values = bound.arguments
-        text = "".join(l if f is None else l + _keys.escape(str(values[f])) for l, f in pieces)
+        text = "".join(t if f is None else t + _keys.escape(str(values[f])) for t, f in pieces)
         return _keys.shorten(text + suffix)
 
     return from_template
 
 
-# ---------------------------------------------------------------------------------------- what a cached function carries
+# --------------------------------------------------------------------------------------- what a cached function carries
 
 
 def cache_info(self: Any) -> CacheInfo:
@@ -281,9 +301,9 @@ def refresh(self: Any, *args: Any, **kwargs: Any) -> Any:
 def get_many(self: Any, arguments: Iterable[Any]) -> Any:
     """The values for many calls, in order: each item is a tuple of arguments, or the only argument.
 
-    What is missing is loaded with one flight per key: by one call of `loader_many=` with the list of missing items, which
-    returns a list in the same order or a dict by item; else one call of the function each (all at once for a coroutine
-    function). Awaitable for a coroutine function.
+    What is missing is loaded with one flight per key: by one call of `loader_many=` with the list of missing items,
+    which returns a list in the same order or a dict by item; else one call of the function each (all at once for a
+    coroutine function). Awaitable for a coroutine function.
     """
     items = list(arguments)
     if not inspect.iscoroutinefunction(self._function):
@@ -393,7 +413,9 @@ class Batch:
         if not isinstance(loaded, dict):
             loaded = list(loaded)
             if len(loaded) != len(wanted):
-                raise ValueError(f"loader_many= returned {len(loaded)} values for {len(wanted)} items; accepted: one each, or a dict")
+                raise ValueError(
+                    f"loader_many= returned {len(loaded)} values for {len(wanted)} items; accepted: one each, or a dict"
+                )
         for n, (i, target, flight) in enumerate(self.leading):
             if isinstance(loaded, dict) and wanted[n] not in loaded:
                 self._settle(i, target, flight, NotFound(f"loader_many= returned nothing for {wanted[n]!r}"))

@@ -13,13 +13,13 @@ from stillwarm import _core, _load
 from stillwarm._cache import Cache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar, overload
+    from collections.abc import Callable, Coroutine
+    from typing import ParamSpec, TypeVar, overload
 
-    from typing_extensions import ParamSpec, Unpack
+    from typing_extensions import Unpack
 
     from stillwarm._types import Options
-    from stillwarm._typing import Decorator
+    from stillwarm._typing import CachedCoroutine, CachedFunction, Decorator
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -41,7 +41,9 @@ def default_cache() -> Cache:
 if TYPE_CHECKING:
 
     @overload
-    def cached(type: Callable[P, T], /) -> Callable[P, T]: ...
+    def cached(type: Callable[P, Coroutine[Any, Any, T]], /) -> CachedCoroutine[P, T]: ...  # type: ignore[overload-overlap]
+    @overload
+    def cached(type: Callable[P, T], /) -> CachedFunction[P, T]: ...
     @overload
     def cached(type: str | None = None, /, **options: Unpack[Options]) -> Decorator: ...
 

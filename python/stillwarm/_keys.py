@@ -32,7 +32,7 @@ class Content(str):
     __slots__ = ()
 
 
-# Equal where a key must not be (Decimal("1.0") == Decimal("1.00"), one instant in two zones, frozenset({1}) and ({1.0})).
+# Equal where keys must differ: Decimal("1.0") and Decimal("1.00"), an instant in two zones, frozenset({1}) and ({1.0}).
 _BY_CONTENT: Final = frozenset({decimal.Decimal, datetime.datetime, datetime.time, frozenset})
 
 _UNSAFE: Final = re.compile(r"[^\w .@+/?&#|!$<>-]", re.ASCII)
@@ -50,7 +50,7 @@ def _escape_one(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogatepass"))
 
 
-def encode(item: object, *, strict: bool = True) -> str:
+def encode(item: Any, *, strict: bool = True) -> str:
     """The text of one argument. With `strict=False` an object of any type gets some text, good enough to read.
 
     Raises:
@@ -59,23 +59,23 @@ def encode(item: object, *, strict: bool = True) -> str:
     """
     kind = type(item)
     if item is None or kind is bool or kind is int or kind is float:
-        return hex(item) if kind is int and abs(item) >= 1 << 256 else repr(item)  # type: ignore[arg-type, operator]
+        return hex(item) if kind is int and abs(item) >= 1 << 256 else repr(item)
     if kind is str:
-        return f"'{escape(item)}'"  # type: ignore[arg-type]
+        return f"'{escape(item)}'"
     if kind is bytes:
-        return f"b'{escape(item.decode('latin-1'))}'"  # type: ignore[attr-defined]
+        return f"b'{escape(item.decode('latin-1'))}'"
     if kind is Content:
         return str(item)
     if kind is tuple:
-        inner = ",".join(encode(i, strict=strict) for i in item)  # type: ignore[attr-defined]
-        return f"({inner},)" if len(item) == 1 else f"({inner})"  # type: ignore[arg-type]
+        inner = ",".join(encode(i, strict=strict) for i in item)
+        return f"({inner},)" if len(item) == 1 else f"({inner})"
     if kind is list:
-        return f"[{','.join(encode(i, strict=strict) for i in item)}]"  # type: ignore[attr-defined]
+        return f"[{','.join(encode(i, strict=strict) for i in item)}]"
     if kind is dict:
-        pairs = sorted(f"{encode(k, strict=strict)}={encode(v, strict=strict)}" for k, v in item.items())  # type: ignore[attr-defined]
+        pairs = sorted(f"{encode(k, strict=strict)}={encode(v, strict=strict)}" for k, v in item.items())
         return "{" + ",".join(pairs) + "}"
     if kind is set or kind is frozenset:
-        return kind.__name__ + "{" + ",".join(sorted(encode(i, strict=strict) for i in item)) + "}"  # type: ignore[attr-defined]
+        return kind.__name__ + "{" + ",".join(sorted(encode(i, strict=strict) for i in item)) + "}"
     return _encode_object(item, strict)
 
 
@@ -83,9 +83,10 @@ def _encode_object(item: Any, strict: bool) -> str:
     kind = type(item)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(item, enum.Enum):
-        if item._name_ is None:  # a combination of flags
+        member: Any = item._name_
+        if member is None:  # a combination of flags
             return f"{name}({encode(item.value, strict=strict)})"
-        return f"{name}.{item._name_}"
+        return f"{name}.{member}"
     if kind is decimal.Decimal or kind is uuid.UUID or kind is datetime.date:
         return f"{kind.__name__}({item})"
     if kind is datetime.datetime or kind is datetime.time:
@@ -109,7 +110,9 @@ def _fields_of(item: Any, kind: type) -> list[str] | None:
         return [f.name for f in dataclasses.fields(kind) if f.compare]
     for attribute in ("__pydantic_fields__", "__fields__"):
         fields = getattr(kind, attribute, None)
-        if isinstance(fields, dict) and hasattr(kind, "__pydantic_validator__" if "py" in attribute else "__validators__"):
+        if isinstance(fields, dict) and hasattr(
+            kind, "__pydantic_validator__" if "py" in attribute else "__validators__"
+        ):
             extra = getattr(item, "__pydantic_extra__", None)
             return [*fields, *sorted(extra)] if isinstance(extra, dict) else list(fields)
     return None
@@ -177,9 +180,9 @@ def freeze(call: Any, place: int, item: object) -> Content:
     names = call._names
     name = names[place] if place < len(names) else "*args or **kwargs"
     raise KeyTypeError(
-        f"argument {name!r} of {getattr(call, '__qualname__', 'this function')}() is a {type(item).__qualname__} and cannot "
-        f"be part of a key ({reason}); accepted: hashable objects, and by content list, dict, set, dataclasses and pydantic "
-        f"models; or give key=, or leave it out with ignore=({name!r},)"
+        f"argument {name!r} of {getattr(call, '__qualname__', 'this function')}() is a {type(item).__qualname__} and "
+        f"cannot be part of a key ({reason}); accepted: hashable objects, and by content list, dict, set, dataclasses "
+        f"and pydantic models; or give key=, or leave it out with ignore=({name!r},)"
     )
 
 

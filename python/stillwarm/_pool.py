@@ -1,6 +1,7 @@
 """The load pool: a few daemon threads for background refreshes and for loads with a timeout.
 
-Thread rule: `submit`, `close` and `reset` from any thread. Jobs run on the pool's threads, in a copy of the submitter's context.
+Thread rule: `submit`, `close`, `reset` from any thread. Jobs run on the pool's threads, in a copy of the submitter's
+context.
 Refuses to know: caches and flights. A job must not raise.
 """
 
@@ -11,7 +12,8 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import Callable, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 MAX_WAITING: Final = 1_000
 

@@ -3,7 +3,7 @@
 Thread rule: immutable after construction.
 Refuses to know: caches and loads.
 
-A setting is looked for in the decorator, then in the type (`cache.define`), then in the Cache, then in the defaults below.
+A setting is looked for in the decorator, in the type (`cache.define`), in the Cache, and at last in the defaults below.
 """
 
 from __future__ import annotations
@@ -13,24 +13,21 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypedDict, Union
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from stillwarm import _core
 from stillwarm._durations import duration, shown
 from stillwarm.errors import ConfigError
 from stillwarm.retry import Retry
 
-if TYPE_CHECKING:
-    from typing_extensions import Required  # noqa: F401
-
-Duration = Union[int, float, str, timedelta]
+Duration: TypeAlias = int | float | str | timedelta
+Ttl: TypeAlias = Duration | Callable[[Any], Duration | None] | None
 FOREVER: Final[int] = _core.FOREVER
 
 
-class TypeOptions(TypedDict, total=False):
-    """What `cache.define` takes. Durations: seconds, `timedelta`, or text such as "5m"."""
+class CacheOptions(TypedDict, total=False):
+    """What `Cache()` takes for all its functions, beside ttl."""
 
-    ttl: Duration | None | Callable[[Any], Duration | None]
     tags: Iterable[str] | Callable[..., Iterable[str]] | None
     stale_while_revalidate: Duration
     stale_if_error: Duration
@@ -42,10 +39,16 @@ class TypeOptions(TypedDict, total=False):
     soft_timeout: Duration | None
     hard_timeout: Duration | None
     retry: Retry | None
-    scope: str
-    copy: str
+    scope: Literal["process", "fleet"]
+    copy: Literal["none", "deep"]
     unless: Callable[[Any], bool] | None
     weigh: Callable[[Any], int] | None
+
+
+class TypeOptions(CacheOptions, total=False):
+    """What `cache.define` takes. Durations: seconds, `timedelta`, or text such as "5m"."""
+
+    ttl: Ttl
 
 
 class Options(TypeOptions, total=False):
@@ -99,8 +102,8 @@ class Settings:
         return ttl, self.stale_while_revalidate, ttl if self.stale_if_error is None else self.stale_if_error
 
 
-TYPE_OPTIONS: Final = frozenset(TypeOptions.__annotations__)
-OPTIONS: Final = TYPE_OPTIONS | frozenset(Options.__annotations__)
+TYPE_OPTIONS: Final = TypeOptions.__optional_keys__
+OPTIONS: Final = Options.__optional_keys__
 
 
 def check_names(given: Iterable[str], accepted: Iterable[str], where: str) -> None:
@@ -130,8 +133,8 @@ def resolve(levels: Sequence[dict[str, Any]], where: str) -> Settings:
         merged.update({name: value for name, value in level.items() if name in TYPE_OPTIONS})
     if "ttl" not in merged:
         raise ConfigError(
-            f"{where} has no ttl, and there is no unbounded default: give ttl= here, in its type or to the Cache; accepted: "
-            f'seconds, text like "5m", timedelta, a callable of the value, 0 (do not store), None (keep for ever)'
+            f"{where} has no ttl, and there is no unbounded default: give ttl= here, in its type or to the Cache; "
+            f'accepted: seconds, text like "5m", timedelta, a callable of the value, 0 (do not store), None (for ever)'
         )
     checked: dict[str, Any] = {}
     for name, value in merged.items():

@@ -6,7 +6,6 @@ Refuses to know: what is waited for, and how long: the core says that.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +32,8 @@ def pause(seconds: float) -> None:
 
 async def apause(seconds: float) -> None:
     """Waits between attempts in a task; see `without_waiting`."""
+    import asyncio  # here, so that `import stillwarm` leaves it out
+
     if _instead_of_sleep is None:
         await asyncio.sleep(seconds)
     else:

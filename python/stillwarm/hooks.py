@@ -1,6 +1,6 @@
 """Events of a cache, for those who want to watch it: `cache.subscribe(hook)`.
 
-Thread rule: a hook runs on the thread of the call that caused the event, outside of every lock; what it raises is logged.
+Thread rule: a hook runs on the thread of the call that caused the event, outside of every lock; an error is logged.
 Refuses to know: what a hook does with an event.
 
 Events are frozen records. Without a hook they are not even made. Fresh hits are reported only to hooks that asked for
@@ -10,8 +10,8 @@ them (`hits=True`), because then every hit takes the long way.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 __all__ = ["Event", "Hit", "Hook", "Invalidated", "Loaded", "LoadFailed", "Missed", "StaleServed", "log_event"]
 
@@ -43,7 +43,7 @@ class Missed(Event):
 
 @dataclass(frozen=True)
 class Loaded(Event):
-    """A load succeeded after `seconds`. `stored` is "stored", "lost" (invalidated meanwhile), "too_large" or "not_kept"."""
+    """A load succeeded after `seconds`. `stored`: "stored", "lost" (invalidated meanwhile), "too_large", "not_kept"."""
 
     seconds: float
     stored: str
