@@ -1,0 +1,160 @@
+"""The `stillwarm` command. It reads its arguments, shows what others measured, and turns the outcome into an exit code.
+
+Exit codes: 0 as promised, 1 a promise was broken or something could not be had, 2 wrong arguments, 130 Ctrl-C.
+
+Thread rule: the main thread only.
+Refuses to know: how a demo works. It needs typer and rich, which `import stillwarm` alone does not.
+"""
+
+# Typer reads the annotations of functions whose names are local here: no `from __future__ import annotations`.
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    import typer
+
+    from stillwarm.demo.dashboard import Dashboard
+
+_MISSING = "stillwarm: the command needs the package {name!r}, which is not installed: pip install 'stillwarm[demo]'"
+
+
+def main() -> None:
+    """Runs the command with the arguments of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        # Not every terminal can show every character that an argument may hold.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    try:
+        command = _command()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("typer", "click", "rich"):
+            raise
+        _fail(error)
+    try:
+        command(prog_name="stillwarm")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(error: ModuleNotFoundError) -> Any:
+    print(_MISSING.format(name=error.name), file=sys.stderr)
+    sys.exit(1)
+
+
+def _command() -> "typer.Typer":
+    import rich  # noqa: F401  # asked for here, so that one message names what is missing
+    import typer
+
+    from stillwarm.demo import DEMOS
+
+    names = "; ".join(f"{name}: {what}" for name, what in DEMOS.items())
+    app = typer.Typer(
+        help="The cache, retry and anti-duplicate layer of Python web backends.",
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+    def version(wanted: bool) -> None:
+        if wanted:
+            from stillwarm import __version__
+
+            print(f"stillwarm {__version__}")
+            raise typer.Exit
+
+    @app.callback()
+    def common(
+        version: Annotated[
+            bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version and leave.")
+        ] = False,
+    ) -> None:
+        pass
+
+    @app.command(help=f"Run a demo and show what was measured. NAME is one of these. {names}.")
+    def demo(
+        name: Annotated[str, typer.Argument(metavar="NAME", help="Which demo.")] = "dashboard",
+        serve: Annotated[bool, typer.Option("--serve", help="Stay up afterwards; Ctrl-C ends it.")] = False,
+        port: Annotated[int, typer.Option(min=0, max=65535, help="The app's port on 127.0.0.1; 0: any free one.")] = 0,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+        fast: Annotated[bool, typer.Option("--fast", help="A tenth of the latencies, fewer callers.")] = False,
+    ) -> None:
+        if name not in DEMOS:
+            accepted = ", ".join(DEMOS)
+            raise typer.BadParameter(f"there is no demo named {name!r}; accepted: {accepted}", param_hint="NAME")
+        raise typer.Exit(_demo(name, serve, port, as_json, fast))
+
+    return app
+
+
+def _demo(name: str, serve: bool, port: int, as_json: bool, fast: bool) -> int:
+    try:
+        from stillwarm.demo.dashboard import Dashboard
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("flask", "werkzeug"):
+            raise
+        _fail(error)
+    from stillwarm.demo.show import show
+
+    try:
+        demo = Dashboard(fast=fast, port=port)
+    except OSError as error:
+        print(f"stillwarm: cannot listen on 127.0.0.1, port={port}: {error.strerror}", file=sys.stderr)
+        return 1
+    with demo:
+        # Ctrl-C comes as KeyboardInterrupt also where a parent process has switched it off, as shells do for "&".
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            steps = show(demo, name, as_json)
+        except KeyboardInterrupt:
+            print("stillwarm: interrupted", file=sys.stderr)
+            return 130
+        ok = all(step.ok for step in steps)
+        if as_json:
+            document = {
+                "demo": name,
+                "ok": ok,
+                "url": demo.server.url,
+                "steps": [
+                    {
+                        "title": step.title,
+                        "ok": step.ok,
+                        "seen": step.seen,
+                        "figures": step.figures,
+                        "facts": step.facts,
+                    }
+                    for step in steps
+                ],
+            }
+            print(json.dumps(document, indent=2), flush=True)
+        if serve:
+            _stay(demo, as_json)
+    return 0 if ok else 1
+
+
+def _stay(demo: "Dashboard", as_json: bool) -> None:
+    """Leaves the app up until Ctrl-C."""
+    url = demo.server.url
+    order = """'{"customer": "you", "product": "teapot", "country": "AT", "amount": 42}'"""
+    lines = [
+        "",
+        f"The app is up: {url}/ (a page for the browser). Ctrl-C ends it.",
+        "",
+        f"  curl -i {url}/api/dashboard",
+        f"  curl -X POST -H 'Content-Type: application/json' -d {order} {url}/api/orders",
+        f"  curl {url}/api/cache/stats",
+        f"  curl -X POST {url}/demo/search-server/kill",
+        f"  curl -X POST {url}/demo/search-server/start",
+        "",
+    ]
+    print("\n".join(lines), file=sys.stderr if as_json else sys.stdout, flush=True)
+    try:
+        while True:
+            signal.pause()
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The client that drives a demo, over real HTTP: one request at a time, or many at once.
+
+Thread rule: one thread per Client.
+Refuses to know: what is behind the URL. It measures from the first byte sent to the last byte read.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: `label` is the X-Cache header, `age` the Age header, `at` the time.monotonic() of its last byte."""
+
+    status: int
+    body: Any
+    label: str
+    age: int
+    seconds: float
+    at: float
+
+
+class Client:
+    """Talks to one server, over one connection that stays open."""
+
+    def __init__(self, url: str, timeout: float = 60.0) -> None:
+        parts = urlsplit(url)
+        self._host, self._port, self._timeout = parts.hostname or "", parts.port or 80, timeout
+        self._connection = self._connect()
+
+    def _connect(self) -> HTTPConnection:
+        return HTTPConnection(self._host, self._port, timeout=self._timeout)
+
+    def get(self, path: str) -> Answer:
+        return self._ask("GET", path, None)
+
+    def post(self, path: str, document: Any) -> Answer:
+        return self._ask("POST", path, json.dumps(document))
+
+    def _ask(self, method: str, path: str, body: str | None) -> Answer:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        start = time.monotonic()
+        self._connection.request(method, path, body, headers)
+        return _read(self._connection.getresponse(), start)
+
+    def get_at_once(
+        self, path: str, count: int, *, first: str, arrived: Callable[[int], object] = lambda _: None
+    ) -> list[Answer]:
+        """`count` requests, each on its own connection, all sent before the first answer is read. In order of arrival.
+
+        The connections are open and have answered a request for `first` by then, as those of clients that stay.
+        `arrived` is called with the number of answers so far.
+        """
+        connections = [self._connect() for _ in range(count)]
+        answers: list[Answer] = []
+        try:
+            for connection in connections:
+                connection.request("GET", first)
+                connection.getresponse().read()
+            with selectors.DefaultSelector() as readable:
+                for connection in connections:
+                    start = time.monotonic()
+                    connection.request("GET", path)
+                    readable.register(connection.sock, selectors.EVENT_READ, (connection, start))
+                while len(answers) < count:
+                    ready = readable.select(self._timeout)
+                    if not ready:
+                        raise TimeoutError(
+                            f"{count - len(answers)} of {count} answers did not come in {self._timeout:g} s"
+                        )
+                    for key, _ in ready:
+                        readable.unregister(key.fileobj)
+                        connection, start = key.data
+                        answers.append(_read(connection.getresponse(), start))
+                    arrived(len(answers))
+        finally:
+            for connection in connections:
+                connection.close()
+        return answers
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _read(response: HTTPResponse, start: float) -> Answer:
+    body = response.read()
+    at = time.monotonic()
+    document = json.loads(body) if response.headers.get_content_type() == "application/json" else body.decode()
+    label, age = response.headers.get("X-Cache", ""), int(response.headers.get("Age", "0"))
+    return Answer(response.status, document, label, age, at - start, at)
+
+
+__all__ = ["Answer", "Client"]

@@ -1,0 +1,10 @@
+"""The dashboard demo: a Flask app (`app`), its page, and the story that a client acts out with it (`story`).
+
+Thread rule: each module says its own.
+Refuses to know: how the story is shown.
+"""
+
+from stillwarm.demo.dashboard.app import create_app
+from stillwarm.demo.dashboard.story import Dashboard, Step
+
+__all__ = ["Dashboard", "Step", "create_app"]
