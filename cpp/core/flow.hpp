@@ -68,7 +68,25 @@ inline constexpr Index kNotFresh = kFindError - 1;
 inline constexpr bool is_entry(Index i) noexcept { return i != kNone && i < kNotFresh; }
 
 // Non-template parts: see flow.cpp.
-Entry make_entry(const Result& result, std::uint64_t hash, ScopeId scope, Nanos now);
+Entry make_entry_with_extra(const Result& result, Entry e, Nanos now);
+
+inline Entry make_entry(const Result& result, std::uint64_t hash, ScopeId scope, Nanos now) {
+  const Durations& d = result.durations;
+  Entry e;
+  e.hash = hash;
+  e.scope = scope;
+  e.weight = static_cast<std::uint32_t>(result.weight);
+  if (result.negative) {
+    e.flags = kFlagNegative;
+    e.next_at = add(now, d.negative_ttl);
+  } else {
+    Nanos ttl = d.ttl;
+    if (ttl != kForever) ttl -= static_cast<Nanos>(static_cast<double>(ttl) * d.jitter * result.random);
+    e.next_at = add(now, ttl);
+  }
+  const bool early = d.early > 0 && !result.negative && e.next_at != kForever;
+  return early || result.own_durations || !result.tags.empty() ? make_entry_with_extra(result, e, now) : e;
+}
 
 template <class Traits>
 class Flow {

@@ -74,19 +74,21 @@ class Slab {
   Entry& operator[](Index i) noexcept { return blocks_[i >> kShift][i & kMask]; }
   const Entry& operator[](Index i) const noexcept { return blocks_[i >> kShift][i & kMask]; }
 
-  // A default-constructed entry. Throws std::bad_alloc.
-  Index allocate() {
+  // A copy of `fresh` in the slab. Throws std::bad_alloc.
+  Index allocate(const Entry& fresh = {}) {
     if (free_ == kNone) add_block();
     const Index i = free_;
     Entry& e = (*this)[i];
     free_ = e.newer;
-    e = Entry{};
+    e = fresh;
     return i;
   }
 
+  // What is free is in no queue and owns nothing.
   void free(Index i) noexcept {
     Entry& e = (*this)[i];
-    e = Entry{};
+    e.queue = Queue::kNowhere;
+    e.extra = nullptr;
     e.newer = free_;
     free_ = i;
   }

@@ -63,15 +63,14 @@ class MemoryTier {
   Index put(Handle key, Handle value, const Entry& fresh) {
     table_.reserve_one();
     policy_.reserve_for_insert();
-    const Index i = slab_.allocate();
+    const Index i = slab_.allocate(fresh);
     Entry& e = slab_[i];
-    e = fresh;
     e.key = key;
     e.value = value;
     table_.insert(i);
     policy_.on_insert(i);
     count_in(e);
-    reschedule(i);
+    wheel_.schedule(i, gone_at(i));
     return i;
   }
 
