@@ -91,6 +91,32 @@ def loops_and_zipf(requests: int) -> Keys:
     return dense(np.concatenate(phases * 2))
 
 
+def slide(requests: int) -> Keys:
+    """A working set, evenly used, that moves on slowly."""
+    rng = np.random.default_rng(7)
+    return dense(np.arange(requests) // 20 + rng.integers(0, requests // 100, requests))
+
+
+def tenants(requests: int) -> Keys:
+    """Zipf traffic with another tenant in between who reads the same list again and again."""
+    rng = np.random.default_rng(8)
+    loops = 10 * requests + np.arange(requests) % (requests // 50)
+    return dense(np.where(rng.random(requests) < 0.3, loops, zipf_keys(rng, 0.85, requests // 15, requests)))
+
+
+def churn(requests: int) -> Keys:
+    """Zipf traffic in which every so often one of the popular keys is replaced by a new one."""
+    rng = np.random.default_rng(9)
+    keys = requests // 15
+    ranks = zipf_keys(rng, 0.9, keys, requests)
+    owner = np.arange(keys)
+    out = np.empty(requests, dtype=np.int64)
+    for start in range(0, requests, 20):
+        owner[rng.integers(0, keys // 10)] = keys + start
+        out[start : start + 20] = owner[ranks[start : start + 20]]
+    return dense(out)
+
+
 def response_sizes(keys: Keys) -> NDArray[np.uint32]:
     """A size for each key: log-normal around 4 KiB with a heavy tail, as web responses have. Not in the traces."""
     rng = np.random.default_rng(6)
@@ -110,6 +136,10 @@ SYNTHETIC: dict[str, Callable[[int], Keys]] = {
     "drift": drift,
     "bursts": bursts,
     "phases": loops_and_zipf,
+    # Not looked at while the policy's constants were chosen.
+    "slide": slide,
+    "tenants": tenants,
+    "churn": churn,
 }
 
 LOOP_RATIOS = (0.9, 1.2, 1.5, 2.0, 3.0)
