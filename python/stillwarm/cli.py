@@ -76,13 +76,15 @@ def _command() -> "typer.Typer":
     def demo(
         name: Annotated[str, typer.Argument(metavar="NAME", help="Which demo.")] = "dashboard",
         serve: Annotated[bool, typer.Option("--serve", help="Stay up afterwards; Ctrl-C ends it.")] = False,
-        port: Annotated[int, typer.Option(min=0, max=65535, help="The app's port on 127.0.0.1; 0: any free one.")] = 0,
+        port: Annotated[int, typer.Option(help="The app's port on 127.0.0.1; 0: any free one.")] = 0,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
         fast: Annotated[bool, typer.Option("--fast", help="A tenth of the latencies, fewer callers.")] = False,
     ) -> None:
         if name not in DEMOS:
             accepted = ", ".join(DEMOS)
             raise typer.BadParameter(f"there is no demo named {name!r}; accepted: {accepted}", param_hint="NAME")
+        if not 0 <= port <= 65535:
+            raise typer.BadParameter(f"{port}; accepted: 0 to 65535", param_hint="--port")
         raise typer.Exit(_demo(name, serve, port, as_json, fast))
 
     return app
@@ -148,8 +150,8 @@ def _stay(demo: "Dashboard", as_json: bool) -> None:
         f"  curl -X POST {url}/demo/search-server/start",
         "",
     ]
-    print("\n".join(lines), file=sys.stderr if as_json else sys.stdout, flush=True)
     try:
+        print("\n".join(lines), file=sys.stderr if as_json else sys.stdout, flush=True)
         while True:
             signal.pause()
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: `label` is the X-Cache header, `age` the Age header, `at` the time.monotonic() of its last byte."""
+    """What came back. `label`: the X-Cache header, `age`: the Age header, `at`: time.monotonic() of the last byte."""
 
     status: int
     body: Any

@@ -192,7 +192,8 @@ class Dashboard:
         before = self.search.queries
         during: list[Answer] = []
         self.search.hold()  # the load has read the number of orders and waits for the rest until the write is over
-        loading = Thread(target=lambda: during.append(self._get(Client(self.server.url))))
+        other = Client(self.server.url)
+        loading = Thread(target=lambda: during.append(self._get(other)))
         loading.start()
         try:
             self.search.wait_for_queries(before + 1)
@@ -200,6 +201,7 @@ class Dashboard:
         finally:
             self.search.release()
             loading.join()
+            other.close()
         answer = self._get(client)
         early = during[0].body["figures"]["orders"] if during else None
         new = answer.body["figures"]["orders"]
