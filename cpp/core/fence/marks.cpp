@@ -1,5 +1,6 @@
 #include "core/fence/marks.hpp"
 
+#include <algorithm>
 #include <new>
 
 namespace stillwarm {
@@ -10,22 +11,30 @@ void Marks::write(Mark& mark, Nanos soft_at) noexcept {
   if (soft_at == kForever) {
     mark.hard = number;
   } else {
+    const Nanos earlier = mark.before >= looked_at_ ? mark.before_at : kForever;
+    const bool unseen = mark.soft >= looked_at_;
+    mark.before = unseen ? mark.soft : 0;
+    mark.before_at = unseen ? std::min(earlier, mark.soft_at) : kForever;
     mark.soft = number;
     mark.soft_at = soft_at;
   }
 }
 
+void Marks::write_at(std::vector<Mark>& marks, std::size_t at, Nanos soft_at) noexcept {
+  try {
+    if (at >= marks.size()) marks.resize(at + 1);
+  } catch (const std::exception&) {
+    mark_all(soft_at);  // an invalidation is never lost
+    return;
+  }
+  write(marks[at], soft_at);
+}
+
 void Marks::mark_all(Nanos soft_at) noexcept { write(all_, soft_at); }
 
-void Marks::mark_type(TypeId type, Nanos soft_at) {
-  if (type >= types_.size()) types_.resize(type + 1);
-  write(types_[type], soft_at);
-}
+void Marks::mark_type(TypeId type, Nanos soft_at) noexcept { write_at(types_, type, soft_at); }
 
-void Marks::mark_scope(ScopeId scope, Nanos soft_at) {
-  if (scope >= scopes_.size()) scopes_.resize(scope + 1);
-  write(scopes_[scope], soft_at);
-}
+void Marks::mark_scope(ScopeId scope, Nanos soft_at) noexcept { write_at(scopes_, scope, soft_at); }
 
 void Marks::mark_tag(std::uint64_t tag, Nanos soft_at) noexcept {
   newest_tag_ = counter_;
@@ -42,7 +51,7 @@ void Marks::mark_tag(std::uint64_t tag, Nanos soft_at) noexcept {
     write(mark, soft_at);
     if (tags_.size() > kMostTags) {
       const auto oldest = oldest_tags_.begin();
-      floor_ = oldest->first;
+      floor_ = std::max(floor_, oldest->first);
       tags_.erase(oldest->second);
       oldest_tags_.erase(oldest);
     }
@@ -55,7 +64,8 @@ void Marks::mark_tag(std::uint64_t tag, Nanos soft_at) noexcept {
 
 void Marks::judge(const Mark& mark, std::uint64_t born, Verdict& verdict) noexcept {
   if (mark.hard >= born) verdict.dead = true;
-  if (mark.soft >= born && mark.soft_at < verdict.stale_at) verdict.stale_at = mark.soft_at;
+  if (mark.soft >= born) verdict.stale_at = std::min(verdict.stale_at, mark.soft_at);
+  if (mark.before >= born) verdict.stale_at = std::min(verdict.stale_at, mark.before_at);
 }
 
 Verdict Marks::check(std::uint64_t born, TypeId type, ScopeId scope,

@@ -12,6 +12,9 @@
 //  K2  epoch > every mark, and moves only with marks: born >= epoch means that no mark needs to be looked at.
 //  K3  At most kMostTags tags are remembered. Dropping the oldest raises the floor to its number: everything with a tag
 //      that was born at or before the floor is invalid. Memory is bounded, and nothing invalid is ever served.
+//  K4  The floor never sinks.
+//  K5  A soft mark after a soft mark does not lengthen what the first made stale: both are known until everything
+//      stored was looked at. Of more than two, what is older than the last but one is stale since the first.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +31,8 @@ struct Mark {
   std::uint64_t hard = 0;
   std::uint64_t soft = 0;
   Nanos soft_at = kForever;
+  std::uint64_t before = 0;  // the soft mark before that one, while something older than it may be unlooked-at
+  Nanos before_at = kForever;
 
   std::uint64_t newest() const noexcept { return hard > soft ? hard : soft; }
 };
@@ -50,9 +55,12 @@ class Marks {
 
   // soft_at: the moment of a soft mark; kForever makes it a hard one.
   void mark_all(Nanos soft_at) noexcept;
-  void mark_type(TypeId type, Nanos soft_at);    // may throw std::bad_alloc; then everything of every type is marked
-  void mark_scope(ScopeId scope, Nanos soft_at); // the same
+  void mark_type(TypeId type, Nanos soft_at) noexcept;     // without memory for it, everything is marked
+  void mark_scope(ScopeId scope, Nanos soft_at) noexcept;  // the same
   void mark_tag(std::uint64_t tag, Nanos soft_at) noexcept;
+
+  // Whatever is stored, or will be by a load that runs, was born at or checked against every mark before `epoch`.
+  void looked_at_all(std::uint64_t epoch) noexcept { looked_at_ = epoch; }
 
   Verdict check(std::uint64_t born, TypeId type, ScopeId scope, std::span<const std::uint64_t> tags) const noexcept;
 
@@ -61,6 +69,7 @@ class Marks {
 
  private:
   void write(Mark& mark, Nanos soft_at) noexcept;
+  void write_at(std::vector<Mark>& marks, std::size_t at, Nanos soft_at) noexcept;
   static void judge(const Mark& mark, std::uint64_t born, Verdict& verdict) noexcept;
 
   std::uint64_t counter_ = 1;
@@ -72,6 +81,7 @@ class Marks {
   std::map<std::uint64_t, std::uint64_t> oldest_tags_;  // newest number of the tag -> tag
   std::uint64_t newest_tag_ = 0;
   std::uint64_t floor_ = 0;
+  std::uint64_t looked_at_ = 1;
 };
 
 }  // namespace stillwarm
