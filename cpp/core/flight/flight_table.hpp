@@ -32,15 +32,28 @@ struct Flight {
   Flight* next = nullptr;               // in the table's chain
   Flight* parent = nullptr;             // the load inside which this one runs
   std::vector<Flight*> followers_loads; // loads that wait for this one
+  mutable std::uint64_t walked = 0;     // the last walk of depends_on_itself that came by
 };
 
 // Would `load` wait for itself if it waited for `target`?
+// REQUIRES: one caller at a time over all caches, since loads of different caches may depend on each other.
 inline bool depends_on_itself(const Flight& load, const Flight& target) noexcept {
-  // Chains are as long as loads are nested, so plain recursion over a graph without cycles.
-  if (&load == &target) return true;
-  if (load.parent != nullptr && depends_on_itself(*load.parent, target)) return true;
-  return std::any_of(load.followers_loads.begin(), load.followers_loads.end(),
-                     [&](const Flight* f) { return depends_on_itself(*f, target); });
+  // Chains are as long as loads are nested, so plain recursion. A load that gathers many others, or the same one many
+  // times, is reached on many ways and walked once.
+  struct Walk {
+    const Flight* target;
+    std::uint64_t number;
+    bool from(const Flight& at) const noexcept {
+      if (&at == target) return true;
+      if (at.walked == number) return false;
+      at.walked = number;
+      if (at.parent != nullptr && from(*at.parent)) return true;
+      return std::any_of(at.followers_loads.begin(), at.followers_loads.end(),
+                         [this](const Flight* f) { return from(*f); });
+    }
+  };
+  static std::uint64_t walks = 0;
+  return Walk{&target, ++walks}.from(load);
 }
 
 template <class Traits>
