@@ -8,7 +8,7 @@
 #pragma once
 
 #include <array>
-#include <deque>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -61,39 +61,38 @@ struct Scope {
 
 class ScopeTable {
  public:
-  Scope& operator[](ScopeId id) noexcept { return scopes_[id]; }
-  const Scope& operator[](ScopeId id) const noexcept { return scopes_[id]; }
+  Scope& operator[](ScopeId id) noexcept { return *scopes_[id]; }
+  const Scope& operator[](ScopeId id) const noexcept { return *scopes_[id]; }
   std::size_t size() const noexcept { return scopes_.size(); }
 
-  // Throws std::bad_alloc.
+  // Its address stays. Throws std::bad_alloc, and then nothing has changed.
   Scope& add(TypeId type, std::string name, std::uint64_t salt) {
-    ScopeId id = 0;
-    if (!free_.empty()) {
-      id = free_.back();
-    } else {
-      id = static_cast<ScopeId>(scopes_.size());
+    if (free_.empty()) {
       free_.reserve(scopes_.size() + 1);  // so that remove() cannot fail
-      scopes_.emplace_back();
+      scopes_.reserve(scopes_.size() + 1);
+      scopes_.push_back(std::make_unique<Scope>());
+      free_.push_back(static_cast<ScopeId>(scopes_.size() - 1));
     }
-    Scope fresh;
-    fresh.id = fresh.key_scope = id;
-    fresh.type = type;
-    fresh.salt = salt;
-    fresh.name = std::move(name);
-    fresh.in_use = true;
-    scopes_[id] = std::move(fresh);
-    if (!free_.empty() && free_.back() == id) free_.pop_back();
-    return scopes_[id];
+    const ScopeId id = free_.back();
+    free_.pop_back();
+    Scope& scope = *scopes_[id];
+    scope = Scope{};
+    scope.id = scope.key_scope = id;
+    scope.type = type;
+    scope.salt = salt;
+    scope.name = std::move(name);
+    scope.in_use = true;
+    return scope;
   }
 
   // Requires that no entry and no flight of the scope is left.
   void remove(ScopeId id) noexcept {
-    scopes_[id].in_use = false;
+    scopes_[id]->in_use = false;
     free_.push_back(id);
   }
 
  private:
-  std::deque<Scope> scopes_;  // addresses stay
+  std::vector<std::unique_ptr<Scope>> scopes_;
   std::vector<ScopeId> free_;
 };
 

@@ -67,9 +67,7 @@ class FrequencySketch {
     std::uint32_t least = kMax;
     for (std::uint32_t row = 0; row < kRows; ++row) least = std::min(least, p.get(block, row));
     const std::uint32_t raised = std::min(kMax, least + times);
-    for (std::uint32_t row = 0; row < kRows; ++row) {
-      if (p.get(block, row) < raised) p.set(block, row, raised);
-    }
+    for (std::uint32_t row = 0; row < kRows; ++row) p.raise(block, row, raised);
     age(times);
   }
 
@@ -103,9 +101,10 @@ class FrequencySketch {
     std::uint32_t get(const Block& b, std::uint32_t row) const noexcept {
       return static_cast<std::uint32_t>(b.words[word(row)] >> shift(row)) & 15;
     }
-    void set(Block& b, std::uint32_t row, std::uint64_t value) const noexcept {
-      std::uint64_t& w = b.words[word(row)];
-      w = (w & ~(std::uint64_t{15} << shift(row))) | value << shift(row);
+    // To `value` if that is more. Without a branch: which counters are below is what no predictor knows.
+    void raise(Block& b, std::uint32_t row, std::uint32_t value) const noexcept {
+      const std::uint32_t now = get(b, row);
+      b.words[word(row)] += std::uint64_t{std::max(now, value) - now} << shift(row);
     }
   };
 
