@@ -155,7 +155,7 @@ bool touch(pb::handle self, ScopeId scope, pb::handle key, Nanos ttl) {
   Entry& e = flow->memory()[i];
   e.next_at = add(now, ttl);
   if (e.extra != nullptr) {
-    e.extra->committed_at = now;
+    e.extra->ttl = ttl;
     e.extra->fresh_until = e.next_at;
   }
   flow->memory().reschedule(i);

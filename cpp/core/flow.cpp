@@ -10,7 +10,7 @@ Entry make_entry_with_extra(const Result& result, Entry e, Nanos now) {
   const Durations& d = result.durations;
   auto extra = std::make_unique<Extra>();
   extra->tags.assign(result.tags.begin(), result.tags.end());
-  extra->committed_at = now;
+  extra->ttl = d.ttl;
   extra->fresh_until = e.next_at;
   extra->stale_while_revalidate = d.stale_while_revalidate;
   extra->stale_if_error = d.stale_if_error;

@@ -370,8 +370,7 @@ class Flow {
       e.extra->stale_while_revalidate = durations.stale_while_revalidate;
       e.extra->stale_if_error = durations.stale_if_error;
     }
-    const bool own = e.extra->committed_at != 0 && e.extra->fresh_until != kForever;
-    const Nanos ttl = own ? e.extra->fresh_until - e.extra->committed_at : durations.ttl;
+    const Nanos ttl = e.extra->ttl > 0 ? e.extra->ttl : durations.ttl;
     e.extra->retry_at = add(now, retry_after(++e.extra->failures, ttl, random));
   }
 
@@ -386,6 +385,10 @@ class Flow {
       ++scopes_[scope].stats.lost_fills;
       return {Stored::kLost, nullptr};
     }
+    if (flight == nullptr) {  // loads that a comparison started are outdated, too
+      fences_.raise_key(probe.hash, marks_.take());
+      born = marks_.counter();
+    }
     if (ttl <= 0) {
       if (flight == nullptr && old != kNone) memory_.drop(old, Cause::kInvalidated);
       return {};
@@ -395,7 +398,7 @@ class Flow {
       ++scopes_[scope].stats.removed[static_cast<std::size_t>(Cause::kTooLarge)];
       return {Stored::kTooLarge, nullptr};
     }
-    Clock::resync(now);
+    now = add(now, Clock::resync(now));
     Entry fresh = make_entry(result, probe.hash, scope, now);
     std::unique_ptr<Extra> extra(fresh.extra);
     fresh.born = born;
@@ -414,16 +417,24 @@ class Flow {
   }
 
   void start_sweep() noexcept {
-    sweep_at_ = 1;
-    sweep_end_ = memory_.end();
+    sweep_left_ = sweep_end_ = memory_.end();
+    sweep_epoch_ = marks_.epoch();
     sweep();
   }
 
-  // Entries that marks invalidated leave a few at a time; until then they are only not served.
+  // Entries that marks invalidated leave a few at a time; until then they are only not served. A new mark makes the
+  // round longer and does not move the hand back: under a rain of marks, too, it gets round. What is stored behind it
+  // was confirmed when it was stored.
   void sweep() noexcept {
-    for (Index step = 0; step < kSweepStep && sweep_at_ < sweep_end_; ++step, ++sweep_at_) {
+    if (sweep_left_ == 0) return;
+    for (Index step = 0; step < kSweepStep && sweep_left_ > 0; ++step, --sweep_left_) {
+      if (++sweep_at_ >= sweep_end_) sweep_at_ = 1;
       if (memory_.live(sweep_at_)) confirm(sweep_at_);
     }
+    if (sweep_left_ > 0) return;
+    std::uint64_t oldest = sweep_epoch_;
+    flights_.each([&](const Flight& f) { oldest = std::min(oldest, f.born); });
+    marks_.looked_at_all(oldest);
   }
 
   ScopeTable scopes_;
@@ -435,6 +446,8 @@ class Flow {
   bool watched_loads_ = false;
   Index sweep_at_ = 0;
   Index sweep_end_ = 0;
+  Index sweep_left_ = 0;
+  std::uint64_t sweep_epoch_ = 0;
 };
 
 }  // namespace stillwarm

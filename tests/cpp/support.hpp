@@ -192,6 +192,7 @@ class Cache {
     r.weight = weight;
     r.durations = defaults;
     r.tags = tags;
+    r.own_durations = own_durations;
     return r;
   }
 
@@ -222,7 +223,6 @@ class Cache {
     Item* key = Item::make(id);
     Result r = result(item);
     r.random = random;
-    r.own_durations = own_durations;
     struct Release {
       Item* key;
       ~Release() { key->release(); }

@@ -33,7 +33,7 @@ enum class Queue : std::uint8_t { kNowhere, kWindow, kProbation, kProtected };
 
 // What few entries have. Moments are on the cache's clock; kForever where there is no end.
 struct Extra {
-  Nanos committed_at = 0;
+  Nanos ttl = 0;  // of this value, jitter and invalidation aside; 0: that of its scope
   Nanos fresh_until = kForever;
   Nanos stale_while_revalidate = 0;
   Nanos stale_if_error = 0;

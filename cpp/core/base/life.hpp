@@ -63,7 +63,7 @@ inline void make_stale(Entry& e, Nanos at) noexcept {
 }
 
 // The moment at which a load is tried again after `failures` failures in a row: 5 s doubling to min(60 s, ttl), the
-// upper half spread by `random` in [0, 1) so that processes that failed together do not come back together.
+// upper quarter spread by `random` in [0, 1) so that processes that failed together do not come back together.
 inline Nanos retry_after(std::uint32_t failures, Nanos ttl, double random) noexcept {
   constexpr Nanos kFirst = 5'000'000'000;
   constexpr Nanos kCap = 60'000'000'000;
