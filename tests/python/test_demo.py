@@ -166,6 +166,13 @@ def test_demo_fresh_figures_come_back_with_the_search_server(site: Site, move: A
     assert site.get().label == "HIT"
 
 
+def test_demo_invalidated_figures_do_not_come_back_in_an_outage(site: Site) -> None:
+    site.get()
+    assert site.client.post("/api/orders", ORDER).status == 201
+    site.search.kill()
+    assert site.get().status == 503  # the figures from before the write are not an answer any more
+
+
 def test_demo_without_stale_figures_the_outage_is_a_503(site: Site) -> None:
     site.search.kill()
     answer = site.get()
