@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
-from stillwarm import _core, _keys, _load, hooks
+from stillwarm import _core, _keys, _load, _off, hooks
 from stillwarm._cached import decorate
 from stillwarm._durations import shown, size
 from stillwarm._pool import LoadPool
@@ -229,9 +229,8 @@ class Cache(_core.CacheBase):
         """The value of `key`, or what `loader()` returns: one load however many callers, with all rules of `cached`."""
         if not callable(loader):
             raise ConfigError(f"loader={shown(loader)}: accepted: a callable without arguments")
-        if not self._enabled:
-            return loader()
-        return _load.run(_KeyTarget(self, _text(key), loader, self._direct_settings(ttl)))  # type: ignore[no-any-return]
+        target = _KeyTarget(self, _text(key), loader, self._direct_settings(ttl))
+        return _load.run(target) if self._enabled else _off.run(target)  # type: ignore[no-any-return]
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values that are there, by key."""
@@ -311,11 +310,8 @@ class Cache(_core.CacheBase):
 
         if not callable(loader):
             raise ConfigError(f"loader={shown(loader)}: accepted: a callable without arguments")
-        if not self._enabled:
-            value = loader()
-            return await value if isinstance(value, Awaitable) else value
         target = _KeyTarget(self, _text(key), loader, self._direct_settings(ttl))
-        return await _aload.run(target)
+        return await (_aload.run(target) if self._enabled else _off.arun(target))
 
     async def aget_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """`get_many` for coroutines."""
@@ -590,7 +586,14 @@ class Cache(_core.CacheBase):
         self._last_errors[name] = f"{error.__class__.__qualname__}: {error}"[:500]
 
     def _watch(self) -> None:
-        _core.watch(self, any(hits for _, hits in self._hooks), bool(self._hooks))
+        off = not self._enabled
+        _core.watch(self, off or any(hits for _, hits in self._hooks), off or bool(self._hooks))
+
+    def _switch_off(self) -> None:
+        """As if `enabled=False` had been given, also for the functions that are decorated already."""
+        self._enabled = False
+        _core.clear(self, -1)
+        self._watch()  # every call now asks the Python side, which sees that the cache is off
 
     def _emit_for(self, event: Any, source: Any, **fields: Any) -> None:
         """Makes and emits an event about a flight or a target."""

@@ -290,6 +290,8 @@ class Refresh(_load.Target):
 
 def refresh(self: Any, *args: Any, **kwargs: Any) -> Any:
     """Loads now and stores, also when a fresh value is there. Awaitable for a coroutine function."""
+    if not self._cache._enabled:
+        return self(*args, **kwargs)
     target = Refresh(self, args, kwargs)
     if not inspect.iscoroutinefunction(self._function):
         return _load.run(target)
@@ -319,6 +321,8 @@ def get_many_sync(call: Any, items: list[Any]) -> list[Any]:
     loader_many = call._options.get("loader_many")
     if loader_many is None:
         return [call(*_as_args(item)) for item in items]
+    if not call._cache._enabled:
+        return found_in(items, loader_many(items)) if items else []
     batch = Batch(call, items)
     if batch.leading:
         before = _core.enter(batch.enter())
@@ -343,6 +347,9 @@ async def get_many_async(call: Any, items: list[Any]) -> list[Any]:
     loader_many = call._options.get("loader_many")
     if loader_many is None:
         return list(await asyncio.gather(*(call(*_as_args(item)) for item in items)))
+    if not call._cache._enabled:
+        loaded = loader_many(items) if items else []
+        return found_in(items, await loaded if inspect.isawaitable(loaded) else loaded)
     batch = Batch(call, items)
     if batch.leading:
         before = _load.current_async.set(batch.enter())
@@ -358,6 +365,31 @@ async def get_many_async(call: Any, items: list[Any]) -> list[Any]:
         value = await _aload.follow(target, flight, fallback)
         batch.results[i] = await call(*target.args) if value is _load.AGAIN else _load.give(target, value)
     return batch.finish()
+
+
+def by_item(items: list[Any], loaded: Any) -> list[Any]:
+    """What `loader_many=` returned, in the order of the items; MISSING where a dict has nothing for one."""
+    if isinstance(loaded, dict):
+        return [loaded.get(item, _core.MISSING) for item in items]
+    values = list(loaded)
+    if len(values) != len(items):
+        raise ValueError(
+            f"loader_many= returned {len(values)} values for {len(items)} items; accepted: one each, or a dict"
+        )
+    return values
+
+
+def found_in(items: list[Any], loaded: Any) -> list[Any]:
+    """The same for a cache that is off: an item that was not found raises."""
+    values = by_item(items, loaded)
+    for item, value in zip(items, values, strict=True):
+        if value is _core.MISSING:
+            raise nothing_for(item)
+    return values
+
+
+def nothing_for(item: Any) -> NotFound:
+    return NotFound(f"loader_many= returned nothing for {item!r}")
 
 
 class Batch:
@@ -410,17 +442,10 @@ class Batch:
 
     def land(self, loaded: Any) -> None:
         wanted = self.wanted()
-        if not isinstance(loaded, dict):
-            loaded = list(loaded)
-            if len(loaded) != len(wanted):
-                raise ValueError(
-                    f"loader_many= returned {len(loaded)} values for {len(wanted)} items; accepted: one each, or a dict"
-                )
-        for n, (i, target, flight) in enumerate(self.leading):
-            if isinstance(loaded, dict) and wanted[n] not in loaded:
-                self._settle(i, target, flight, NotFound(f"loader_many= returned nothing for {wanted[n]!r}"))
+        for item, value, (i, target, flight) in zip(wanted, by_item(wanted, loaded), self.leading, strict=True):
+            if value is _core.MISSING:
+                self._settle(i, target, flight, nothing_for(item))
                 continue
-            value = loaded[wanted[n]] if isinstance(loaded, dict) else loaded[n]
             _core.count_load(flight, 0, False)
             _load.committed(target, flight, value, 0)
             if i >= 0:
