@@ -161,6 +161,8 @@ class Dashboard:
             f"{loads} load, {queries} search queries; {shared:,} of {callers:,} shared the load",
             f"the last of {callers:,} answers came {_text(beyond)} after the load's last query",
         ]
+        if callers < self.callers:
+            step.seen.append(f"the limit on open files (ulimit -n) leaves no room for {self.callers:,}")
         step.facts = {
             "exactly one load": loads == 1,
             "one query for each figure": queries == len(QUERIES),
