@@ -1,0 +1,130 @@
+"""The package as it is installed: what importing it costs, what it names, what it ships.
+
+Thread rule: one thread; imports are watched in fresh processes.
+Refuses to know: what the names do.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stillwarm
+
+PACKAGE = Path(stillwarm.__file__).parent
+NAMES = [
+    "Cache",
+    "CacheInfo",
+    "ConfigError",
+    "Counters",
+    "HotKey",
+    "KeyTypeError",
+    "Load",
+    "LoadTimeout",
+    "NotFound",
+    "RecursiveLoadError",
+    "Retry",
+    "State",
+    "Stats",
+    "StillwarmError",
+    "__version__",
+    "cached",
+    "current_load",
+    "default_cache",
+    "hooks",
+    "transient",
+]
+
+
+def modules_after(statements: str) -> set[str]:
+    """The modules that a fresh interpreter has imported after the statements and had not before."""
+    code = (
+        f"import json, sys; before = set(sys.modules); {statements}; print(json.dumps([*(set(sys.modules) - before)]))"
+    )
+    path = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    result = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=True)
+    return set(json.loads(result.stdout))
+
+
+def test_package_import_needs_the_standard_library_alone() -> None:
+    tops = {name.partition(".")[0] for name in modules_after("import stillwarm")}
+    assert tops - sys.stdlib_module_names == {"stillwarm"} | {
+        top for top in tops if "cython" in top or "pybind11" in top
+    }
+
+
+def test_package_import_leaves_asyncio_and_the_tools_out() -> None:
+    imported = modules_after("import stillwarm")
+    assert "stillwarm._core" in imported
+    unwanted = {
+        "asyncio",
+        "concurrent.futures",
+        "ssl",
+        "subprocess",
+        "typing_extensions",
+        "unittest",
+        "pytest",
+    }
+    assert imported & unwanted == set()
+    own = {name.removeprefix("stillwarm.") for name in imported if name.startswith("stillwarm.")}
+    assert own & {"_aload", "_typing", "testing", "cli", "demo"} == set()
+
+
+def test_package_plain_functions_need_no_asyncio() -> None:
+    use = (
+        "import stillwarm; f = stillwarm.cached(ttl=5)(lambda x: x); f(1); f(1); f.refresh(1); f.get_many([1, 2]);"
+        "stillwarm.default_cache().get_or_set('k', dict, 5)"
+    )
+    assert "asyncio" not in modules_after(use)
+
+
+def test_package_plugin_brings_pytest_alone() -> None:
+    tops = {
+        name.partition(".")[0]
+        for name in modules_after("import pytest; before = set(sys.modules); import stillwarm.testing")
+    }
+    assert tops - sys.stdlib_module_names == {"stillwarm"}
+    assert "asyncio" not in tops
+
+
+def test_package_names_are_exactly_these() -> None:
+    assert stillwarm.__all__ == NAMES
+    public = {name for name in vars(stillwarm) if not name.startswith("_")}
+    modules = {path.stem for path in PACKAGE.glob("*.py")} | {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    assert public - modules == set(NAMES) - {"__version__", "hooks"}
+    namespace: dict[str, object] = {}
+    exec("from stillwarm import *", namespace)
+    assert set(NAMES) <= namespace.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "__version__"])
+def test_package_names_say_what_they_are(name: str) -> None:
+    assert getattr(stillwarm, name).__doc__
+
+
+def test_package_version_is_that_of_its_metadata() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+([abrc]+\d+)?", stillwarm.__version__)
+    assert declared_version() == stillwarm.__version__
+
+
+def declared_version() -> str:
+    """As installed; in a checkout that is only built, as pyproject.toml says."""
+    try:
+        return importlib.metadata.version("stillwarm")
+    except importlib.metadata.PackageNotFoundError:
+        text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+        found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+        assert found is not None
+        return found[1]
+
+
+def test_package_ships_its_types() -> None:
+    assert (PACKAGE / "py.typed").read_bytes() == b""
+    assert (PACKAGE / "_core.pyi").is_file()
