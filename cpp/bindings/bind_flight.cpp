@@ -78,7 +78,17 @@ void bind_flight(pb::module_& m) {
     if (py::running != nullptr) py::track(py::running);
     const pb::object outer = object_or_none(reinterpret_cast<PyObject*>(py::running));
     py::running = flight.is_none() ? nullptr : flight_of(flight);
+    if (py::running != nullptr) {
+      Py_INCREF(py::running);  // until leave(), which Ctrl-C may keep from coming
+      py::running->thread = PyThread_get_thread_ident();
+    }
     return outer;
+  });
+  m.def("leave", [](pb::handle flight, pb::handle outer) {
+    PyFlight* f = flight_of(flight);
+    f->flight.parent = nullptr;
+    py::running = outer.is_none() ? nullptr : flight_of(outer);
+    Py_DECREF(f);
   });
   m.def("running", [] {
     if (py::running != nullptr) py::track(py::running);
@@ -91,12 +101,10 @@ void bind_flight(pb::module_& m) {
     return depends_on_itself(flight_of(load)->flight, flight_of(target)->flight);
   });
   m.def("add_follower", [](pb::handle flight, pb::handle load) {
-    flight_of(flight)->flight.followers_loads.push_back(&flight_of(load)->flight);
+    return py::add_follower(flight_of(flight), flight_of(load));
   });
   m.def("remove_follower", [](pb::handle flight, pb::handle load) {
-    auto& loads = flight_of(flight)->flight.followers_loads;
-    const auto it = std::find(loads.begin(), loads.end(), &flight_of(load)->flight);
-    if (it != loads.end()) loads.erase(it);
+    py::remove_follower(flight_of(flight), flight_of(load));
   });
   m.def("count_load", [](pb::handle flight, Nanos took, bool failed) {
     PyFlight* f = flight_of(flight);

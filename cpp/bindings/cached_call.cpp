@@ -25,7 +25,7 @@ struct CachedCall {
   Stats* stats;          // of the scope
   std::uint64_t salt;
   ScopeId scope;
-  Py_ssize_t arity;      // of calls that take the short way; -1: none do
+  Py_ssize_t arity;      // of calls that take the short way; -1: none do; -2: all calls go to Python
   bool is_async;
   bool plain;            // a load needs nothing but a call of the function
 };
@@ -65,6 +65,15 @@ PyObject* hand_over(CachedCall* c, PyObject* const* args, Py_ssize_t nargs, PyOb
   return result;
 }
 
+// Lands a flight that nobody else will land, so that no follower waits for ever. Keeps the exception that is set.
+void abandon(PyFlight* f) {
+  if (f->state != FlightState::kRunning) return;
+  PyObject *type = nullptr, *error = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &error, &traceback);
+  wake(land(f, FlightState::kAbandoned, nullptr, nullptr));
+  PyErr_Restore(type, error, traceback);
+}
+
 // The load raised. The Python side judges the error; a stale value may come back in its place.
 PyObject* load_failed(CachedCall* c, PyFlight* f) {
   ++c->stats->load_errors;
@@ -91,15 +100,16 @@ PyObject* load_failed(CachedCall* c, PyFlight* f) {
 
 // Runs a plain load on this thread. Takes `f`. No C++ destructor may live in this frame (see cache_base.hpp).
 PyObject* lead(CachedCall* c, PyFlight* f, Nanos start, PyObject* const* args, std::size_t nargsf, PyObject* kwnames) {
-  PyFlight* outer = running;
+  PyFlight*& innermost = running;  // the address once: in a shared library it costs a call
+  PyFlight* outer = innermost;
   f->flight.parent = outer == nullptr ? nullptr : &outer->flight;
-  running = f;
+  innermost = f;
   ++c->stats->loads;
   PyObject* value = PyObject_Vectorcall(c->function, args, nargsf, kwnames);
   // The coarse clock: one load may be told as a tick too long or too short, their sum is right.
   const Nanos now = Clock::now();
   c->stats->load_time += now - start;
-  running = outer;
+  innermost = outer;
   if (value == nullptr) return load_failed(c, f);
   if (f->load != nullptr) {  // the loader spoke with current_load()
     PyObject* to[] = {nullptr, reinterpret_cast<PyObject*>(c), reinterpret_cast<PyObject*>(f), value};
@@ -137,13 +147,16 @@ PyObject* miss(CachedCall* c, const Probe& probe, bool nothing, Nanos now, KeyRo
     if (nothing && flow->flights().size() == 0) {
       d.step = Step::kLead;
     } else {
-      d = flow->look(probe, now);
+      d = flow->look(probe, now, false);  // a call that is handed over is counted there
     }
     if (d.step == Step::kReturn) {
+      flow->count_served(d.entry, c->scope, d.state);
       value = Py_NewRef(static_cast<PyObject*>(flow->memory()[d.entry].value));
     } else if (d.step == Step::kLead) {
-      // Making the key may run the collector, and so anything: if that touched the cache, decide anew.
+      // Making the key and releasing the dead may run anything: if that touched the cache, decide anew. The dead go before
+      // the flight is seen: a __del__ that asks for this very key would wait for a load that is below it on this stack.
       const std::uint64_t generation = flow->generation();
+      release_dead(flow);
       PyObject* key = own_key(probe.items, probe.count);
       if (key != nullptr) {
         f = new_flight(reinterpret_cast<CacheBase*>(c->cache), key, probe.hash, c->scope);
@@ -212,16 +225,13 @@ PyObject* call_general(CachedCall* c, PyObject* const* args, std::size_t nargsf,
   std::uint64_t hash = 0;
   bool misfit = false;
   const Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+  if (c->arity == -2) return hand_over(c, args, nargs, kwnames);  // copy=, or the cache is off and asks for no key
   if (!make_row(c, args, nargs, kwnames, row, hash, misfit)) {
     row.clear();
     // The function itself says best what is wrong with its arguments.
     return misfit ? PyObject_Vectorcall(c->function, args, nargsf, kwnames) : nullptr;
   }
   const Probe probe = probe_for(c, row.items, row.count, hash);
-  if (c->arity == -2) {  // every call goes to Python (copy=, hooks on values)
-    row.clear();
-    return hand_over(c, args, nargs, kwnames);
-  }
   return look_up(c, probe, &row, args, nargsf, kwnames);
 }
 
@@ -540,6 +550,7 @@ PyObject* begin(CacheBase* cache, const Probe& probe, bool count) {
       spare->flight.background = d.step == Step::kRefresh;
       try {
         flow->lead(spare->flight, now, count);
+        spare->thread = PyThread_get_thread_ident();
       } catch (const std::bad_alloc&) {
         PyErr_NoMemory();
         Py_DECREF(value);

@@ -9,6 +9,7 @@
 namespace stillwarm::py {
 
 PyTypeObject* flight_type = nullptr;
+static PyObject* release_name = nullptr;
 thread_local PyFlight* running = nullptr;
 
 namespace {
@@ -47,6 +48,11 @@ void flight_dealloc(PyObject* self) {
   PyObject_GC_UnTrack(self);
   PyFlight* f = as_flight(self);
   flight_clear(self);
+  while (!f->flight.followers_loads.empty()) {
+    PyFlight* load = owner_of(f->flight.followers_loads.back());
+    f->flight.followers_loads.pop_back();
+    Py_DECREF(load);
+  }
   f->flight.~Flight();
   Py_CLEAR(f->key);
   Py_CLEAR(f->cache);
@@ -74,6 +80,11 @@ PyObject* get_key(PyObject* self, void*) { return member_or_none(as_flight(self)
 PyObject* get_load(PyObject* self, void*) { return member_or_none(as_flight(self)->load); }
 PyObject* get_loop(PyObject* self, void*) { return member_or_none(as_flight(self)->loop); }
 PyObject* get_cache(PyObject* self, void*) { return member_or_none(as_flight(self)->cache); }
+PyObject* get_thread(PyObject* self, void*) { return PyLong_FromUnsignedLong(as_flight(self)->thread); }
+int set_thread(PyObject* self, PyObject* value, void*) {
+  as_flight(self)->thread = value == nullptr ? 0 : PyLong_AsUnsignedLong(value);
+  return PyErr_Occurred() == nullptr ? 0 : -1;
+}
 int set_load(PyObject* self, PyObject* value, void*) {
   Py_XINCREF(value);
   Py_XSETREF(as_flight(self)->load, value);
@@ -115,6 +126,7 @@ PyGetSetDef flight_getset[] = {
     {"load", get_load, set_load, "The Load that current_load() made.", nullptr},
     {"loop", get_loop, set_loop, "The event loop of the load.", nullptr},
     {"cache", get_cache, nullptr, "The cache.", nullptr},
+    {"thread", get_thread, set_thread, "Ident of the thread that has to run the load, or runs it; 0: none has to.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 PyMethodDef flight_methods[] = {
@@ -157,6 +169,8 @@ bool store(PyFlight* f, PyObject* value, const Result& result, Stored& stored, N
 }  // namespace
 
 bool add_flight(PyObject* module) {
+  release_name = PyUnicode_InternFromString("release");
+  if (release_name == nullptr) return false;
   flight_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&flight_spec));
   return flight_type != nullptr && PyModule_AddObjectRef(module, "Flight", reinterpret_cast<PyObject*>(flight_type)) == 0;
 }
@@ -184,6 +198,7 @@ PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeI
   f->key = key;
   f->value = f->error = f->waiters = f->load = f->loop = nullptr;
   f->state = FlightState::kRunning;
+  f->thread = 0;
   return f;
 }
 
@@ -234,9 +249,38 @@ PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error)
   Py_XINCREF(error);
   f->value = value;
   f->error = error;
+  f->flight.parent = nullptr;
   PyObject* waiters = f->waiters;
   f->waiters = nullptr;
+  if (waiters == nullptr) return nullptr;
+  bool others = false;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(waiters); ++i) {
+    PyObject* waiter = PyList_GET_ITEM(waiters, i);
+    if (PyTuple_CheckExact(waiter)) {
+      others = true;
+      continue;
+    }
+    PyObject* released = PyObject_CallMethodNoArgs(waiter, release_name);
+    if (released == nullptr) PyErr_WriteUnraisable(waiter);
+    Py_XDECREF(released);
+  }
+  if (!others) Py_CLEAR(waiters);
   return waiters;
+}
+
+bool add_follower(PyFlight* f, PyFlight* load) {
+  if (depends_on_itself(load->flight, f->flight)) return false;
+  f->flight.followers_loads.push_back(&load->flight);
+  Py_INCREF(load);  // until remove_follower, which Ctrl-C may keep from coming, or the flight's end
+  return true;
+}
+
+void remove_follower(PyFlight* f, PyFlight* load) {
+  auto& loads = f->flight.followers_loads;
+  const auto it = std::find(loads.begin(), loads.end(), &load->flight);
+  if (it == loads.end()) return;
+  loads.erase(it);
+  Py_DECREF(load);
 }
 
 }  // namespace stillwarm::py

@@ -1,7 +1,8 @@
 // A flight as Python sees it: one running load, what it brought, and who waits for it.
 //
 // Thread rule: with the GIL.
-// Refuses to know: how anybody waits. It keeps the waiters' objects and hands them to _load.wake.
+// Refuses to know: how anybody waits. It keeps the waiters' objects: a thread's lock, which it releases, or a tuple, which
+// _load.wake understands.
 //
 //   running --succeed--> value     --fail--> error     --abandon--> abandoned (the waiters look again: one of them leads)
 #pragma once
@@ -22,6 +23,7 @@ struct PyFlight {
   PyObject* waiters;   // list or nullptr
   PyObject* load;      // what current_load() made, or nullptr
   PyObject* loop;      // the asyncio loop that runs the load, or nullptr
+  unsigned long thread;  // the one that has to run the load, or runs it; 0: a loop or the pool will
   FlightState state;
 };
 
@@ -37,6 +39,10 @@ inline PyFlight* owner_of(Flight* f) {
 // `track`: before Python code holds it.
 void track(PyFlight* f);
 PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeId scope);
+
+// Loads that cannot end before this flight. add: false if `load` would wait for itself, then nothing is added.
+bool add_follower(PyFlight* f, PyFlight* load);
+void remove_follower(PyFlight* f, PyFlight* load);
 
 // The load that runs on this thread now (sync), innermost; borrowed, nullptr if none.
 extern thread_local PyFlight* running;
@@ -58,7 +64,8 @@ bool commit(PyFlight* f, PyObject* value, const Keep& keep, Stored& stored);
 // The same with the scope's durations and no tags: what most loads need.
 bool commit_plain(PyFlight* f, PyObject* value, Stored& stored, Nanos now);
 
-// Ends the flight; a new reference to the list of waiters to wake, or nullptr when there are none.
+// Ends the flight and wakes the threads that wait for it: no signal handler can come in between. A new reference to the
+// list of waiters, when there are others to wake (tasks of event loops), or nullptr.
 PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error);
 
 }  // namespace stillwarm::py

@@ -19,11 +19,10 @@ from stillwarm._load import (
     ABSENT,
     AGAIN,
     FOLLOW,
-    LEAD,
     MISSING,
+    NOT_FOUND,
     REFRESH,
     RETURN,
-    NOT_FOUND,
     Target,
     committed,
     current_async,
@@ -34,8 +33,9 @@ from stillwarm._load import (
     kind_of,
     limits,
     outcome,
+    recursive,
 )
-from stillwarm.errors import NotFound, RecursiveLoadError
+from stillwarm.errors import NotFound
 from stillwarm.retry import apause
 
 _SLICE = 0.25
@@ -43,7 +43,12 @@ _tasks: set[asyncio.Task[None]] = set()  # asyncio keeps only weak references
 
 
 async def perform(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return await run(Target(call, args, kwargs))
+    target = Target(call, args, kwargs)
+    if not target.cache._enabled:
+        from stillwarm import _off
+
+        return await _off.arun(target)
+    return await run(target)
 
 
 async def run(target: Any) -> Any:
@@ -54,13 +59,17 @@ async def run(target: Any) -> Any:
             return give(target, value, event=count and target.cache._hooks and hooks.Hit)
         if step == ABSENT:
             raise NotFound(value)
+        try:
+            if step != REFRESH and target.cache._hooks:
+                target.cache._emit_for(hooks.Missed, target, joined=step == FOLLOW)
+            if step != FOLLOW:
+                start(target, flight)
+        except BaseException:
+            if step != FOLLOW and flight.loop is None:
+                finish(flight, ABANDONED, None)  # nobody runs it
+            raise
         if step == REFRESH:
-            start(target, flight)
             return give(target, value, event=target.cache._hooks and hooks.StaleServed)
-        if target.cache._hooks:
-            target.cache._emit_for(hooks.Missed, target, joined=step == FOLLOW)
-        if step == LEAD:
-            start(target, flight)
         value = await follow(target, flight, value)
         if value is not AGAIN:
             return give(target, value)
@@ -71,7 +80,7 @@ def start(target: Any, flight: Any) -> None:
     """Runs the load as a task of this loop."""
     try:
         loop = asyncio.get_running_loop()
-        flight.loop = loop
+        flight.loop, flight.thread = loop, 0
         task = loop.create_task(run_load(target, flight))
     except BaseException:
         finish(flight, ABANDONED, None)
@@ -118,22 +127,20 @@ async def run_load(target: Any, flight: Any) -> None:
 async def follow(target: Any, flight: Any, fallback: Any) -> Any:
     """Waits for a load that runs in another task, loop or thread. AGAIN if it was abandoned."""
     me = innermost()
-    if me is not None and _core.depends_on_itself(me, flight):
-        raise RecursiveLoadError(f"the loader of {target.cache._key_of(me)} asks for {target.cache._key_of(flight)}, which waits for it")
     loop = asyncio.get_running_loop()
     future = loop.create_future()
-    if flight.wait_with((loop, future)):
-        if me is not None:
-            _core.add_follower(flight, me)
-        try:
+    if me is not None and not _core.add_follower(flight, me):  # one step: two threads may ask for each other's key
+        raise recursive(target, me, flight)
+    try:
+        if flight.wait_with((loop, future)):
             for seconds, timed_out in limits(target.settings, fallback):
                 if await wait(future, seconds, flight, loop):
                     break
                 if timed_out is not None:
                     return timed_out(target, flight, fallback)
-        finally:
-            if me is not None:
-                _core.remove_follower(flight, me)
+    finally:
+        if me is not None:
+            _core.remove_follower(flight, me)
     return outcome(flight)
 
 

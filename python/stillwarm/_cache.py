@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
@@ -674,8 +675,12 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
-    for cache in list(_caches):
-        cache._pool.close(0.2)
+    pools = [cache._pool for cache in list(_caches)]
+    for pool in pools:
+        pool.close(0)
+    deadline = time.monotonic() + 0.2  # for all of them: the process has a second to end
+    for pool in pools:
+        pool.close(max(0.0, deadline - time.monotonic()))
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

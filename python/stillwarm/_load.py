@@ -13,7 +13,7 @@ import contextvars
 import copy
 import sys
 import time
-from _thread import LockType, allocate_lock
+from _thread import LockType, allocate_lock, get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +25,7 @@ from stillwarm.retry import pause
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
+    from stillwarm._pool import LoadPool
 
 RETURN, REFRESH, LEAD, FOLLOW, ABSENT = range(5)  # Step of cpp/core/flow.hpp
 RUNNING, VALUE, ERROR, ABANDONED = range(4)  # FlightState of cpp/bindings/flight.hpp
@@ -42,6 +43,8 @@ KINDS: Final = {"fatal": FATAL, "not_found": NOT_FOUND, "transient": TRANSIENT}
 
 # The async load inside which this context runs.
 current_async: contextvars.ContextVar[Any] = contextvars.ContextVar("stillwarm_load", default=None)
+# The call inside which this context runs that goes straight through a cache which is switched off (_off.Passing).
+straight: contextvars.ContextVar[Any] = contextvars.ContextVar("stillwarm_straight", default=None)
 
 
 class Target:
@@ -106,7 +109,9 @@ def current_load() -> Load:
     Raises:
         RuntimeError: no load is running here.
     """
-    flight = innermost()
+    flight, passing = innermost(), straight.get()
+    if passing is not None and not passing.over and passing.outer is flight:
+        flight = passing
     if flight is None:
         raise RuntimeError("current_load() works inside a loader: no load is running on this thread or task")
     if flight.load is None:
@@ -117,6 +122,8 @@ def current_load() -> Load:
 def innermost() -> Any:
     """The flight inside which this code runs: the later started one of the thread's and the context's."""
     here, context = _core.running(), current_async.get()
+    if here is not None and here.state != RUNNING:
+        here = None
     if context is not None and context.state != RUNNING:
         context = None
     if here is None or context is None:
@@ -126,7 +133,12 @@ def innermost() -> Any:
 
 def perform(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A call that was no plain hit and no plain miss, from the start."""
-    return run(Target(call, args, kwargs))
+    target = Target(call, args, kwargs)
+    if not target.cache._enabled:
+        from stillwarm import _off
+
+        return _off.run(target)
+    return run(target)
 
 
 def run(target: Any) -> Any:
@@ -137,12 +149,17 @@ def run(target: Any) -> Any:
             return give(target, value, event=count and target.cache._hooks and hooks.Hit)
         if step == ABSENT:
             raise NotFound(value)
-        if step == REFRESH:
-            refresh(target, flight)
-            return give(target, value, event=target.cache._hooks and hooks.StaleServed)
-        if target.cache._hooks:
-            target.cache._emit_for(hooks.Missed, target, joined=step == FOLLOW)
-        value = lead(target, flight, value) if step == LEAD else follow(target, flight, value)
+        try:
+            if step == REFRESH:
+                refresh(target, flight)
+                return give(target, value, event=target.cache._hooks and hooks.StaleServed)
+            if target.cache._hooks:
+                target.cache._emit_for(hooks.Missed, target, joined=step == FOLLOW)
+            value = lead(target, flight, value) if step == LEAD else follow(target, flight, value)
+        except BaseException:
+            if step != FOLLOW and flight.thread == get_ident():
+                finish(flight, ABANDONED, None)  # nothing, unless Ctrl-C came before the load had begun
+            raise
         if value is not AGAIN:
             return give(target, value)
         count = False
@@ -157,17 +174,26 @@ def give(target: Any, value: Any, event: Any = None) -> Any:
 
 def lead(target: Any, flight: Any, fallback: Any) -> Any:
     settings = target.settings
-    if settings.hard_timeout or (settings.soft_timeout and fallback is not MISSING):
-        pool = target.cache._pool
-        if pool.submit(lambda: run_detached(target, flight), lambda: finish(flight, ABANDONED, None)):
-            return follow(target, flight, fallback)
+    limited = settings.hard_timeout or (settings.soft_timeout and fallback is not MISSING)
+    if limited and in_pool(target, flight):
+        return follow(target, flight, fallback)
     return run_load(target, flight)
+
+
+def in_pool(target: Any, flight: Any) -> bool:
+    """Gives the load to the pool. False: the pool does not take it."""
+    try:
+        flight.thread = 0
+        pool: LoadPool = target.cache._pool
+        return pool.submit(lambda: run_detached(target, flight), lambda: finish(flight, ABANDONED, None))
+    except BaseException:
+        finish(flight, ABANDONED, None)  # a load that was taken all the same is not stored
+        raise
 
 
 def refresh(target: Any, flight: Any) -> None:
     """Starts a background refresh; if the pool is full the next get tries again."""
-    pool = target.cache._pool
-    if not pool.submit(lambda: run_detached(target, flight), lambda: finish(flight, ABANDONED, None)):
+    if not in_pool(target, flight):
         _core.count_skipped_refresh(flight)
         finish(flight, ABANDONED, None)
 
@@ -205,36 +231,45 @@ def run_load(target: Any, flight: Any, parent: bool = True) -> Any:
                     attempts.succeeded()
                 return committed(target, flight, value, took)
             pause(delay)
+    except Exception as error:
+        finish(flight, ERROR, (error, error.__traceback__))  # nothing if it has landed
+        raise
     except BaseException:
-        finish(flight, ABANDONED, None)  # nothing if it has landed
+        finish(flight, ABANDONED, None)  # the same
         raise
     finally:
-        _core.set_parent(flight, None)
-        _core.enter(before)
+        _core.leave(flight, before)
 
 
 def follow(target: Any, flight: Any, fallback: Any) -> Any:
     """Waits for a load that runs elsewhere. AGAIN if it was abandoned."""
     me = innermost()
-    if me is not None and _core.depends_on_itself(me, flight):
-        raise RecursiveLoadError(f"the loader of {target.cache._key_of(me)} asks for {target.cache._key_of(flight)}, which waits for it")
     if flight.loop is not None and flight.loop is running_loop():
+        if me is not None and _core.depends_on_itself(me, flight):
+            raise recursive(target, me, flight)
         return target.load()  # waiting would stop the very loop that runs the load
+    if flight.thread == get_ident():  # the load is below on this stack, or about to begin there
+        raise recursive(target, me or flight, flight)
     lock = allocate_lock()
     lock.acquire()
-    if flight.wait_with(lock):
-        if me is not None:
-            _core.add_follower(flight, me)
-        try:
+    if me is not None and not _core.add_follower(flight, me):  # one step: two threads may ask for each other's key
+        raise recursive(target, me, flight)
+    try:
+        if flight.wait_with(lock):
             for seconds, timed_out in limits(target.settings, fallback):
                 if acquire(lock, seconds, flight):
                     break
                 if timed_out is not None:
                     return timed_out(target, flight, fallback)
-        finally:
-            if me is not None:
-                _core.remove_follower(flight, me)
+    finally:
+        if me is not None:
+            _core.remove_follower(flight, me)
     return outcome(flight)
+
+
+def recursive(target: Any, me: Any, flight: Any) -> RecursiveLoadError:
+    asking, asked = target.cache._key_of(me), target.cache._key_of(flight)
+    return RecursiveLoadError(f"the loader of {asking} asks for {asked}, which waits for it")
 
 
 def acquire(lock: LockType, seconds: float, flight: Any) -> bool:
@@ -276,8 +311,10 @@ def serve_stale(target: Any, flight: Any, fallback: Any) -> Any:
 
 def give_up(target: Any, flight: Any, fallback: Any) -> Any:
     hard = target.settings.hard_timeout
-    limit = f"hard_timeout={hard / 1e9:g} s" if hard else f"the {FOLLOWER_LIMIT:g} s that a caller waits for another's load"
-    raise LoadTimeout(f"the load of {target.cache._key_of(flight)} took longer than {limit}; it goes on and may be stored")
+    default = f"the {FOLLOWER_LIMIT:g} s that a caller waits for another's load"
+    limit = f"hard_timeout={hard / 1e9:g} s" if hard else default
+    key = target.cache._key_of(flight)
+    raise LoadTimeout(f"the load of {key} took longer than {limit}; it goes on and may be stored")
 
 
 def outcome(flight: Any) -> Any:
@@ -311,13 +348,15 @@ def committed(target: Any, flight: Any, value: Any, took: int) -> Any:
     """Stores what the loader returned, if it may be stored, and lands the flight."""
     try:
         stored = store(target, flight, value)
-    except BaseException as error:
+    except Exception as error:  # Ctrl-C is not an answer: then a follower leads
         finish(flight, ERROR, (error, error.__traceback__))
         raise
     finish(flight, VALUE, value)
     if target.cache._hooks:
         seconds = took / 1e9
-        target.cache._emit_for(hooks.Loaded, flight, seconds=seconds, stored=STORED[stored], background=flight.background)
+        target.cache._emit_for(
+            hooks.Loaded, flight, seconds=seconds, stored=STORED[stored], background=flight.background
+        )
     return value
 
 
@@ -349,7 +388,7 @@ def weight_of(weigh: Callable[[Any], int], value: Any) -> int:
 
 def failed(target: Any, flight: Any, error: Exception, kind: int) -> Any:
     """Lands the flight of a load that failed for good. A stale value, or the error."""
-    value, absent = _core.fail(flight, kind)
+    value, _ = _core.fail(flight, kind)
     if target.cache._hooks:
         target.cache._emit_for(hooks.LoadFailed, flight, error=error, background=flight.background)
     target.cache._note_error(flight.scope, error)
@@ -378,7 +417,7 @@ def failed_plain(call: Any, flight: Any, error: BaseException) -> Any:
     target = Target(call, (), None)
     try:
         return give(target, failed(target, flight, error, kind_of(target.settings, error)))
-    except BaseException as raised:
+    except Exception as raised:
         finish(flight, ERROR, (raised, raised.__traceback__))
         if raised is error:
             return RAISE
@@ -398,12 +437,10 @@ def finish(flight: Any, state: int, result: Any) -> None:
 
 
 def wake(waiters: list[Any]) -> None:
-    """Locks of threads are released; futures of tasks are resolved on their own loops, all of a loop at once."""
+    """Futures of tasks are resolved on their own loops, all of a loop at once; the core has released the locks."""
     loops: dict[int, tuple[Any, list[Any]]] = {}
     for waiter in waiters:
-        if type(waiter) is LockType:
-            waiter.release()
-        else:
+        if type(waiter) is not LockType:
             loop, future = waiter
             loops.setdefault(id(loop), (loop, []))[1].append(future)
     here = running_loop() if loops else None

@@ -36,7 +36,7 @@ class LoadPool:
     def reset(self) -> None:
         """Forgets threads and jobs: in a child after fork they do not exist."""
         self._jobs: deque[_Job] = deque()
-        self._wanted = threading.Condition(threading.Lock())
+        self._wanted = threading.Condition(threading.RLock())  # a __del__ that runs in here may come back
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._closed = False
