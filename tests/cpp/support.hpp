@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <new>
@@ -52,6 +53,9 @@ int with_failing_allocations(Operation&& operation, After&& after) {
 class Item {
  public:
   static Item* make(std::uint64_t id) { return new Item(id); }
+  // Outside the counted allocator: what a test needs to ask a question never fails.
+  static void* operator new(std::size_t size) { return std::malloc(size); }
+  static void operator delete(void* p) noexcept { std::free(p); }
   static std::int64_t alive() noexcept { return alive_; }
   static Item* of(Handle h) noexcept { return static_cast<Item*>(h); }
 
@@ -193,6 +197,7 @@ class Cache {
     r.durations = defaults;
     r.tags = tags;
     r.own_durations = own_durations;
+    r.random = random;
     return r;
   }
 
@@ -210,19 +215,22 @@ class Cache {
   }
 
   Stored commit(Load& load, std::uint64_t value, bool negative = false) {
+    const std::vector<std::uint64_t> own_tags = tags;  // a comparison may change what is stored next
     Item* item = Item::make(value);
     Result r = result(item);
     r.negative = negative;
+    r.tags = own_tags;
     return store(item, load.key, [&](bool& took) {
       return flow.commit(load.flight, probe(load.key->id(), load.flight.scope), r, took, now);
     });
   }
 
-  Stored set(std::uint64_t id, std::uint64_t value, ScopeId scope = 0, double random = 0) {
+  Stored set(std::uint64_t id, std::uint64_t value, ScopeId scope = 0) {
+    const std::vector<std::uint64_t> own_tags = tags;
     Item* item = Item::make(value);
     Item* key = Item::make(id);
     Result r = result(item);
-    r.random = random;
+    r.tags = own_tags;
     struct Release {
       Item* key;
       ~Release() { key->release(); }
@@ -230,7 +238,7 @@ class Cache {
     return store(item, key, [&](bool& took) { return flow.set(probe(id, scope), key, r, took, now); });
   }
 
-  Failure fail(Load& load, ErrorKind kind, double random = 0) {
+  Failure fail(Load& load, ErrorKind kind) {
     const Failure f = flow.fail(load.flight, probe(load.key->id(), load.flight.scope), kind, random, now);
     release_dead();
     return f;
@@ -276,6 +284,7 @@ class Cache {
   Nanos now = kStart;
   Durations defaults;                // of what is stored next
   bool own_durations = true;
+  double random = 0;
   std::uint64_t weight = 1;
   std::vector<std::uint64_t> tags;
 

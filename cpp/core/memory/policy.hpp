@@ -70,8 +70,9 @@ class Policy {
   // Call before an insert; `on_insert` cannot fail after it.
   void reserve_for_insert() {
     if (entries() < sketch_.capacity()) return;
+    // The ghosts first: if the sketch then fails, the next insert comes here again. The sketch will have doubled.
+    ghosts_.reserve(std::max<std::uint64_t>(1, static_cast<std::uint64_t>(2.0 * kMargin * static_cast<double>(sketch_.capacity()))));
     sketch_.reserve(entries() + 1);
-    ghosts_.reserve(static_cast<std::uint64_t>(static_cast<double>(sketch_.capacity()) * kMargin));
   }
 
   // REQUIRES: e.hash and e.weight are set. Follow it with `victim` until that returns kNone.
