@@ -278,8 +278,14 @@ pb::dict totals(pb::handle self) {
 }  // namespace
 
 void bind_cache(pb::module_& m) {
-  m.def("get_method_of", [](const pb::type& subclass) {
-    return pb::reinterpret_steal<pb::object>(py::get_method_of(reinterpret_cast<PyTypeObject*>(subclass.ptr())));
+  m.def("adopt_methods", [](const pb::type& subclass) {
+    if (!py::adopt_methods(reinterpret_cast<PyTypeObject*>(subclass.ptr()))) throw pb::error_already_set();
+  });
+  // ttl of `set` without one: 0 asks the Python side, -1 sends every set there.
+  m.def("set_direct", [](pb::handle self, Nanos ttl, const pb::object& set_slowly) {
+    CacheBase* cache = cache_of(self);
+    cache->direct_ttl = ttl;
+    Py_XSETREF(cache->set_slowly, Py_NewRef(set_slowly.ptr()));
   });
   m.def("put", put);
   m.def("incr", incr);

@@ -2,6 +2,8 @@
 
 #include <structmember.h>
 
+#include "bindings/weigh.hpp"
+
 namespace stillwarm::py {
 
 PyTypeObject* cache_base_type = nullptr;
@@ -44,6 +46,7 @@ int cache_init(PyObject* self, PyObject* args, PyObject* kwargs) {
 
 int cache_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
+  Py_VISIT(as_cache(self)->set_slowly);
   PyFlow* flow = as_cache(self)->flow;
   if (flow == nullptr) return 0;
   auto& memory = flow->memory();
@@ -70,6 +73,7 @@ void cache_dealloc(PyObject* self) {
   cache_clear(self);
   delete cache->flow;
   cache->flow = nullptr;
+  Py_CLEAR(cache->set_slowly);
   PyTypeObject* type = Py_TYPE(self);
   type->tp_free(self);
   Py_DECREF(type);
@@ -134,7 +138,100 @@ PyObject* cache_get(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return Py_NewRef(static_cast<PyObject*>(flow->memory()[i].value));
 }
 
+// A ttl that needs no thought: int or float seconds from 10 ms to 100 years, or None. 0: something else.
+Nanos plain_ttl(PyObject* ttl) {
+  constexpr double kMost = 36525.0 * 86400.0;
+  if (ttl == Py_None) return kForever;
+  double seconds = 0;
+  if (PyFloat_CheckExact(ttl)) {
+    seconds = PyFloat_AS_DOUBLE(ttl);
+  } else if (PyLong_CheckExact(ttl)) {
+    int overflow = 0;
+    seconds = static_cast<double>(PyLong_AsLongLongAndOverflow(ttl, &overflow));
+    if (overflow != 0) return 0;
+  }
+  return seconds >= 0.01 && seconds <= kMost ? static_cast<Nanos>(seconds * 1e9 + 0.5) : 0;
+}
+
+// set(key, value, ttl=..., tags=()). Without tags and with a plain ttl it is done here; anything else, and every mistake,
+// is the Python side's.
+PyObject* cache_set(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
+  static constexpr const char* kNames[] = {"key", "value", "ttl", "tags"};
+  PyObject* bound[4] = {nullptr, nullptr, nullptr, nullptr};
+  if (nargs > 4) {
+    PyErr_Format(PyExc_TypeError, "set(key, value, ttl, tags) takes 4 arguments at most (%zd given)", nargs);
+    return nullptr;
+  }
+  for (Py_ssize_t i = 0; i < nargs; ++i) bound[i] = args[i];
+  const Py_ssize_t keywords = kwnames == nullptr ? 0 : PyTuple_GET_SIZE(kwnames);
+  for (Py_ssize_t k = 0; k < keywords; ++k) {
+    PyObject* name = PyTuple_GET_ITEM(kwnames, k);
+    int at = 0;
+    while (at < 4 && PyUnicode_CompareWithASCIIString(name, kNames[at]) != 0) ++at;
+    if (at == 4 || bound[at] != nullptr) {
+      PyErr_Format(PyExc_TypeError, at == 4 ? "set() has no argument %R; accepted: key, value, ttl, tags"
+                                            : "set() got several values for argument %R", name);
+      return nullptr;
+    }
+    bound[at] = args[nargs + k];
+  }
+  if (bound[0] == nullptr || bound[1] == nullptr) {
+    PyErr_SetString(PyExc_TypeError, "set(key, value, ttl, tags) needs key and value");
+    return nullptr;
+  }
+  CacheBase* cache = as_cache(self);
+  if (flow_of(cache) == nullptr) return nullptr;
+  const Nanos ttl = cache->direct_ttl < 0 ? 0 : bound[2] == nullptr ? cache->direct_ttl : plain_ttl(bound[2]);
+  if (ttl == 0 || bound[3] != nullptr || !PyUnicode_CheckExact(bound[0])) {
+    if (cache->set_slowly == nullptr) {
+      PyErr_SetString(PyExc_RuntimeError, "this Cache was not initialised");
+      return nullptr;
+    }
+    PyObject* to[] = {nullptr, self, bound[0], bound[1], bound[2], bound[3]};
+    const Py_ssize_t given = bound[3] != nullptr && bound[2] != nullptr ? 5 : bound[3] != nullptr ? -1 : bound[2] != nullptr ? 4 : 3;
+    if (given > 0) {
+      return PyObject_Vectorcall(cache->set_slowly, to + 1, static_cast<std::size_t>(given) | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                 nullptr);
+    }
+    PyObject* name = Py_BuildValue("(s)", "tags");  // tags without a ttl
+    if (name == nullptr) return nullptr;
+    to[4] = bound[3];
+    PyObject* result = PyObject_Vectorcall(cache->set_slowly, to + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, name);
+    Py_DECREF(name);
+    return result;
+  }
+  PyFlow* flow = cache->flow;
+  Probe probe;
+  probe.items = bound;
+  probe.count = 1;
+  if (hash_str(bound[0], cache->direct->salt, probe.hash) != Hashed::kOk) return nullptr;
+  Result result;
+  result.value = bound[1];
+  result.weight = weigh(bound[1]) + weigh(bound[0]) + kEntryOverhead;
+  result.durations.ttl = ttl;
+  Outcome outcome;
+  bool took_key = false;
+  Py_INCREF(bound[0]);
+  Py_INCREF(bound[1]);
+  bool ok = true;
+  try {
+    outcome = flow->set(probe, bound[0], result, took_key, Clock::now());
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+    ok = false;
+  }
+  if (!took_key) Py_DECREF(bound[0]);
+  if (outcome.stored != Stored::kStored) Py_DECREF(bound[1]);
+  if (outcome.released != nullptr) Py_DECREF(static_cast<PyObject*>(outcome.released));
+  release_dead(flow);
+  return ok ? PyBool_FromLong(outcome.stored == Stored::kStored) : nullptr;
+}
+
 PyMethodDef cache_methods[] = {
+    {"set", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(cache_set)), METH_FASTCALL | METH_KEYWORDS,
+     "set(key, value, ttl=..., tags=())\n--\n\nStores `value` under a str key for `ttl`: seconds, text such as \"5m\", "
+     "timedelta, None for ever, 0 to store nothing.\n\nReturns False if it was not kept: too large, or 0.\n\nRaises:\n"
+     "    ConfigError: a ttl that is not accepted, or none here and none given to the Cache."},
     {"get", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(cache_get)), METH_FASTCALL,
      "get(key, default=None)\n--\n\nThe value stored under a str key, or `default`. Never loads and never blocks."},
     {nullptr, nullptr, 0, nullptr}};
@@ -164,7 +261,16 @@ bool add_cache_base(PyObject* module) {
          PyModule_AddObjectRef(module, "CacheBase", reinterpret_cast<PyObject*>(cache_base_type)) == 0;
 }
 
-PyObject* get_method_of(PyTypeObject* subclass) { return PyDescr_NewMethod(subclass, &cache_methods[0]); }
+bool adopt_methods(PyTypeObject* subclass) {
+  for (PyMethodDef* method = cache_methods; method->ml_name != nullptr; ++method) {
+    PyObject* descriptor = PyDescr_NewMethod(subclass, method);
+    if (descriptor == nullptr) return false;
+    const int set = PyObject_SetAttrString(reinterpret_cast<PyObject*>(subclass), method->ml_name, descriptor);
+    Py_DECREF(descriptor);
+    if (set != 0) return false;
+  }
+  return true;
+}
 
 PyFlow* flow_of(CacheBase* cache) {
   if (cache->flow == nullptr) PyErr_SetString(PyExc_RuntimeError, "this Cache was not initialised");

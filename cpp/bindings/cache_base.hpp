@@ -23,15 +23,17 @@ struct CacheBase {
   Scope* direct;  // scope 0: the direct verbs
   PyObject* weakrefs;
   std::uint64_t random_state;
+  Nanos direct_ttl;      // of `set` without a ttl; 0: the Python side knows
+  PyObject* set_slowly;  // the Python side of `set`: set_slowly(cache, key, value, ttl, tags)
 };
 
 extern PyTypeObject* cache_base_type;
 
 bool add_cache_base(PyObject* module);
 
-// `get` as a method of exactly this subclass: CPython specialises the call of a C method only where the object's type is
-// the one that defines it. A new reference.
-PyObject* get_method_of(PyTypeObject* subclass);
+// `get` and `set` as methods of exactly this subclass: CPython specialises the call of a C method only where the object's
+// type is the one that defines it.
+bool adopt_methods(PyTypeObject* subclass);
 
 inline CacheBase* as_cache(PyObject* o) { return reinterpret_cast<CacheBase*>(o); }
 

@@ -94,7 +94,6 @@ PyObject* load_failed(CachedCall* c, PyFlight* f) {
     Py_XDECREF(traceback);
     abandon(f);  // nothing unless the judge failed: nobody may wait for ever
   }
-  Py_DECREF(f);
   return value;
 }
 
@@ -109,9 +108,10 @@ PyObject* lead(CachedCall* c, PyFlight* f, Nanos start, PyObject* const* args, s
   // The coarse clock: one load may be told as a tick too long or too short, their sum is right.
   const Nanos now = Clock::now();
   c->stats->load_time += now - start;
-  innermost = outer;
-  if (value == nullptr) return load_failed(c, f);
-  if (f->load != nullptr) {  // the loader spoke with current_load()
+  // `f` stays the innermost until it has landed: what runs until then may ask for this very key.
+  if (value == nullptr) {
+    value = load_failed(c, f);
+  } else if (f->load != nullptr) {  // the loader spoke with current_load()
     PyObject* to[] = {nullptr, reinterpret_cast<PyObject*>(c), reinterpret_cast<PyObject*>(f), value};
     track(f);
     PyObject* done = PyObject_Vectorcall(hooks.commit, to + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
@@ -130,6 +130,7 @@ PyObject* lead(CachedCall* c, PyFlight* f, Nanos start, PyObject* const* args, s
       PyErr_Restore(type, error, traceback);
     }
   }
+  innermost = outer;
   Py_DECREF(f);
   return value;
 }

@@ -10,6 +10,7 @@ namespace stillwarm::py {
 
 PyTypeObject* flight_type = nullptr;
 static PyObject* release_name = nullptr;
+static PyObject* popitem_name = nullptr;
 thread_local PyFlight* running = nullptr;
 
 namespace {
@@ -26,7 +27,8 @@ int flight_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(f->key);
   Py_VISIT(f->value);
   Py_VISIT(f->error);
-  Py_VISIT(f->waiters);
+  Py_VISIT(f->tasks);
+  Py_VISIT(f->sleepers);
   Py_VISIT(f->load);
   Py_VISIT(f->loop);
   return 0;
@@ -38,7 +40,8 @@ int flight_clear(PyObject* self) {
   if (f->cache != nullptr && as_cache(f->cache)->flow != nullptr) as_cache(f->cache)->flow->finish(f->flight);
   Py_CLEAR(f->value);
   Py_CLEAR(f->error);
-  Py_CLEAR(f->waiters);
+  Py_CLEAR(f->tasks);
+  Py_CLEAR(f->sleepers);
   Py_CLEAR(f->load);
   Py_CLEAR(f->loop);
   return 0;
@@ -96,21 +99,72 @@ int set_loop(PyObject* self, PyObject* value, void*) {
   return 0;
 }
 
-// wait_with(waiter): True if the flight still runs and the waiter will be woken.
+constexpr int kRelays = 4;
+
+// Wakes one thread, and more as long as one of them cannot pass it on.
+void wake_next(PyFlight* f) {
+  while (f->sleepers != nullptr && PyDict_GET_SIZE(f->sleepers) > 0) {
+    PyObject* item = PyObject_CallMethodNoArgs(f->sleepers, popitem_name);
+    PyObject* released = item == nullptr ? nullptr : PyObject_CallMethodNoArgs(PyTuple_GET_ITEM(item, 0), release_name);
+    const bool passes_on = item != nullptr && PyTuple_GET_ITEM(item, 1) == Py_True;
+    if (released == nullptr) PyErr_WriteUnraisable(reinterpret_cast<PyObject*>(f));
+    Py_XDECREF(released);
+    Py_XDECREF(item);
+    if (passes_on) return;
+  }
+}
+
+// sleep_with(lock, passes_on): True if the flight still runs and the lock will be released when it lands.
+PyObject* flight_sleep_with(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  PyFlight* f = as_flight(self);
+  if (count != 2 || !PyBool_Check(args[1])) {
+    PyErr_SetString(PyExc_TypeError, "sleep_with(lock, passes_on)");
+    return nullptr;
+  }
+  PyObject* fresh = f->sleepers == nullptr ? PyDict_New() : nullptr;  // may run the collector
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  if (f->state != FlightState::kRunning) {
+    Py_XDECREF(fresh);
+    Py_RETURN_FALSE;
+  }
+  if (f->sleepers == nullptr) {
+    f->sleepers = fresh;
+  } else {
+    Py_XDECREF(fresh);
+  }
+  if (PyDict_SetItem(f->sleepers, args[0], args[1]) != 0) return nullptr;
+  Py_RETURN_TRUE;
+}
+
+// left(lock): its thread waits no longer. If it was woken, the next one is.
+PyObject* flight_left(PyObject* self, PyObject* lock) {
+  PyFlight* f = as_flight(self);
+  if (f->sleepers == nullptr) Py_RETURN_NONE;
+  const int asleep = PyDict_Contains(f->sleepers, lock);
+  if (asleep < 0) return nullptr;
+  if (asleep == 1) {  // it gave up before it was woken
+    if (PyDict_DelItem(f->sleepers, lock) != 0) return nullptr;
+  } else if (f->state != FlightState::kRunning) {
+    wake_next(f);
+  }
+  Py_RETURN_NONE;
+}
+
+// wait_with(waiter): True if the flight still runs and _load.wake will get the waiter.
 PyObject* flight_wait_with(PyObject* self, PyObject* waiter) {
   PyFlight* f = as_flight(self);
-  if (f->state != FlightState::kRunning) Py_RETURN_FALSE;
-  if (f->waiters == nullptr) {
-    PyObject* list = PyList_New(0);
-    if (list == nullptr) return nullptr;
-    if (f->waiters != nullptr) {  // the collector ran and someone else was here
-      Py_DECREF(list);
-    } else {
-      f->waiters = list;
-    }
+  PyObject* fresh = f->tasks == nullptr ? PyList_New(0) : nullptr;  // may run the collector
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  if (f->state != FlightState::kRunning) {
+    Py_XDECREF(fresh);
+    Py_RETURN_FALSE;
   }
-  if (f->state != FlightState::kRunning) Py_RETURN_FALSE;
-  if (PyList_Append(f->waiters, waiter) != 0) return nullptr;
+  if (f->tasks == nullptr) {
+    f->tasks = fresh;
+  } else {
+    Py_XDECREF(fresh);
+  }
+  if (PyList_Append(f->tasks, waiter) != 0) return nullptr;
   Py_RETURN_TRUE;
 }
 
@@ -130,7 +184,10 @@ PyGetSetDef flight_getset[] = {
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 PyMethodDef flight_methods[] = {
-    {"wait_with", flight_wait_with, METH_O, "Registers a waiter; False when the flight is over."},
+    {"wait_with", flight_wait_with, METH_O, "Registers a task that waits; False when the flight is over."},
+    {"sleep_with", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(flight_sleep_with)), METH_FASTCALL,
+     "Registers the lock of a thread that waits; False when the flight is over."},
+    {"left", flight_left, METH_O, "The thread with this lock waits no longer."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyType_Slot flight_slots[] = {{Py_tp_getset, flight_getset},
@@ -170,7 +227,8 @@ bool store(PyFlight* f, PyObject* value, const Result& result, Stored& stored, N
 
 bool add_flight(PyObject* module) {
   release_name = PyUnicode_InternFromString("release");
-  if (release_name == nullptr) return false;
+  popitem_name = PyUnicode_InternFromString("popitem");
+  if (release_name == nullptr || popitem_name == nullptr) return false;
   flight_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&flight_spec));
   return flight_type != nullptr && PyModule_AddObjectRef(module, "Flight", reinterpret_cast<PyObject*>(flight_type)) == 0;
 }
@@ -196,7 +254,7 @@ PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeI
   f->flight.scope = scope;
   f->cache = Py_NewRef(reinterpret_cast<PyObject*>(cache));
   f->key = key;
-  f->value = f->error = f->waiters = f->load = f->loop = nullptr;
+  f->value = f->error = f->tasks = f->sleepers = f->load = f->loop = nullptr;
   f->state = FlightState::kRunning;
   f->thread = 0;
   return f;
@@ -250,22 +308,10 @@ PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error)
   f->value = value;
   f->error = error;
   f->flight.parent = nullptr;
-  PyObject* waiters = f->waiters;
-  f->waiters = nullptr;
-  if (waiters == nullptr) return nullptr;
-  bool others = false;
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(waiters); ++i) {
-    PyObject* waiter = PyList_GET_ITEM(waiters, i);
-    if (PyTuple_CheckExact(waiter)) {
-      others = true;
-      continue;
-    }
-    PyObject* released = PyObject_CallMethodNoArgs(waiter, release_name);
-    if (released == nullptr) PyErr_WriteUnraisable(waiter);
-    Py_XDECREF(released);
-  }
-  if (!others) Py_CLEAR(waiters);
-  return waiters;
+  PyObject* tasks = f->tasks;
+  f->tasks = nullptr;
+  for (int i = 0; i < kRelays; ++i) wake_next(f);
+  return tasks;
 }
 
 bool add_follower(PyFlight* f, PyFlight* load) {

@@ -132,6 +132,7 @@ class Cache(_core.CacheBase):
         self._hooks: tuple[tuple[hooks.Hook, bool], ...] = ()
         self._pool = LoadPool(_count(load_threads, "load_threads", 1024))
         _core.set_single(self, 0)
+        _core.set_direct(self, self._plain_direct_ttl(), Cache._set_slowly)
         _caches.add(self)
         if _log.isEnabledFor(logging.DEBUG):
             self.subscribe(hooks.log_event, hits=True)
@@ -213,14 +214,6 @@ class Cache(_core.CacheBase):
         return decorator
 
     # --------------------------------------------------------------------------------------------- direct verbs
-
-    def set(self, key: str, value: Any, ttl: Duration | None = _UNSET, tags: Iterable[str] = ()) -> bool:
-        """Stores `value` for `ttl` (seconds, "5m", None for ever, 0 to store nothing). False: not kept (too large, 0).
-
-        Raises:
-            ConfigError: no ttl here and none given to the Cache.
-        """
-        return self._put(key, value, ttl, tags, False) == 0
 
     def add(self, key: str, value: Any, ttl: Duration | None = _UNSET, tags: Iterable[str] = ()) -> bool:
         """`set`, unless there is a value already. True if it was stored. Atomic in this process."""
@@ -556,6 +549,10 @@ class Cache(_core.CacheBase):
                 count += _core.invalidate_key(self, number, key, stale)
         return count
 
+    def _set_slowly(self, key: str, value: Any, ttl: Any = _UNSET, tags: Iterable[str] = ()) -> bool:
+        """`set` with anything but a plain ttl: see cpp/bindings/cache_base.cpp."""
+        return self._put(key, value, ttl, tags, False) == 0
+
     def _put(self, key: str, value: Any, ttl: Any, tags: Iterable[str], only_if_absent: bool) -> int:
         ns = self._direct_ttl(ttl)
         fingerprints = [_core.tag_fingerprint(tag) for tag in tag_names(tags)]
@@ -568,6 +565,13 @@ class Cache(_core.CacheBase):
             return ttl_ns(ttl)
         settings = self._direct_settings(_UNSET)
         return FOREVER if callable(settings.ttl) else settings.ttl
+
+    def _plain_direct_ttl(self) -> int:
+        """What `set` needs to know without a ttl: ns, 0 to be asked, -1 to be asked for every set."""
+        if not self._enabled:
+            return -1
+        ttl = self._defaults.get("ttl", 0)
+        return 0 if callable(ttl) else ttl_ns(ttl)
 
     def _direct_settings(self, ttl: Any) -> Settings:
         level = {} if ttl is _UNSET else {"ttl": ttl}
@@ -614,7 +618,7 @@ class Cache(_core.CacheBase):
         return _core.check_invariants(self)
 
 
-setattr(Cache, "get", _core.get_method_of(Cache))  # noqa: B010  # the same method, but CPython specialises its call
+_core.adopt_methods(Cache)  # get and set: the same methods, but CPython specialises their calls
 
 
 class _KeyTarget(_load.Target):

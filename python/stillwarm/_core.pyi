@@ -9,7 +9,8 @@ a key, or the tuple of its items. Arguments without a name at run time are posit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from datetime import timedelta
 from types import MethodType
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, final, overload
 
@@ -29,6 +30,9 @@ class CacheBase:
 
     def __init__(self, max_entries: int, max_bytes: int) -> None: ...
     def get(self, key: str, default: Any = None, /) -> Any: ...
+    def set(
+        self, key: str, value: Any, ttl: float | str | timedelta | None = ..., tags: Iterable[str] = ()
+    ) -> bool: ...
 
 @final
 class CachedCall:
@@ -149,7 +153,8 @@ def watch(cache: CacheBase, hits: bool, loads: bool, /) -> None: ...
 
 # ----------------------------------------------------------------------------------------------------- direct verbs
 
-def get_method_of(subclass: type[CacheBase], /) -> Any: ...
+def adopt_methods(subclass: type[CacheBase], /) -> None: ...
+def set_direct(cache: CacheBase, ttl: int, set_slowly: Any, /) -> None: ...
 def put(
     cache: CacheBase,
     scope: int,

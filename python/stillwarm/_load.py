@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextvars
 import copy
 import sys
+import threading
 import time
 from _thread import LockType, allocate_lock, get_ident
 from collections.abc import Callable
@@ -243,6 +244,8 @@ def run_load(target: Any, flight: Any, parent: bool = True) -> Any:
 
 def follow(target: Any, flight: Any, fallback: Any) -> Any:
     """Waits for a load that runs elsewhere. AGAIN if it was abandoned."""
+    if flight.state != RUNNING:  # it landed meanwhile, perhaps by this very thread
+        return outcome(flight)
     me = innermost()
     if flight.loop is not None and flight.loop is running_loop():
         if me is not None and _core.depends_on_itself(me, flight):
@@ -255,16 +258,22 @@ def follow(target: Any, flight: Any, fallback: Any) -> Any:
     if me is not None and not _core.add_follower(flight, me):  # one step: two threads may ask for each other's key
         raise recursive(target, me, flight)
     try:
-        if flight.wait_with(lock):
+        # Ctrl-C comes to the main thread, which therefore does not carry the relay (cpp/bindings/flight.hpp).
+        if flight.sleep_with(lock, get_ident() != main_thread_ident()):
             for seconds, timed_out in limits(target.settings, fallback):
                 if acquire(lock, seconds, flight):
                     break
                 if timed_out is not None:
                     return timed_out(target, flight, fallback)
     finally:
+        flight.left(lock)
         if me is not None:
             _core.remove_follower(flight, me)
     return outcome(flight)
+
+
+def main_thread_ident() -> int | None:
+    return threading.main_thread().ident
 
 
 def recursive(target: Any, me: Any, flight: Any) -> RecursiveLoadError:
@@ -437,13 +446,11 @@ def finish(flight: Any, state: int, result: Any) -> None:
 
 
 def wake(waiters: list[Any]) -> None:
-    """Futures of tasks are resolved on their own loops, all of a loop at once; the core has released the locks."""
+    """Futures of tasks are resolved on their own loops, all of a loop at once; threads are woken by the core."""
     loops: dict[int, tuple[Any, list[Any]]] = {}
-    for waiter in waiters:
-        if type(waiter) is not LockType:
-            loop, future = waiter
-            loops.setdefault(id(loop), (loop, []))[1].append(future)
-    here = running_loop() if loops else None
+    for loop, future in waiters:
+        loops.setdefault(id(loop), (loop, []))[1].append(future)
+    here = running_loop()
     for loop, futures in loops.values():
         if loop is here:
             resolve(futures)

@@ -5,7 +5,9 @@
 // Refuses to know: expiry, eviction, values.
 //
 // Open addressing with linear probing over 8-byte slots {tag, index}. The tag is the upper half of the hash and gives the
-// home position too, so that growing and deleting never touch an entry. Deleting shifts back; there are no tombstones.
+// home position too (tag * slots / 2^32, so that the number of slots need not be a power of two), and so growing and
+// deleting never touch an entry. Deleting shifts back; there are no tombstones. The table grows by half, not by two: 10.7
+// to 16 bytes an entry instead of 10.7 to 21.
 //
 // Invariants
 //  T1  A slot is empty if and only if its index is kNone, and at least a quarter of the slots is empty.
@@ -14,7 +16,6 @@
 //      touches no entry after the match before it has looked.
 #pragma once
 
-#include <bit>
 #include <utility>
 #include <vector>
 
@@ -38,8 +39,7 @@ class Table {
     const std::uint32_t tag = tag_of(probe.hash);
     for (int tries = 0; tries < kFindRestarts; ++tries) {
       const std::uint64_t generation = generation_;
-      const std::size_t mask = slots_.size() - 1;
-      for (std::size_t at = tag & mask;; at = (at + 1) & mask) {
+      for (std::size_t at = home(tag, slots_.size());; at = next(at)) {
         const Slot slot = slots_[at];
         if (slot.index == kNone) return kNone;
         if (slot.tag != tag) continue;
@@ -58,7 +58,7 @@ class Table {
   // Makes room for one more. Throws std::bad_alloc, and then nothing has changed.
   void reserve_one() {
     if ((size_ + 1) * 4 <= slots_.size() * 3) return;
-    std::vector<Slot> larger(slots_.size() * 2);
+    std::vector<Slot> larger(slots_.size() + slots_.size() / 2);
     for (const Slot& slot : slots_)
       if (slot.index != kNone) place(larger, slot);
     slots_ = std::move(larger);
@@ -73,12 +73,11 @@ class Table {
   }
 
   void erase(Index index) noexcept {
-    const std::size_t mask = slots_.size() - 1;
-    std::size_t hole = tag_of(slab_[index].hash) & mask;
-    while (slots_[hole].index != index) hole = (hole + 1) & mask;
-    for (std::size_t at = (hole + 1) & mask; slots_[at].index != kNone; at = (at + 1) & mask) {
-      const std::size_t home = slots_[at].tag & mask;
-      if (((at - home) & mask) < ((at - hole) & mask)) continue;  // it would move in front of its home
+    std::size_t hole = home(tag_of(slab_[index].hash), slots_.size());
+    while (slots_[hole].index != index) hole = next(hole);
+    for (std::size_t at = next(hole); slots_[at].index != kNone; at = next(at)) {
+      // It may move to the hole unless its home lies behind the hole.
+      if (distance(home(slots_[at].tag, slots_.size()), at) < distance(hole, at)) continue;
       slots_[hole] = slots_[at];
       hole = at;
     }
@@ -93,14 +92,13 @@ class Table {
       if (slot.index == kNone) continue;
       ++count;
       if (tag_of(slab_[slot.index].hash) != slot.tag) return false;
-      const std::size_t mask = slots_.size() - 1;
-      std::size_t at = slot.tag & mask;
+      std::size_t at = home(slot.tag, slots_.size());
       while (slots_[at].index != slot.index) {
         if (slots_[at].index == kNone) return false;
-        at = (at + 1) & mask;
+        at = next(at);
       }
     }
-    return count == size_ && std::has_single_bit(slots_.size()) && size_ * 4 <= slots_.size() * 3;
+    return count == size_ && size_ * 4 <= slots_.size() * 3;
   }
 
  private:
@@ -113,10 +111,17 @@ class Table {
 
   static std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash >> 32); }
 
+  static std::size_t home(std::uint32_t tag, std::size_t slots) noexcept {
+    return static_cast<std::size_t>(std::uint64_t{tag} * slots >> 32);
+  }
+  std::size_t next(std::size_t at) const noexcept { return at + 1 == slots_.size() ? 0 : at + 1; }
+  std::size_t distance(std::size_t from, std::size_t to) const noexcept {
+    return to >= from ? to - from : to + slots_.size() - from;
+  }
+
   static void place(std::vector<Slot>& slots, Slot slot) noexcept {
-    const std::size_t mask = slots.size() - 1;
-    std::size_t at = slot.tag & mask;
-    while (slots[at].index != kNone) at = (at + 1) & mask;
+    std::size_t at = home(slot.tag, slots.size());
+    while (slots[at].index != kNone) at = at + 1 == slots.size() ? 0 : at + 1;
     slots[at] = slot;
   }
 
