@@ -38,7 +38,11 @@ class Schedule {
 
   void run(int steps) {
     for (int n = 0; n < steps && !testing::Test::HasFailure(); ++n) {
-      if (reentrant_ && chance(3)) Traits::once([this] { act(true); });
+      if (reentrant_) {
+        Traits::foreign = [this] {
+          if (chance(4)) act(true);
+        };
+      }
       act(false);
       Traits::foreign = nullptr;
       check(n);
@@ -169,8 +173,7 @@ class Schedule {
         ASSERT_GT(stamp, floor) << "stored, though it is older than an invalidation";
       }
     }
-    const auto it = std::find_if(running_.begin(), running_.end(), [&](const Running& r) { return r.load.get() == load; });
-    running_.erase(it);
+    std::erase_if(running_, [load](const Running& r) { return r.load.get() == load; });
   }
 
   // What concerns a key is true for calls that begin after it returned, and for loads that began before it was called.

@@ -71,7 +71,8 @@ class Policy {
   void reserve_for_insert() {
     if (entries() < sketch_.capacity()) return;
     // The ghosts first: if the sketch then fails, the next insert comes here again. The sketch will have doubled.
-    ghosts_.reserve(std::max<std::uint64_t>(1, static_cast<std::uint64_t>(2.0 * kMargin * static_cast<double>(sketch_.capacity()))));
+    const double coming = 2.0 * static_cast<double>(sketch_.capacity());
+    ghosts_.reserve(std::max<std::uint64_t>(1, static_cast<std::uint64_t>(coming * kMargin)));
     sketch_.reserve(entries() + 1);
   }
 

@@ -245,7 +245,7 @@ TEST(Marks, MayConcernIsTrueWheneverCheckCouldBe) {
     const Verdict verdict = marks.check(born, type, scope, Tags{random() % 5});
     const bool concerned = verdict.dead || verdict.stale_at != kForever;
     ASSERT_TRUE(!concerned || marks.may_concern(born, type, scope));
-    ASSERT_FALSE(marks.check(marks.counter(), type, scope, Tags{0, 1, 2, 3}).dead) << "what begins now is never invalid";
+    ASSERT_FALSE(marks.check(marks.counter(), type, scope, Tags{0, 1, 2, 3}).dead) << "it begins now";
   }
 }
 
