@@ -143,7 +143,8 @@ TEST(Table, AComparisonMayPutAnotherEntryInItsPlace) {
     keys.add(1);
     keys.add(3);
   });
-  EXPECT_EQ(keys.find(1), keys.model.at(1));
+  const Index found = keys.find(1);
+  EXPECT_EQ(found, keys.model.at(1));
 }
 
 TEST(Table, AComparisonMayEmptyIt) {
