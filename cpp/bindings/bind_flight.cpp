@@ -46,13 +46,13 @@ int commit(pb::handle flight, pb::handle value, const pb::object& durations, con
   return static_cast<int>(stored);
 }
 
-// state: 1 value, 2 error, 3 abandoned. The waiters to wake, or None.
+// state: 1 value, 2 error, 3 abandoned, 4 stale. The tasks to wake, or None.
 pb::object land(pb::handle flight, int state, pb::handle outcome) {
   PyFlight* f = flight_of(flight);
   const auto s = static_cast<py::FlightState>(state);
-  PyObject* waiters = py::land(f, s, s == py::FlightState::kValue ? outcome.ptr() : nullptr,
-                               s == py::FlightState::kError ? outcome.ptr() : nullptr);
-  return waiters == nullptr ? pb::object(pb::none()) : pb::reinterpret_steal<pb::object>(waiters);
+  const bool value = s == py::FlightState::kValue || s == py::FlightState::kStale;
+  PyObject* tasks = py::land(f, s, value ? outcome.ptr() : nullptr, s == py::FlightState::kError ? outcome.ptr() : nullptr);
+  return tasks == nullptr ? pb::object(pb::none()) : pb::reinterpret_steal<pb::object>(tasks);
 }
 
 // kind: 0 fatal, 1 not found, 2 transient. (value that may be served or MISSING, whether an absence is to be remembered)
@@ -113,9 +113,12 @@ void bind_flight(pb::module_& m) {
     stats.load_time += took;
     if (failed) ++stats.load_errors;
   });
+  // A call that was counted as a miss got a stale value after all.
   m.def("count_stale", [](pb::handle flight) {
     PyFlight* f = flight_of(flight);
-    ++flow_of(f)->scopes()[f->flight.scope].stats.stale_hits;
+    Stats& stats = flow_of(f)->scopes()[f->flight.scope].stats;
+    ++stats.stale_hits;
+    if (stats.misses > 0) --stats.misses;
   });
   m.def("count_skipped_refresh", [](pb::handle flight) {
     PyFlight* f = flight_of(flight);

@@ -522,6 +522,18 @@ void wake(PyObject* waiters) {
   Py_DECREF(waiters);
 }
 
+namespace {
+
+// The step as _load.py knows it. Two more than the flow's: what is served is told apart for those who watch.
+int python_step(const Decision& d) {
+  constexpr int kReturnStale = 5, kRefreshEarly = 6;
+  if (d.step == Step::kReturn && d.state >= State::kStale) return kReturnStale;
+  if (d.step == Step::kRefresh && d.state == State::kEarly) return kRefreshEarly;
+  return static_cast<int>(d.step);
+}
+
+}  // namespace
+
 PyObject* begin(CacheBase* cache, const Probe& probe, bool count) {
   PyFlow* flow = cache->flow;
   PyFlight* spare = nullptr;
@@ -564,7 +576,7 @@ PyObject* begin(CacheBase* cache, const Probe& probe, bool count) {
       flight = reinterpret_cast<PyObject*>(owner_of(d.flight));
     }
     Py_INCREF(flight);
-    result = Py_BuildValue("iNN", static_cast<int>(d.step), value, flight);
+    result = Py_BuildValue("iNN", python_step(d), value, flight);
     break;
   }
   Py_XDECREF(spare);

@@ -169,7 +169,7 @@ PyObject* flight_wait_with(PyObject* self, PyObject* waiter) {
 }
 
 PyGetSetDef flight_getset[] = {
-    {"state", get_state, nullptr, "0 running, 1 value, 2 error, 3 abandoned.", nullptr},
+    {"state", get_state, nullptr, "0 running, 1 value, 2 error, 3 abandoned, 4 stale.", nullptr},
     {"attached", get_attached, nullptr, "May still be joined and stored.", nullptr},
     {"background", get_background, nullptr, "A refresh that no caller waits for.", nullptr},
     {"sequence", get_sequence, nullptr, "Order of starting.", nullptr},

@@ -8,6 +8,7 @@
 // Woken all at once they would queue for the GIL: 10,000 of them took 40 s, as a relay 0.7 s. The main thread does not carry
 // the relay, since Ctrl-C could make it drop it: whoever wakes it wakes the next one too.
 //
+//   stale: the load failed, and the value that was there stands in for the error
 //   running --succeed--> value     --fail--> error     --abandon--> abandoned (the waiters look again: one of them leads)
 #pragma once
 
@@ -15,7 +16,7 @@
 
 namespace stillwarm::py {
 
-enum class FlightState : std::uint8_t { kRunning, kValue, kError, kAbandoned };
+enum class FlightState : std::uint8_t { kRunning, kValue, kError, kAbandoned, kStale };
 
 struct PyFlight {
   PyObject_HEAD

@@ -19,10 +19,14 @@ from stillwarm._load import (
     ABSENT,
     AGAIN,
     FOLLOW,
+    LEAD,
     MISSING,
     NOT_FOUND,
     REFRESH,
+    REFRESH_EARLY,
     RETURN,
+    RETURN_STALE,
+    SERVED,
     Target,
     committed,
     current_async,
@@ -55,12 +59,14 @@ async def run(target: Any) -> Any:
     count = True
     while True:
         step, value, flight = target.begin(count)
-        if step == RETURN:
-            return give(target, value, event=count and target.cache._hooks and hooks.Hit)
+        if step in SERVED and count and target.cache._hooks:
+            target.cache._emit_for(SERVED[step], target)
+        if step in (RETURN, RETURN_STALE):
+            return give(target, value)
         if step == ABSENT:
             raise NotFound(value)
         try:
-            if step != REFRESH and target.cache._hooks:
+            if step in (LEAD, FOLLOW) and target.cache._hooks:
                 target.cache._emit_for(hooks.Missed, target, joined=step == FOLLOW)
             if step != FOLLOW:
                 start(target, flight)
@@ -68,8 +74,8 @@ async def run(target: Any) -> Any:
             if step != FOLLOW and flight.loop is None:
                 finish(flight, ABANDONED, None)  # nobody runs it
             raise
-        if step == REFRESH:
-            return give(target, value, event=target.cache._hooks and hooks.StaleServed)
+        if step in (REFRESH, REFRESH_EARLY):
+            return give(target, value)
         value = await follow(target, flight, value)
         if value is not AGAIN:
             return give(target, value)
@@ -141,7 +147,7 @@ async def follow(target: Any, flight: Any, fallback: Any) -> Any:
     finally:
         if me is not None:
             _core.remove_follower(flight, me)
-    return outcome(flight)
+    return outcome(target, flight)
 
 
 async def wait(future: asyncio.Future[None], seconds: float, flight: Any, loop: Any) -> bool:

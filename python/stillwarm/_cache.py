@@ -216,8 +216,11 @@ class Cache(_core.CacheBase):
     # --------------------------------------------------------------------------------------------- direct verbs
 
     def add(self, key: str, value: Any, ttl: Duration | None = _UNSET, tags: Iterable[str] = ()) -> bool:
-        """`set`, unless there is a value already. True if it was stored. Atomic in this process."""
-        return self._put(key, value, ttl, tags, True) == 0
+        """`set`, unless there is a value already. True if it was stored. Atomic in this process.
+
+        A cache that is off says True: whoever uses `add` as a lock goes on.
+        """
+        return self._put(key, value, ttl, tags, True) == 0 or not self._enabled
 
     def get_or_set(self, key: str, loader: Callable[[], T], ttl: Ttl = _UNSET) -> T:
         """The value of `key`, or what `loader()` returns: one load however many callers, with all rules of `cached`."""

@@ -285,7 +285,7 @@ class Refresh(_load.Target):
         if count:  # an older value stays for those who fail: it only stops counting as fresh
             _core.invalidate_key(self.cache, self.call._scope, self.call._key(self.args, self.kwargs), True)
         step, value, flight = super().begin(count)
-        return (_load.LEAD, _core.MISSING, flight) if step == _load.REFRESH else (step, value, flight)
+        return (_load.LEAD, _core.MISSING, flight) if step in (_load.REFRESH, _load.REFRESH_EARLY) else (step, value, flight)
 
 
 def refresh(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -420,7 +420,7 @@ class Batch:
         elif step == _load.LEAD:
             self.leading.append((i, target, flight))
         else:
-            if step == _load.REFRESH:
+            if step in (_load.REFRESH, _load.REFRESH_EARLY):
                 self.leading.append((-1 - i, target, flight))
             self.results[i] = _load.give(target, value)
 
@@ -465,6 +465,7 @@ class Batch:
                 self.errors.append(raised)
         else:
             if i >= 0:
+                _load.count_stale(target, flight)
                 self.results[i] = _load.give(target, value)
 
     def abandon(self) -> None:

@@ -28,9 +28,15 @@ if TYPE_CHECKING:
     from stillwarm._cache import Cache
     from stillwarm._pool import LoadPool
 
-RETURN, REFRESH, LEAD, FOLLOW, ABSENT = range(5)  # Step of cpp/core/flow.hpp
-RUNNING, VALUE, ERROR, ABANDONED = range(4)  # FlightState of cpp/bindings/flight.hpp
+RETURN, REFRESH, LEAD, FOLLOW, ABSENT, RETURN_STALE, REFRESH_EARLY = range(7)  # Step of cpp/core/flow.hpp, and two
+RUNNING, VALUE, ERROR, ABANDONED, STALE = range(5)  # FlightState of cpp/bindings/flight.hpp
 FATAL, NOT_FOUND, TRANSIENT = range(3)  # ErrorKind
+SERVED: Final[dict[int, type[hooks.Event]]] = {
+    RETURN: hooks.Hit,
+    REFRESH_EARLY: hooks.Hit,
+    REFRESH: hooks.StaleServed,
+    RETURN_STALE: hooks.StaleServed,
+}
 STORED: Final = ("stored", "lost", "too_large", "not_kept")
 MISSING: Final = _core.MISSING
 RAISE: Final = object()  # what `failed_plain` answers for "raise the loader's own error"
@@ -146,14 +152,16 @@ def run(target: Any) -> Any:
     count = True
     while True:
         step, value, flight = target.begin(count)
-        if step == RETURN:
-            return give(target, value, event=count and target.cache._hooks and hooks.Hit)
+        if step in SERVED and count and target.cache._hooks:
+            target.cache._emit_for(SERVED[step], target)
+        if step in (RETURN, RETURN_STALE):
+            return give(target, value)
         if step == ABSENT:
             raise NotFound(value)
         try:
-            if step == REFRESH:
+            if step in (REFRESH, REFRESH_EARLY):
                 refresh(target, flight)
-                return give(target, value, event=target.cache._hooks and hooks.StaleServed)
+                return give(target, value)
             if target.cache._hooks:
                 target.cache._emit_for(hooks.Missed, target, joined=step == FOLLOW)
             value = lead(target, flight, value) if step == LEAD else follow(target, flight, value)
@@ -166,10 +174,8 @@ def run(target: Any) -> Any:
         count = False
 
 
-def give(target: Any, value: Any, event: Any = None) -> Any:
+def give(target: Any, value: Any) -> Any:
     """The value as this caller gets it."""
-    if event:
-        target.cache._emit_for(event, target)
     return copy.deepcopy(value) if target.settings.copy else value
 
 
@@ -178,7 +184,10 @@ def lead(target: Any, flight: Any, fallback: Any) -> Any:
     limited = settings.hard_timeout or (settings.soft_timeout and fallback is not MISSING)
     if limited and in_pool(target, flight):
         return follow(target, flight, fallback)
-    return run_load(target, flight)
+    value = run_load(target, flight)
+    if flight.state == STALE:
+        count_stale(target, flight)
+    return value
 
 
 def in_pool(target: Any, flight: Any) -> bool:
@@ -245,7 +254,7 @@ def run_load(target: Any, flight: Any, parent: bool = True) -> Any:
 def follow(target: Any, flight: Any, fallback: Any) -> Any:
     """Waits for a load that runs elsewhere. AGAIN if it was abandoned."""
     if flight.state != RUNNING:  # it landed meanwhile, perhaps by this very thread
-        return outcome(flight)
+        return outcome(target, flight)
     me = innermost()
     if flight.loop is not None and flight.loop is running_loop():
         if me is not None and _core.depends_on_itself(me, flight):
@@ -269,7 +278,7 @@ def follow(target: Any, flight: Any, fallback: Any) -> Any:
         flight.left(lock)
         if me is not None:
             _core.remove_follower(flight, me)
-    return outcome(flight)
+    return outcome(target, flight)
 
 
 def main_thread_ident() -> int | None:
@@ -312,10 +321,15 @@ def limits(settings: Settings, fallback: Any) -> list[tuple[float, Callable[[Any
 
 
 def serve_stale(target: Any, flight: Any, fallback: Any) -> Any:
+    count_stale(target, flight)
+    return fallback
+
+
+def count_stale(target: Any, flight: Any) -> None:
+    """The caller, who was counted as a miss, gets a stale value."""
     _core.count_stale(flight)
     if target.cache._hooks:
-        target.cache._emit_for(hooks.StaleServed, target)
-    return fallback
+        target.cache._emit_for(hooks.StaleServed, flight)
 
 
 def give_up(target: Any, flight: Any, fallback: Any) -> Any:
@@ -326,9 +340,11 @@ def give_up(target: Any, flight: Any, fallback: Any) -> Any:
     raise LoadTimeout(f"the load of {key} took longer than {limit}; it goes on and may be stored")
 
 
-def outcome(flight: Any) -> Any:
+def outcome(target: Any, flight: Any) -> Any:
     """What a landed flight brought."""
-    if flight.state == VALUE:
+    if flight.state == STALE:
+        count_stale(target, flight)
+    if flight.state in (VALUE, STALE):
         return flight.value
     if flight.state == ABANDONED:
         return AGAIN
@@ -402,9 +418,7 @@ def failed(target: Any, flight: Any, error: Exception, kind: int) -> Any:
         target.cache._emit_for(hooks.LoadFailed, flight, error=error, background=flight.background)
     target.cache._note_error(flight.scope, error)
     if value is not MISSING:
-        if not flight.background:
-            _core.count_stale(flight)
-        finish(flight, VALUE, value)
+        finish(flight, STALE, value)
         return value
     if kind == NOT_FOUND:
         if target.settings.negative_ttl:
@@ -425,7 +439,9 @@ def failed_plain(call: Any, flight: Any, error: BaseException) -> Any:
         return RAISE
     target = Target(call, (), None)
     try:
-        return give(target, failed(target, flight, error, kind_of(target.settings, error)))
+        value = failed(target, flight, error, kind_of(target.settings, error))
+        count_stale(target, flight)
+        return give(target, value)
     except Exception as raised:
         finish(flight, ERROR, (raised, raised.__traceback__))
         if raised is error:

@@ -358,18 +358,42 @@ def test_cached_hooks_see_what_happens(warm_cache: Cache, warm_clock: Any) -> No
     f(1), f(1)
     down.append(True)
     warm_clock.move(11)
-    f(1)
+    f(1), f(1)
     with pytest.raises(ConnectionError):
         f(2)
     f.cache_invalidate(1)
     unsubscribe()
     f.cache_clear()
     names = [type(event).__name__ for event in events]
-    assert names == ["Missed", "Loaded", "Hit", "Missed", "LoadFailed", "Missed", "LoadFailed", "Invalidated"]
+    expected = ["Missed", "Loaded", "Hit", "Missed", "LoadFailed", "StaleServed", "StaleServed"]
+    assert names == [*expected, "Missed", "LoadFailed", "Invalidated"]
     assert events[0] == hooks.Missed("default", "f:1", joined=False)
     assert events[2] == hooks.Hit("default", "f:1")
     assert isinstance(events[1], hooks.Loaded)
     assert events[1].stored == "stored"
+
+
+def test_cached_every_call_is_counted_once_also_in_an_outage(warm_cache: Cache, warm_clock: Any) -> None:
+    down: list[bool] = []
+
+    @warm_cache.cached(ttl=10, jitter=0)
+    def plain() -> int:
+        if down:
+            raise ConnectionError("away")
+        return 1
+
+    @warm_cache.cached(ttl=10, jitter=0, unless=lambda value: False)
+    def not_plain() -> int:
+        return plain.__wrapped__()  # type: ignore[no-any-return]
+
+    for f in (plain, not_plain):
+        down.clear()
+        f(), f()
+        down.append(True)
+        warm_clock.move(11)
+        f(), f(), f()
+        info = f.cache_info()
+        assert (info.hits, info.misses, info.stale_hits, info.loads) == (4, 1, 3, 2)
 
 
 def test_cached_a_failing_hook_is_logged_and_harmless(warm_cache: Cache, caplog: pytest.LogCaptureFixture) -> None:

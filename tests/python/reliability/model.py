@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from reliability.subjects import ERRORS, FAILSAFE, FILLERS, KEYS, NEGATIVE, SECOND, STALE, TTL, Ours
 from stillwarm import NotFound, _core
-from stillwarm._load import ABSENT, FOLLOW, LEAD, MISSING, REFRESH, RETURN
+from stillwarm._load import ABSENT, FOLLOW, LEAD, MISSING, REFRESH, RETURN, RETURN_STALE
 
 START = 1_000 * SECOND
 keys = st.sampled_from(KEYS)
@@ -137,11 +137,11 @@ class Machine(RuleBasedStateMachine):
             if state == "fresh":
                 assert step == RETURN
             elif state == "stale":
-                assert step in {RETURN if flight or waits else REFRESH for waits in pausing}, (
+                assert step in {RETURN_STALE if flight or waits else REFRESH for waits in pausing}, (
                     "one refresh, and only one"
                 )
             else:
-                assert step in {RETURN if waits else FOLLOW if flight else LEAD for waits in pausing}
+                assert step in {RETURN_STALE if waits else FOLLOW if flight else LEAD for waits in pausing}
         if step == FOLLOW:
             assert flight is not None and handle is flight.handle, f"{key}: not the flight of this key"
             self.sees(key, flight.version)
