@@ -228,6 +228,7 @@ class Machine(RuleBasedStateMachine):
             assert result == entry.version
             self.sees(flight.key, result)
             self.counts["stale_hits"] += not flight.background
+            self.counts["misses"] -= not flight.background
         else:
             assert isinstance(result, NotFound if kind == "not_found" else type(ERRORS[kind]))
         if kind == "not_found":

@@ -69,7 +69,10 @@ class Ours:
         target, error = self.target(key), ERRORS[kind]
         _core.count_load(flight, 0, True)
         try:
-            return _load.failed(target, flight, error, _load.kind_of(target.settings, error))
+            value = _load.failed(target, flight, error, _load.kind_of(target.settings, error))
+            if not flight.background:
+                _load.count_stale(target, flight)
+            return value
         except Exception as raised:
             return raised
 
