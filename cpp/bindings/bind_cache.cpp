@@ -303,7 +303,8 @@ void bind_cache(pb::module_& m) {
   m.def("set_durations", set_durations);
   m.def("stats", stats);
   m.def("totals", totals);
-  m.def("reset_stats", [](pb::handle self, ScopeId scope) { cache_of(self)->flow->scopes()[scope].stats.reset_counters(); });
+  m.def("reset_stats",
+        [](pb::handle self, ScopeId scope) { cache_of(self)->flow->scopes()[scope].stats.reset_counters(); });
   m.def("count_hit", [](pb::handle self, ScopeId scope) { ++cache_of(self)->flow->scopes()[scope].stats.hits; });
   m.def("watch", [](pb::handle self, bool hits, bool loads) { cache_of(self)->flow->set_watched(hits, loads); });
   m.def("settle", [](pb::handle self) {
@@ -322,10 +323,10 @@ void bind_cache(pb::module_& m) {
   });
   m.def("weigh", [](pb::handle value) { return py::weigh(value.ptr()); });
   // Seeded per process with Python's own hash of str: a fingerprint is never stored or sent.
-  m.def("tag_fingerprint", [](const pb::str& tag) {
-    return py::mix(static_cast<std::uint64_t>(pb::hash(tag)), 0x7461675F66696E67ULL);
-  });
-  m.def("set_content_types", [](pb::handle content, pb::handle types) { py::set_content_types(content.ptr(), types.ptr()); });
+  m.def("tag_fingerprint",
+        [](const pb::str& tag) { return py::mix(static_cast<std::uint64_t>(pb::hash(tag)), 0x7461675F66696E67ULL); });
+  m.def("set_content_types",
+        [](pb::handle content, pb::handle types) { py::set_content_types(content.ptr(), types.ptr()); });
   m.def("set_freeze", [](pb::handle freeze) { py::set_freeze(freeze.ptr()); });
   m.def("clock_now", [] { return Clock::now(); });
   m.def("clock_set", [](Nanos t) { Clock::set_manual(t); });

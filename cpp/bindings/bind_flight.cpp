@@ -51,11 +51,13 @@ pb::object land(pb::handle flight, int state, pb::handle outcome) {
   PyFlight* f = flight_of(flight);
   const auto s = static_cast<py::FlightState>(state);
   const bool value = s == py::FlightState::kValue || s == py::FlightState::kStale;
-  PyObject* tasks = py::land(f, s, value ? outcome.ptr() : nullptr, s == py::FlightState::kError ? outcome.ptr() : nullptr);
+  PyObject* tasks =
+      py::land(f, s, value ? outcome.ptr() : nullptr, s == py::FlightState::kError ? outcome.ptr() : nullptr);
   return tasks == nullptr ? pb::object(pb::none()) : pb::reinterpret_steal<pb::object>(tasks);
 }
 
-// kind: 0 fatal, 1 not found, 2 transient. (value that may be served or MISSING, whether an absence is to be remembered)
+// kind: 0 fatal, 1 not found, 2 transient. (value that may be served or MISSING, whether an absence is to be
+// remembered)
 pb::tuple fail(pb::handle flight, int kind) {
   PyFlight* f = flight_of(flight);
   py::PyFlow* flow = flow_of(f);
@@ -100,12 +102,10 @@ void bind_flight(pb::module_& m) {
   m.def("depends_on_itself", [](pb::handle load, pb::handle target) {
     return depends_on_itself(flight_of(load)->flight, flight_of(target)->flight);
   });
-  m.def("add_follower", [](pb::handle flight, pb::handle load) {
-    return py::add_follower(flight_of(flight), flight_of(load));
-  });
-  m.def("remove_follower", [](pb::handle flight, pb::handle load) {
-    py::remove_follower(flight_of(flight), flight_of(load));
-  });
+  m.def("add_follower",
+        [](pb::handle flight, pb::handle load) { return py::add_follower(flight_of(flight), flight_of(load)); });
+  m.def("remove_follower",
+        [](pb::handle flight, pb::handle load) { py::remove_follower(flight_of(flight), flight_of(load)); });
   m.def("count_load", [](pb::handle flight, Nanos took, bool failed) {
     PyFlight* f = flight_of(flight);
     Stats& stats = flow_of(f)->scopes()[f->flight.scope].stats;
@@ -126,8 +126,8 @@ void bind_flight(pb::module_& m) {
   });
   m.def("set_hooks", [](pb::handle perform, pb::handle aperform, pb::handle failed, pb::handle commit_loaded,
                         pb::handle wake, pb::handle raise_it) {
-    py::hooks = {Py_NewRef(perform.ptr()), Py_NewRef(aperform.ptr()), Py_NewRef(failed.ptr()),
-                 Py_NewRef(commit_loaded.ptr()), Py_NewRef(wake.ptr()), Py_NewRef(raise_it.ptr())};
+    py::hooks = {Py_NewRef(perform.ptr()),       Py_NewRef(aperform.ptr()), Py_NewRef(failed.ptr()),
+                 Py_NewRef(commit_loaded.ptr()), Py_NewRef(wake.ptr()),     Py_NewRef(raise_it.ptr())};
   });
 }
 

@@ -125,15 +125,17 @@ PyObject* cache_get(PyObject* self, PyObject* const* args, Py_ssize_t count) {
     PyObject* key = PyUnicode_FromObject(args[0]);  // an exact copy of a subclass's text
     if (key == nullptr) return nullptr;
     probe.items = &key;
-    PyObject* value = hash_str(key, flow->scopes()[0].salt, probe.hash) == Hashed::kOk ? get_slow(flow, probe, fallback)
-                                                                                       : nullptr;
+    PyObject* value =
+        hash_str(key, flow->scopes()[0].salt, probe.hash) == Hashed::kOk ? get_slow(flow, probe, fallback) : nullptr;
     Py_DECREF(key);
     return value;
   }
   Scope& scope = *as_cache(self)->direct;
-  if (hash_str(args[0], scope.salt, probe.hash) != Hashed::kOk) [[unlikely]] return nullptr;
+  if (hash_str(args[0], scope.salt, probe.hash) != Hashed::kOk) [[unlikely]]
+    return nullptr;
   const Index i = flow->hit(probe, Clock::now());
-  if (!is_entry(i)) [[unlikely]] return i == kNone ? absent(flow, probe, fallback) : get_slow(flow, probe, fallback);
+  if (!is_entry(i)) [[unlikely]]
+    return i == kNone ? absent(flow, probe, fallback) : get_slow(flow, probe, fallback);
   ++scope.stats.hits;
   return Py_NewRef(static_cast<PyObject*>(flow->memory()[i].value));
 }
@@ -153,8 +155,8 @@ Nanos plain_ttl(PyObject* ttl) {
   return seconds >= 0.01 && seconds <= kMost ? static_cast<Nanos>(seconds * 1e9 + 0.5) : 0;
 }
 
-// set(key, value, ttl=..., tags=()). Without tags and with a plain ttl it is done here; anything else, and every mistake,
-// is the Python side's.
+// set(key, value, ttl=..., tags=()). Without tags and with a plain ttl it is done here; anything else, and every
+// mistake, is the Python side's.
 PyObject* cache_set(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
   static constexpr const char* kNames[] = {"key", "value", "ttl", "tags"};
   PyObject* bound[4] = {nullptr, nullptr, nullptr, nullptr};
@@ -169,8 +171,10 @@ PyObject* cache_set(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyO
     int at = 0;
     while (at < 4 && PyUnicode_CompareWithASCIIString(name, kNames[at]) != 0) ++at;
     if (at == 4 || bound[at] != nullptr) {
-      PyErr_Format(PyExc_TypeError, at == 4 ? "set() has no argument %R; accepted: key, value, ttl, tags"
-                                            : "set() got several values for argument %R", name);
+      PyErr_Format(PyExc_TypeError,
+                   at == 4 ? "set() has no argument %R; accepted: key, value, ttl, tags"
+                           : "set() got several values for argument %R",
+                   name);
       return nullptr;
     }
     bound[at] = args[nargs + k];
@@ -188,10 +192,13 @@ PyObject* cache_set(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyO
       return nullptr;
     }
     PyObject* to[] = {nullptr, self, bound[0], bound[1], bound[2], bound[3]};
-    const Py_ssize_t given = bound[3] != nullptr && bound[2] != nullptr ? 5 : bound[3] != nullptr ? -1 : bound[2] != nullptr ? 4 : 3;
+    const Py_ssize_t given = bound[3] != nullptr && bound[2] != nullptr ? 5
+                             : bound[3] != nullptr                      ? -1
+                             : bound[2] != nullptr                      ? 4
+                                                                        : 3;
     if (given > 0) {
-      return PyObject_Vectorcall(cache->set_slowly, to + 1, static_cast<std::size_t>(given) | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                                 nullptr);
+      return PyObject_Vectorcall(cache->set_slowly, to + 1,
+                                 static_cast<std::size_t>(given) | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
     }
     PyObject* name = Py_BuildValue("(s)", "tags");  // tags without a ttl
     if (name == nullptr) return nullptr;
@@ -236,9 +243,8 @@ PyMethodDef cache_methods[] = {
      "get(key, default=None)\n--\n\nThe value stored under a str key, or `default`. Never loads and never blocks."},
     {nullptr, nullptr, 0, nullptr}};
 
-PyMemberDef cache_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(CacheBase, weakrefs), READONLY, nullptr},
-    {nullptr, 0, 0, 0, nullptr}};
+PyMemberDef cache_members[] = {{"__weaklistoffset__", T_PYSSIZET, offsetof(CacheBase, weakrefs), READONLY, nullptr},
+                               {nullptr, 0, 0, 0, nullptr}};
 
 PyType_Slot cache_slots[] = {{Py_tp_new, reinterpret_cast<void*>(cache_new)},
                              {Py_tp_init, reinterpret_cast<void*>(cache_init)},
@@ -310,9 +316,12 @@ bool stored_probe(CacheBase* cache, ScopeId scope, PyObject* const* key, Probe& 
   Py_ssize_t which = 0;
   const std::uint64_t salt = flow->scopes()[s.key_scope].salt;
   switch (hash_items(probe.items, probe.count, salt, probe.hash, which)) {
-    case Hashed::kOk: return true;
-    case Hashed::kError: return false;
-    case Hashed::kByContent: break;
+    case Hashed::kOk:
+      return true;
+    case Hashed::kError:
+      return false;
+    case Hashed::kByContent:
+      break;
   }
   PyErr_Format(PyExc_TypeError, "unhashable key item of type %.100s", Py_TYPE(probe.items[which])->tp_name);
   return false;

@@ -18,9 +18,8 @@ namespace stillwarm::py {
 using PyFlow = Flow<Traits>;
 
 struct CacheBase {
-  PyObject_HEAD
-  PyFlow* flow;   // nullptr until __init__ ran
-  Scope* direct;  // scope 0: the direct verbs
+  PyObject_HEAD PyFlow* flow;  // nullptr until __init__ ran
+  Scope* direct;               // scope 0: the direct verbs
   PyObject* weakrefs;
   std::uint64_t random_state;
   Nanos direct_ttl;      // of `set` without a ttl; 0: the Python side knows
@@ -31,8 +30,8 @@ extern PyTypeObject* cache_base_type;
 
 bool add_cache_base(PyObject* module);
 
-// `get` and `set` as methods of exactly this subclass: CPython specialises the call of a C method only where the object's
-// type is the one that defines it.
+// `get` and `set` as methods of exactly this subclass: CPython specialises the call of a C method only where the
+// object's type is the one that defines it.
 bool adopt_methods(PyTypeObject* subclass);
 
 inline CacheBase* as_cache(PyObject* o) { return reinterpret_cast<CacheBase*>(o); }

@@ -10,7 +10,39 @@
 
 namespace stillwarm::py {
 
-extern PyTypeObject* cached_call_type;
+struct CachedCall {
+  PyObject_HEAD vectorcallfunc vectorcall;
+  PyObject* function;
+  PyObject* cache;       // CacheBase
+  Signature* signature;  // owned
+  PyObject* key;         // key= callable, or nullptr
+  PyObject* dict;
+  PyObject* weakrefs;
+  PyFlow* flow;  // of `cache`
+  Stats* stats;  // of the scope
+  std::uint64_t salt;
+  ScopeId scope;
+  Py_ssize_t arity;  // of calls that take the short way; -1: none do; -2: all calls go to Python
+  bool is_async;
+  bool plain;  // a load needs nothing but a call of the function
+};
+
+inline CachedCall* as_call(PyObject* o) { return reinterpret_cast<CachedCall*>(o); }
+
+inline Probe probe_for(const CachedCall* c, PyObject* const* items, Py_ssize_t count, std::uint64_t hash) {
+  const Scope& scope = c->flow->scopes()[c->scope];
+  return {hash, c->scope, scope.shares ? &c->flow->scopes() : nullptr, items, count};
+}
+
+// The vectorcall of the type.
+PyObject* call(PyObject* self, PyObject* const* args, std::size_t nargsf, PyObject* kwnames);
+
+// The row of a call's key and its hash. False: an exception is set, or the arguments do not fit the signature
+// (`misfit`).
+bool make_row(CachedCall* c, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames, KeyRow& row,
+              std::uint64_t& hash, bool& misfit);
+
+// Creates the type (cached_type.cpp) and adds it to the module.
 bool add_cached_call(PyObject* module);
 
 // What the Python side gives: perform(call, args, kwargs) for each world, failed(call, flight, error), commit(call,
@@ -26,8 +58,8 @@ struct Hooks {
 extern Hooks hooks;
 extern PyObject* missing;  // stands for "no value"
 
-// (step, value or MISSING, flight or None): where a call goes; the step as in flow.hpp, 5 and 6 for a stale value and an
-// early refresh. `count` is false when it asks again.
+// (step, value or MISSING, flight or None): where a call goes; the step as in flow.hpp, 5 and 6 for a stale value and
+// an early refresh. `count` is false when it asks again.
 PyObject* begin(CacheBase* cache, const Probe& probe, bool count);
 
 // Wakes the waiters of a flight that landed; steals the list, never fails.

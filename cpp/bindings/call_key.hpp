@@ -3,9 +3,10 @@
 // Thread rule: with the GIL. May run Python code (default objects are only borrowed; sorting names, freezing items).
 // Refuses to know: caches and loads.
 //
-// The row is the bound signature: every parameter in its place, defaults filled in, so that f(1), f(x=1) and f(1, y=<default>)
-// are one key. *args become one tuple, **kwargs one tuple of (name, value) pairs sorted by name. Ignored parameters are
-// left out. A call that does not fit the signature has no key: calling the function then raises the right TypeError.
+// The row is the bound signature: every parameter in its place, defaults filled in, so that f(1), f(x=1) and f(1,
+// y=<default>) are one key. *args become one tuple, **kwargs one tuple of (name, value) pairs sorted by name. Ignored
+// parameters are left out. A call that does not fit the signature has no key: calling the function then raises the
+// right TypeError.
 #pragma once
 
 #include <vector>
@@ -19,11 +20,11 @@ struct Signature {
   std::vector<PyObject*> defaults;  // owned, nullptr where there is none
   std::vector<char> ignored;        // as many as names, then one for *args and one for **kwargs
   Py_ssize_t positional_only = 0;
-  Py_ssize_t positional = 0;        // positional-only ones included
+  Py_ssize_t positional = 0;  // positional-only ones included
   bool var_positional = false;
   bool var_keyword = false;
-  bool plain = false;               // no *args, no **kwargs, nothing ignored: positional arguments are the row as they are
-  Py_ssize_t count = 0;             // items of a row
+  bool plain = false;    // no *args, no **kwargs, nothing ignored: positional arguments are the row as they are
+  Py_ssize_t count = 0;  // items of a row
 
   Py_ssize_t parameters() const noexcept { return static_cast<Py_ssize_t>(names.size()); }
 };

@@ -70,9 +70,7 @@ void flight_dealloc(PyObject* self) {
 
 PyObject* member_or_none(PyObject* o) { return Py_NewRef(o == nullptr ? Py_None : o); }
 
-PyObject* get_state(PyObject* self, void*) {
-  return PyLong_FromLong(static_cast<long>(as_flight(self)->state));
-}
+PyObject* get_state(PyObject* self, void*) { return PyLong_FromLong(static_cast<long>(as_flight(self)->state)); }
 PyObject* get_attached(PyObject* self, void*) { return PyBool_FromLong(as_flight(self)->flight.attached); }
 PyObject* get_background(PyObject* self, void*) { return PyBool_FromLong(as_flight(self)->flight.background); }
 PyObject* get_sequence(PyObject* self, void*) { return PyLong_FromUnsignedLongLong(as_flight(self)->flight.sequence); }
@@ -180,7 +178,8 @@ PyGetSetDef flight_getset[] = {
     {"load", get_load, set_load, "The Load that current_load() made.", nullptr},
     {"loop", get_loop, set_loop, "The event loop of the load.", nullptr},
     {"cache", get_cache, nullptr, "The cache.", nullptr},
-    {"thread", get_thread, set_thread, "Ident of the thread that has to run the load, or runs it; 0: none has to.", nullptr},
+    {"thread", get_thread, set_thread, "Ident of the thread that has to run the load, or runs it; 0: none has to.",
+     nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 PyMethodDef flight_methods[] = {
@@ -230,7 +229,8 @@ bool add_flight(PyObject* module) {
   popitem_name = PyUnicode_InternFromString("popitem");
   if (release_name == nullptr || popitem_name == nullptr) return false;
   flight_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&flight_spec));
-  return flight_type != nullptr && PyModule_AddObjectRef(module, "Flight", reinterpret_cast<PyObject*>(flight_type)) == 0;
+  return flight_type != nullptr &&
+         PyModule_AddObjectRef(module, "Flight", reinterpret_cast<PyObject*>(flight_type)) == 0;
 }
 
 PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeId scope) {
@@ -239,7 +239,8 @@ PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeI
     f = spare[--spares];
     _Py_NewReference(reinterpret_cast<PyObject*>(f));
   } else {
-    // Not PyObject_GC_New: up to Python 3.11 that may run the collector, and so any code, between a look-up and its lead.
+    // Not PyObject_GC_New: up to Python 3.11 that may run the collector, and so any code, between a look-up and its
+    // lead.
     const int was_enabled = PyGC_Disable();
     f = PyObject_GC_New(PyFlight, flight_type);
     if (was_enabled != 0) PyGC_Enable();

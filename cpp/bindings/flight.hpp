@@ -1,15 +1,16 @@
 // A flight as Python sees it: one running load, what it brought, and who waits for it.
 //
 // Thread rule: with the GIL.
-// Refuses to know: how anybody waits. It keeps the waiters' objects: a thread's lock, which it releases, or a tuple, which
-// _load.wake understands.
+// Refuses to know: how anybody waits. It keeps the waiters' objects: a thread's lock, which it releases, or a tuple,
+// which _load.wake understands.
 //
 // Threads are woken as a relay: `land` wakes kRelays of them, and each wakes one more when it is done waiting (`left`).
-// Woken all at once they would queue for the GIL: 10,000 of them took 40 s, as a relay 0.7 s. The main thread does not carry
-// the relay, since Ctrl-C could make it drop it: whoever wakes it wakes the next one too.
+// Woken all at once they would queue for the GIL: 10,000 of them took 40 s, as a relay 0.7 s. The main thread does not
+// carry the relay, since Ctrl-C could make it drop it: whoever wakes it wakes the next one too.
 //
 //   stale: the load failed, and the value that was there stands in for the error
-//   running --succeed--> value     --fail--> error     --abandon--> abandoned (the waiters look again: one of them leads)
+//   running --succeed--> value     --fail--> error     --abandon--> abandoned (the waiters look again: one of them
+//   leads)
 #pragma once
 
 #include "bindings/cache_base.hpp"
@@ -19,16 +20,15 @@ namespace stillwarm::py {
 enum class FlightState : std::uint8_t { kRunning, kValue, kError, kAbandoned, kStale };
 
 struct PyFlight {
-  PyObject_HEAD
-  Flight flight;       // placement-constructed
-  PyObject* cache;     // CacheBase, owned
-  PyObject* key;       // owned; flight.key borrows it
+  PyObject_HEAD Flight flight;  // placement-constructed
+  PyObject* cache;              // CacheBase, owned
+  PyObject* key;                // owned; flight.key borrows it
   PyObject* value;
   PyObject* error;
-  PyObject* tasks;     // those that wait, for _load.wake: list or nullptr
-  PyObject* sleepers;  // threads that wait: dict of their locks (value: may it pass the wake-up on?), or nullptr
-  PyObject* load;      // what current_load() made, or nullptr
-  PyObject* loop;      // the asyncio loop that runs the load, or nullptr
+  PyObject* tasks;       // those that wait, for _load.wake: list or nullptr
+  PyObject* sleepers;    // threads that wait: dict of their locks (value: may it pass the wake-up on?), or nullptr
+  PyObject* load;        // what current_load() made, or nullptr
+  PyObject* loop;        // the asyncio loop that runs the load, or nullptr
   unsigned long thread;  // the one that has to run the load, or runs it; 0: a loop or the pool will
   FlightState state;
 };
@@ -41,8 +41,8 @@ inline PyFlight* owner_of(Flight* f) {
   return reinterpret_cast<PyFlight*>(reinterpret_cast<char*>(f) - offsetof(PyFlight, flight));
 }
 
-// A flight that has not started. `key` is taken, also on failure. Runs no Python code. The collector does not see it until
-// `track`: before Python code holds it.
+// A flight that has not started. `key` is taken, also on failure. Runs no Python code. The collector does not see it
+// until `track`: before Python code holds it.
 void track(PyFlight* f);
 PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeId scope);
 
@@ -65,7 +65,8 @@ struct Keep {
   bool negative = false;
 };
 
-// Stores the value if that is still allowed. False with MemoryError or a comparison's exception; then nothing is stored.
+// Stores the value if that is still allowed. False with MemoryError or a comparison's exception; then nothing is
+// stored.
 bool commit(PyFlight* f, PyObject* value, const Keep& keep, Stored& stored);
 // The same with the scope's durations and no tags: what most loads need.
 bool commit_plain(PyFlight* f, PyObject* value, Stored& stored, Nanos now);

@@ -37,8 +37,8 @@ Match same_item(PyObject* a, PyObject* b) {
     const Py_ssize_t count = PyTuple_GET_SIZE(a);
     if (count != PyTuple_GET_SIZE(b)) return Match::kNo;
     if (Py_EnterRecursiveCall(" while comparing a cache key") != 0) return Match::kError;
-    const Match match = same_items(reinterpret_cast<PyTupleObject*>(a)->ob_item,
-                                   reinterpret_cast<PyTupleObject*>(b)->ob_item, count);
+    const Match match =
+        same_items(reinterpret_cast<PyTupleObject*>(a)->ob_item, reinterpret_cast<PyTupleObject*>(b)->ob_item, count);
     Py_LeaveRecursiveCall();
     return match;
   }
@@ -84,7 +84,8 @@ Match Traits::match_slow(ScopeId scope, PyObject* key, const Probe& probe) {
 }
 
 void Traits::never_settles(const Probe&) {
-  PyErr_SetString(PyExc_RuntimeError, "comparing this key changes the cache every time: its __eq__ must not use the cache");
+  PyErr_SetString(PyExc_RuntimeError,
+                  "comparing this key changes the cache every time: its __eq__ must not use the cache");
 }
 
 Hashed hash_item(PyObject* item, std::uint64_t& out) {
@@ -117,8 +118,8 @@ Hashed hash_item(PyObject* item, std::uint64_t& out) {
   if (type == &PyTuple_Type) {
     if (Py_EnterRecursiveCall(" while hashing a cache key") != 0) return Hashed::kError;
     Py_ssize_t which = 0;
-    const Hashed hashed = hash_items(reinterpret_cast<PyTupleObject*>(item)->ob_item, PyTuple_GET_SIZE(item), 0x74757031,
-                                     out, which);
+    const Hashed hashed =
+        hash_items(reinterpret_cast<PyTupleObject*>(item)->ob_item, PyTuple_GET_SIZE(item), 0x74757031, out, which);
     Py_LeaveRecursiveCall();
     return hashed;
   }

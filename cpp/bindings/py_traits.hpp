@@ -3,10 +3,10 @@
 // Thread rule: with the GIL.
 // Refuses to know: functions and their arguments (call_key.hpp), caches.
 //
-// A key is a row of items: the arguments of a call in the order of its signature. One item is stored as itself, any other
-// number as a tuple. Items of exact built-in types (None, bool, int, float, str, bytes, tuple of such) are hashed and
-// compared here and run no Python code; they are typed: 1, 1.0, True and "1" are four keys. An object of another type
-// brings its own __hash__ and __eq__, and equals only objects of exactly its type.
+// A key is a row of items: the arguments of a call in the order of its signature. One item is stored as itself, any
+// other number as a tuple. Items of exact built-in types (None, bool, int, float, str, bytes, tuple of such) are hashed
+// and compared here and run no Python code; they are typed: 1, 1.0, True and "1" are four keys. An object of another
+// type brings its own __hash__ and __eq__, and equals only objects of exactly its type.
 #pragma once
 
 #define PY_SSIZE_T_CLEAN
@@ -42,7 +42,8 @@ struct Traits {
     if (probe.count == 1 && scope == probe.scope) [[likely]] {
       PyObject* wanted = probe.items[0];
       if (key == wanted) return Match::kYes;
-      if (PyUnicode_CheckExact(key) && PyUnicode_CheckExact(wanted)) return same_text(key, wanted) ? Match::kYes : Match::kNo;
+      if (PyUnicode_CheckExact(key) && PyUnicode_CheckExact(wanted))
+        return same_text(key, wanted) ? Match::kYes : Match::kNo;
     }
     return match_slow(scope, key, probe);
   }

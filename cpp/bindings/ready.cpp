@@ -6,8 +6,7 @@ namespace stillwarm::py {
 namespace {
 
 struct Ready {
-  PyObject_HEAD
-  PyObject* value;  // nullptr once it was awaited
+  PyObject_HEAD PyObject* value;  // nullptr once it was awaited
 };
 
 PyTypeObject* ready_type = nullptr;
@@ -94,11 +93,11 @@ void ready_dealloc(PyObject* self) {
   Py_DECREF(type);
 }
 
-PyMethodDef ready_methods[] = {
-    {"send", ready_send, METH_O, "Ends with StopIteration(value)."},
-    {"throw", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(ready_throw)), METH_FASTCALL, "Raises what is given."},
-    {"close", ready_close, METH_NOARGS, "Forgets the value."},
-    {nullptr, nullptr, 0, nullptr}};
+PyMethodDef ready_methods[] = {{"send", ready_send, METH_O, "Ends with StopIteration(value)."},
+                               {"throw", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(ready_throw)),
+                                METH_FASTCALL, "Raises what is given."},
+                               {"close", ready_close, METH_NOARGS, "Forgets the value."},
+                               {nullptr, nullptr, 0, nullptr}};
 
 PyType_Slot ready_slots[] = {{Py_am_await, reinterpret_cast<void*>(PyObject_SelfIter)},
                              {Py_am_send, reinterpret_cast<void*>(ready_am_send)},

@@ -95,8 +95,8 @@ std::uint64_t weigh_at(PyObject* value, int depth, int& steps) {
       PyErr_Clear();
       return own;
     }
-    const std::uint64_t bytes = own + weigh_row(reinterpret_cast<PyTupleObject*>(copy)->ob_item, PyTuple_GET_SIZE(copy),
-                                                depth, steps);
+    const std::uint64_t bytes =
+        own + weigh_row(reinterpret_cast<PyTupleObject*>(copy)->ob_item, PyTuple_GET_SIZE(copy), depth, steps);
     Py_DECREF(copy);
     return bytes;
   }

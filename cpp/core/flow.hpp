@@ -1,8 +1,8 @@
 // The path of a call, as a state machine that never waits and never calls: it is told what happened and says what comes
 // next. The bindings and the two Python loops (_load, _aload) perform it.
 //
-// Thread rule: guarded by the cache's owner (the GIL in the extension). Members marked [foreign] may run a key's __eq__.
-// Refuses to know: what keys and values are, how anybody waits, what a loader is.
+// Thread rule: guarded by the cache's owner (the GIL in the extension). Members marked [foreign] may run a key's
+// __eq__. Refuses to know: what keys and values are, how anybody waits, what a loader is.
 //
 //   hit   -> the index of a fresh entry, and nothing else is touched            (the hot path)
 //   look  -> Decision: return | refresh (return and load behind) | lead | follow | absent (remembered NotFound)
@@ -23,6 +23,7 @@
 #include <span>
 
 #include "core/base/clock.hpp"
+#include "core/decision.hpp"
 #include "core/fence/fences.hpp"
 #include "core/fence/marks.hpp"
 #include "core/flight/flight_table.hpp"
@@ -30,63 +31,6 @@
 #include "core/retry/classify.hpp"
 
 namespace stillwarm {
-
-enum class Step : std::uint8_t { kReturn, kRefresh, kLead, kFollow, kAbsent, kError };
-
-struct Decision {
-  Step step = Step::kError;
-  Index entry = kNone;        // the value to return, or the one to fall back to (FAILSAFE)
-  Flight* flight = nullptr;   // the one to follow
-  State state = State::kGone; // of the entry
-};
-
-// What a load brought, with what its owner says about it.
-struct Result {
-  Handle value = nullptr;
-  std::uint64_t weight = 0;
-  Durations durations;                    // those of the scope, or this value's own
-  bool own_durations = false;             // they are not those of the scope
-  std::span<const std::uint64_t> tags{};  // fingerprints
-  bool negative = false;                  // the value is an absence
-  double random = 0;                      // for the jitter
-};
-
-enum class Stored : std::uint8_t { kStored, kLost, kTooLarge, kNotKept };
-
-struct Outcome {
-  Stored stored = Stored::kNotKept;
-  Handle released = nullptr;  // the value that was replaced: release it when all else is done
-};
-
-struct Failure {
-  Index entry = kNone;   // a value that may be served in place of the error
-  bool absent = false;   // the entry was dropped: NOT_FOUND
-};
-
-// What `hit` returns for an entry that is there and needs a closer look.
-inline constexpr Index kNotFresh = kFindError - 1;
-inline constexpr bool is_entry(Index i) noexcept { return i != kNone && i < kNotFresh; }
-
-// Non-template parts: see flow.cpp.
-Entry make_entry_with_extra(const Result& result, Entry e, Nanos now);
-
-inline Entry make_entry(const Result& result, std::uint64_t hash, ScopeId scope, Nanos now) {
-  const Durations& d = result.durations;
-  Entry e;
-  e.hash = hash;
-  e.scope = scope;
-  e.weight = static_cast<std::uint32_t>(result.weight);
-  if (result.negative) {
-    e.flags = kFlagNegative;
-    e.next_at = add(now, d.negative_ttl);
-  } else {
-    Nanos ttl = d.ttl;
-    if (ttl != kForever) ttl -= static_cast<Nanos>(static_cast<double>(ttl) * d.jitter * result.random);
-    e.next_at = add(now, ttl);
-  }
-  const bool early = d.early > 0 && !result.negative && e.next_at != kForever;
-  return early || result.own_durations || !result.tags.empty() ? make_entry_with_extra(result, e, now) : e;
-}
 
 template <class Traits>
 class Flow {
@@ -107,13 +51,15 @@ class Flow {
   }
   bool watched_loads() const noexcept { return watched_loads_; }
 
-  // [foreign] A fresh entry; kNone (no entry), kNotFresh or kFindError otherwise. The entry's hit is counted, the scope's is the caller's to count
-  // (it has the counter at hand).
+  // [foreign] A fresh entry; kNone (no entry), kNotFresh or kFindError otherwise. The entry's hit is counted, the
+  // scope's is the caller's to count (it has the counter at hand).
   Index hit(const Probe& probe, Nanos now) {
     const Index i = memory_.find(probe);
-    if (i == kNone || i == kFindError) [[unlikely]] return i;
+    if (i == kNone || i == kFindError) [[unlikely]]
+      return i;
     Entry& e = memory_[i];
-    if (now >= e.next_at || e.born < marks_.epoch() || (e.flags & kFlagNegative) || watched_) [[unlikely]] return kNotFresh;
+    if (now >= e.next_at || e.born < marks_.epoch() || (e.flags & kFlagNegative) || watched_) [[unlikely]]
+      return kNotFresh;
     count_hit(e);
     return i;
   }

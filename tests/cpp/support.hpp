@@ -251,9 +251,7 @@ class Cache {
   }
 
   // What is stored, whatever its state; nothing is judged or counted.
-  Index at(std::uint64_t id, ScopeId scope = 0) {
-    return flow.memory().find(probe(id, scope));
-  }
+  Index at(std::uint64_t id, ScopeId scope = 0) { return flow.memory().find(probe(id, scope)); }
   const Entry& entry(std::uint64_t id, ScopeId scope = 0) { return flow.memory()[at(id, scope)]; }
 
   std::uint64_t value_at(Index i) { return Item::of(flow.memory()[i].value)->id(); }
@@ -282,7 +280,7 @@ class Cache {
 
   Flow<Traits> flow;
   Nanos now = kStart;
-  Durations defaults;                // of what is stored next
+  Durations defaults;  // of what is stored next
   bool own_durations = true;
   double random = 0;
   std::uint64_t weight = 1;

@@ -33,16 +33,26 @@ constexpr Form kForms[] = {Form::kKey, Form::kPattern, Form::kType, Form::kScope
 void invalidate(Cache& cache, Form form, bool soft) {
   auto& flow = cache.flow;
   switch (form) {
-    case Form::kKey: cache.invalidate(kId, soft); break;
+    case Form::kKey:
+      cache.invalidate(kId, soft);
+      break;
     case Form::kPattern: {
       flow.fence_pattern();
       if (const Index i = cache.at(kId); i != kNone) flow.invalidate_entry(i, soft, cache.now);
       break;
     }
-    case Form::kType: flow.invalidate_type(0, soft, cache.now); break;
-    case Form::kScope: flow.invalidate_scope(0, soft, cache.now); break;
-    case Form::kTag: flow.invalidate_tag(kOwnTag, soft, cache.now); break;
-    case Form::kAll: flow.invalidate_all(soft, cache.now); break;
+    case Form::kType:
+      flow.invalidate_type(0, soft, cache.now);
+      break;
+    case Form::kScope:
+      flow.invalidate_scope(0, soft, cache.now);
+      break;
+    case Form::kTag:
+      flow.invalidate_tag(kOwnTag, soft, cache.now);
+      break;
+    case Form::kAll:
+      flow.invalidate_all(soft, cache.now);
+      break;
   }
   cache.release_dead();
 }

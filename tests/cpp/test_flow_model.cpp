@@ -53,8 +53,8 @@ class Schedule {
 
  private:
   struct Key {
-    std::uint64_t floor = 0;                             // event of the last hard invalidation
-    std::vector<std::pair<std::uint64_t, Nanos>> soft;   // event and moment of soft ones
+    std::uint64_t floor = 0;                            // event of the last hard invalidation
+    std::vector<std::pair<std::uint64_t, Nanos>> soft;  // event and moment of soft ones
   };
   struct Value {
     Key* key;
@@ -81,14 +81,33 @@ class Schedule {
 
   void act(bool nested) {
     switch (random_() % 40) {
-      case 0: case 1: return set();
-      case 2: return invalidate();
-      case 5: case 6: case 7: case 8: case 9: case 10: case 11: case 12: case 13: case 14: return finish();
-      case 3: case 4: case 15: case 16: case 17:
+      case 0:
+      case 1:
+        return set();
+      case 2:
+        return invalidate();
+      case 5:
+      case 6:
+      case 7:
+      case 8:
+      case 9:
+      case 10:
+      case 11:
+      case 12:
+      case 13:
+      case 14:
+        return finish();
+      case 3:
+      case 4:
+      case 15:
+      case 16:
+      case 17:
         if (!nested) cache_.now += static_cast<Nanos>(random_() % (chance(16) ? 30 * kSecond : kSecond / 2));
         return;
-      case 18: return cache_.settle();
-      default: return get();
+      case 18:
+        return cache_.settle();
+      default:
+        return get();
     }
   }
 
@@ -119,8 +138,8 @@ class Schedule {
     if (d.step == Step::kLead || d.step == Step::kRefresh) {
       running_.push_back({cache_.lead(name.id, name.scope, d.step == Step::kRefresh), ++event_});
     } else if (d.step == Step::kFollow) {
-      const auto it = std::find_if(running_.begin(), running_.end(),
-                                   [&](const Running& r) { return &r.load->flight == d.flight; });
+      const auto it =
+          std::find_if(running_.begin(), running_.end(), [&](const Running& r) { return &r.load->flight == d.flight; });
       ASSERT_NE(it, running_.end());
       ASSERT_GT(it->stamp, floor) << "joined a load that is older than an invalidation";
     }
@@ -198,11 +217,13 @@ class Schedule {
     bool soft = chance(2);
     std::function<bool(const Name&)> concerns;
     switch (random_() % (chance(4) ? 9 : 4)) {
-      case 0: case 1:
+      case 0:
+      case 1:
         concerns = [&](const Name& n) { return n == name; };
         cache_.invalidate(name.id, soft, name.scope);
         break;
-      case 2: case 3: {
+      case 2:
+      case 3: {
         const std::uint64_t tag = 100 + random_() % 3;
         concerns = [tag](const Name& n) { return n.id % 4 != 3 && 100 + n.id % 3 == tag; };
         flow.invalidate_tag(tag, soft, cache_.now);

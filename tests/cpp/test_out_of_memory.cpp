@@ -107,11 +107,20 @@ TEST(OutOfMemory, InvalidationsAreDoneAllTheSame) {
       const auto load = cache.lead(8, scope);
       test::allocations_left = n;
       switch (form) {
-        case 0: cache.flow.invalidate_type(9, false, cache.now); break;
-        case 1: cache.flow.invalidate_scope(scope, false, cache.now); break;
-        case 2: cache.flow.invalidate_tag(5, false, cache.now); break;
-        case 3: cache.flow.clear(scope); break;
-        default: cache.flow.retire(scope);
+        case 0:
+          cache.flow.invalidate_type(9, false, cache.now);
+          break;
+        case 1:
+          cache.flow.invalidate_scope(scope, false, cache.now);
+          break;
+        case 2:
+          cache.flow.invalidate_tag(5, false, cache.now);
+          break;
+        case 3:
+          cache.flow.clear(scope);
+          break;
+        default:
+          cache.flow.retire(scope);
       }
       test::allocations_left = -1;
       cache.release_dead();

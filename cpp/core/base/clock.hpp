@@ -20,7 +20,8 @@ class Clock {
  public:
   static Nanos now() noexcept {
     const Nanos manual = manual_.load(std::memory_order_relaxed);
-    if (manual != 0) [[unlikely]] return manual;
+    if (manual != 0) [[unlikely]]
+      return manual;
     return read(CLOCK_MONOTONIC_COARSE) + slept_.load(std::memory_order_relaxed);
   }
 

@@ -46,18 +46,18 @@ struct Entry {
   Handle key = nullptr;
   Handle value = nullptr;
   std::uint64_t hash = 0;
-  Nanos next_at = 0;        // end of FRESH (early_at or fresh_until): the one deadline that a hit reads
-  std::uint64_t born = 0;   // marks with a number below this one were checked
-  Extra* extra = nullptr;   // owned
-  Index newer = kNone;      // policy list
+  Nanos next_at = 0;       // end of FRESH (early_at or fresh_until): the one deadline that a hit reads
+  std::uint64_t born = 0;  // marks with a number below this one were checked
+  Extra* extra = nullptr;  // owned
+  Index newer = kNone;     // policy list
   Index older = kNone;
-  Index timer_next = kNone; // timer wheel
+  Index timer_next = kNone;  // timer wheel
   Index timer_prev = kNone;
   ScopeId scope = 0;
-  std::uint32_t weight = 0; // bytes, overhead included, saturated at 2^32 - 1
-  std::uint32_t hits = 0;   // exact, saturated
+  std::uint32_t weight = 0;  // bytes, overhead included, saturated at 2^32 - 1
+  std::uint32_t hits = 0;    // exact, saturated
   Queue queue = Queue::kNowhere;
-  std::uint8_t touched = 0; // hits the policy has not seen yet, lossy
+  std::uint8_t touched = 0;  // hits the policy has not seen yet, lossy
   std::uint8_t flags = 0;
   std::uint8_t bucket_level = 0;  // free for the timer wheel
 };

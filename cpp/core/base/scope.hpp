@@ -3,8 +3,8 @@
 // Thread rule: guarded by the cache's owner (the GIL in the extension).
 // Refuses to know: keys, values, marks.
 //
-// `key_scope` says whose keys it shares: itself as a rule; scopes with a `key=` text share one per type, since there the
-// text is the whole key within the type. Entries keep the scope that stored them, for counting and for clearing.
+// `key_scope` says whose keys it shares: itself as a rule; scopes with a `key=` text share one per type, since there
+// the text is the whole key within the type. Entries keep the scope that stored them, for counting and for clearing.
 #pragma once
 
 #include <array>
@@ -25,13 +25,13 @@ inline constexpr std::array<const char*, kCauses> kCauseNames = {"size", "expire
                                                                  "not_found"};
 
 struct Stats {
-  std::uint64_t hits = 0;         // fresh and early
-  std::uint64_t stale_hits = 0;   // stale and failsafe
-  std::uint64_t misses = 0;       // calls that had to wait for a load
-  std::uint64_t loads = 0;        // loader runs, retries included
-  std::uint64_t load_errors = 0;  // loader runs that raised
-  std::uint64_t joined = 0;       // misses that followed another caller's load
-  std::uint64_t lost_fills = 0;   // loaded, not stored: invalidated meanwhile
+  std::uint64_t hits = 0;               // fresh and early
+  std::uint64_t stale_hits = 0;         // stale and failsafe
+  std::uint64_t misses = 0;             // calls that had to wait for a load
+  std::uint64_t loads = 0;              // loader runs, retries included
+  std::uint64_t load_errors = 0;        // loader runs that raised
+  std::uint64_t joined = 0;             // misses that followed another caller's load
+  std::uint64_t lost_fills = 0;         // loaded, not stored: invalidated meanwhile
   std::uint64_t skipped_refreshes = 0;  // the load pool was full
   Nanos load_time = 0;
   std::array<std::uint64_t, kCauses> removed{};
@@ -51,8 +51,8 @@ struct Scope {
   ScopeId key_scope = 0;
   TypeId type = 0;
   bool in_use = false;
-  bool shares = false;  // other scopes have the same key_scope
-  bool single = false;  // its keys are one item each
+  bool shares = false;     // other scopes have the same key_scope
+  bool single = false;     // its keys are one item each
   std::uint64_t salt = 0;  // mixed into every hash, seeded per process
   Durations durations;
   std::string name;

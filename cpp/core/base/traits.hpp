@@ -3,7 +3,8 @@
 //   struct Traits {
 //     struct Probe { std::uint64_t hash; ScopeId scope; ... };                      // a key as a caller holds it
 //     static Match match(ScopeId scope, Handle stored, const Probe& probe);         // may run foreign code
-//     static void never_settles(const Probe& probe);                                // a comparison that keeps changing the table
+//     static void never_settles(const Probe& probe);                                // a comparison that keeps changing
+//     the table
 //   };
 #pragma once
 

@@ -3,8 +3,8 @@
 // Thread rule: guarded by the cache's owner (the GIL in the extension).
 // Refuses to know: keys. It sees their hashes.
 //
-// A key that is invalidated, set or deleted writes the number into its stripe, one of 4,096 chosen by hash. Two keys may
-// share a stripe: that costs a lost fill, never an entry. A pattern stops every load that began before it.
+// A key that is invalidated, set or deleted writes the number into its stripe, one of 4,096 chosen by hash. Two keys
+// may share a stripe: that costs a lost fill, never an entry. A pattern stops every load that began before it.
 #pragma once
 
 #include <array>

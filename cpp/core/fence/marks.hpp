@@ -1,4 +1,5 @@
-// Marks: what was invalidated as a whole (all, a type, a scope, a tag), as numbers that entries compare themselves with.
+// Marks: what was invalidated as a whole (all, a type, a scope, a tag), as numbers that entries compare themselves
+// with.
 //
 // Thread rule: guarded by the cache's owner (the GIL in the extension).
 // Refuses to know: entries and loads. It answers for anything that was born at a number.

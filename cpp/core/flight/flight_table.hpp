@@ -1,7 +1,7 @@
 // Flights: the loads that are running now, one per key, and who depends on whom.
 //
-// Thread rule: guarded by the cache's owner (the GIL in the extension). Only `find` may run foreign code (a key's __eq__).
-// Refuses to know: how anybody waits, and what a load does.
+// Thread rule: guarded by the cache's owner (the GIL in the extension). Only `find` may run foreign code (a key's
+// __eq__). Refuses to know: how anybody waits, and what a load does.
 //
 // A flight is attached while it is in the table: then callers may join it and it may store its result. Detached by an
 // invalidation it goes on for those who wait, and is never stored. Flights are owned by whoever runs or awaits them.
@@ -29,10 +29,10 @@ struct Flight {
   bool found_nothing = false;    // there was no entry when it started,
   std::uint64_t nothing_at = 0;  // at this generation of the memory tier
   bool background = false;
-  Flight* next = nullptr;               // in the table's chain
-  Flight* parent = nullptr;             // the load inside which this one runs
-  std::vector<Flight*> followers_loads; // loads that wait for this one
-  mutable std::uint64_t walked = 0;     // the last walk of depends_on_itself that came by
+  Flight* next = nullptr;                // in the table's chain
+  Flight* parent = nullptr;              // the load inside which this one runs
+  std::vector<Flight*> followers_loads;  // loads that wait for this one
+  mutable std::uint64_t walked = 0;      // the last walk of depends_on_itself that came by
 };
 
 // Would `load` wait for itself if it waited for `target`?

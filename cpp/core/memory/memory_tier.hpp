@@ -1,10 +1,12 @@
-// The memory tier: entries in a slab, found by a table, ordered by a policy, expired by a wheel. Always the four together.
+// The memory tier: entries in a slab, found by a table, ordered by a policy, expired by a wheel. Always the four
+// together.
 //
-// Thread rule: guarded by the cache's owner (the GIL in the extension). Only `find` may run foreign code (see table.hpp).
-// Refuses to know: loads, marks, who waits. It is told what is invalid.
+// Thread rule: guarded by the cache's owner (the GIL in the extension). Only `find` may run foreign code (see
+// table.hpp). Refuses to know: loads, marks, who waits. It is told what is invalid.
 //
 // What is removed is not released here: it goes to the list of the dead, and the owner takes it from there with
-// `take_dead` when it has finished everything else, because releasing a value may run any code, this cache's own included.
+// `take_dead` when it has finished everything else, because releasing a value may run any code, this cache's own
+// included.
 //
 // Invariants
 //  M1  An entry is in the table if and only if it is in the policy, and scheduled if its life ends.
@@ -55,7 +57,8 @@ class MemoryTier {
 
   // What a stored value must not exceed.
   std::uint64_t largest() const noexcept {
-    const std::uint64_t most = limits().max_bytes == 0 ? std::numeric_limits<std::uint32_t>::max() : limits().max_bytes / 4;
+    const std::uint64_t most =
+        limits().max_bytes == 0 ? std::numeric_limits<std::uint32_t>::max() : limits().max_bytes / 4;
     return std::min<std::uint64_t>(most, std::numeric_limits<std::uint32_t>::max());
   }
 

@@ -4,10 +4,10 @@
 // that changes this very table; every other member runs no foreign code.
 // Refuses to know: expiry, eviction, values.
 //
-// Open addressing with linear probing over 8-byte slots {tag, index}. The tag is the upper half of the hash and gives the
-// home position too (tag * slots / 2^32, so that the number of slots need not be a power of two), and so growing and
-// deleting never touch an entry. Deleting shifts back; there are no tombstones. The table grows by half, not by two: 10.7
-// to 16 bytes an entry instead of 10.7 to 21.
+// Open addressing with linear probing over 8-byte slots {tag, index}. The tag is the upper half of the hash and gives
+// the home position too (tag * slots / 2^32, so that the number of slots need not be a power of two), and so growing
+// and deleting never touch an entry. Deleting shifts back; there are no tombstones. The table grows by half, not by
+// two: 10.7 to 16 bytes an entry instead of 10.7 to 21.
 //
 // Invariants
 //  T1  A slot is empty if and only if its index is kNone, and at least a quarter of the slots is empty.
@@ -47,7 +47,8 @@ class Table {
         if (e.hash != probe.hash) continue;
         const Match match = Traits::match(e.scope, e.key, probe);
         if (match == Match::kError) return kFindError;
-        if (generation != generation_) [[unlikely]] break;
+        if (generation != generation_) [[unlikely]]
+          break;
         if (match == Match::kYes) return slot.index;
       }
     }

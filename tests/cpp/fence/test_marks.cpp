@@ -232,11 +232,20 @@ TEST(Marks, MayConcernIsTrueWheneverCheckCouldBe) {
   for (int n = 0; n < 3'000; ++n) {
     const Nanos soft_at = random() % 2 == 0 ? kForever : static_cast<Nanos>(random() % 1'000);
     switch (random() % 5) {
-      case 0: marks.mark_type(static_cast<TypeId>(random() % 4), soft_at); break;
-      case 1: marks.mark_scope(static_cast<ScopeId>(random() % 4), soft_at); break;
-      case 2: marks.mark_tag(random() % 4, soft_at); break;
-      case 3: marks.take(); break;
-      default: if (random() % 16 == 0) marks.mark_all(soft_at);
+      case 0:
+        marks.mark_type(static_cast<TypeId>(random() % 4), soft_at);
+        break;
+      case 1:
+        marks.mark_scope(static_cast<ScopeId>(random() % 4), soft_at);
+        break;
+      case 2:
+        marks.mark_tag(random() % 4, soft_at);
+        break;
+      case 3:
+        marks.take();
+        break;
+      default:
+        if (random() % 16 == 0) marks.mark_all(soft_at);
     }
     const std::uint64_t back = random() % 12;
     const std::uint64_t born = marks.counter() > back ? marks.counter() - back : 1;

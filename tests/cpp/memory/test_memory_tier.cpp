@@ -28,9 +28,14 @@ TEST(MemoryTier, TheLimitsHoldAfterEveryOperation) {
       cache.defaults.ttl = static_cast<Nanos>(random() % 100 + 1) * kSecond;
       cache.weight = random() % 16 == 0 ? random() % 2'000 : random() % 100 + 1;
       switch (random() % 4) {
-        case 0: cache.look(id); break;
-        case 1: cache.invalidate(id, random() % 2 == 0); break;
-        default: cache.set(id, id);
+        case 0:
+          cache.look(id);
+          break;
+        case 1:
+          cache.invalidate(id, random() % 2 == 0);
+          break;
+        default:
+          cache.set(id, id);
       }
       const auto& memory = cache.flow.memory();
       ASSERT_TRUE(limits.max_entries == 0 || memory.size() <= limits.max_entries);

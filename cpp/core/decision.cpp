@@ -1,8 +1,10 @@
-// The parts of the flow that do not depend on what a key is.
+// A result becomes an entry with tags or durations of its own.
 //
 // Thread rule: pure functions.
 // Refuses to know: everything but one entry.
-#include "core/flow.hpp"
+#include "core/decision.hpp"
+
+#include <memory>
 
 namespace stillwarm {
 
