@@ -1,4 +1,4 @@
-"""Ctrl-C: `interrupts.py leader|follower` while it loads or waits; `interrupts.py everywhere` at each line of the Python path.
+"""Ctrl-C: `interrupts.py leader|follower` while it loads or waits; `interrupts.py everywhere` at each line of the path.
 
 Thread rule: a process of its own.
 Refuses to know: pytest.

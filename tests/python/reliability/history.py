@@ -1,4 +1,4 @@
-"""The history check: many readers and writers on few keys, and no read may be older than the last invalidation it follows.
+"""The history check: many readers and writers on few keys, and no read is older than the last invalidation before it.
 
 Thread rule: `run` starts its own threads and loops and ends them.
 Refuses to know: what a cache does inside. It sees calls and values.
@@ -46,7 +46,8 @@ class Outcome:
 
     def __str__(self) -> str:
         return (
-            f"{self.reads + self.invalidations:,} operations: {self.invalidations:,} invalidations, {self.loads:,} loads, "
+            f"{self.reads + self.invalidations:,} operations: {self.invalidations:,} invalidations, "
+            f"{self.loads:,} loads, "
             f"{self.lost_fills:,} lost fills, {len(self.impossible)} impossible reads"
         )
 

@@ -1,11 +1,11 @@
-"""What a cache may do, in a few lines: entries, flights and floors of a handful of keys. `Machine` holds a cache against it.
+"""What a cache may do, in a few lines: entries, flights and floors of some keys. `Machine` holds a cache against it.
 
 Thread rule: one thread; moves the process's clock.
 Refuses to know: how the cache does it.
 
-A key's source has a version. A load brings the version that it found when it began. `floor` is the oldest version that a
-get which starts now may still see. The state of an entry, what a call must do, what is stored and every count follow from
-the clock. Only what the byte cap evicts is not foreseen: after an eviction every entry is only `maybe` there.
+A key's source has a version. A load brings the version that it found when it began. `floor` is the oldest version that
+a get which starts now may still see. The state of an entry, what a call must do, what is stored and every count follow
+from the clock. Only what the byte cap evicts is not foreseen: after an eviction every entry is only `maybe` there.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ class Machine(RuleBasedStateMachine):
             else:
                 assert step in {RETURN_STALE if waits else FOLLOW if flight else LEAD for waits in pausing}
         if step == FOLLOW:
-            assert flight is not None and handle is flight.handle, f"{key}: not the flight of this key"
+            assert flight is not None, f"{key}: joined a load that must not be joined"
+            assert handle is flight.handle, f"{key}: not the flight of this key"
             self.sees(key, flight.version)
             self.counts["joined"] += 1
         if step in (LEAD, REFRESH):
@@ -182,7 +183,9 @@ class Machine(RuleBasedStateMachine):
         if value is None:
             self.counts["misses"] += 1
             return
-        assert entry is not None and state in ("fresh", "stale") and value == entry.version
+        assert entry is not None
+        assert state in ("fresh", "stale")
+        assert value == entry.version
         self.sees(key, value)
         self.counts["hits" if state == "fresh" else "stale_hits"] += 1
 
@@ -310,7 +313,8 @@ class Machine(RuleBasedStateMachine):
             self.cache.delete(key)
         elif how == "touch":
             if self.cache.touch(key):
-                assert there and entry is not None
+                assert there
+                assert entry is not None
                 entry.fresh_until = self.now + TTL * SECOND
             elif there:
                 self.absent(key)

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class FillAfterInvalidate:
-    """Looks, loads, stores: a load that ran during an invalidation is stored afterwards. One load per key, with a lock."""
+    """Looks, loads, stores: a load that ran during an invalidation is stored afterwards. A lock for each key."""
 
     def __init__(self, load: Callable[[Hashable], Any]) -> None:
         self.load = load

@@ -1,4 +1,4 @@
-"""What the random-schedule test drives: a cache taken apart into begin, commit, fail, so that loads can overlap in one thread.
+"""What random schedules drive: a cache taken apart into begin, commit and fail, so that loads overlap in one thread.
 
 Thread rule: one thread.
 Refuses to know: what is right. The model in test_promises.py judges.
@@ -135,7 +135,7 @@ class Ours:
         self.cache.close()
 
     def stripes_collide(self) -> bool:
-        """Two of these keys share one of the core's 4,096 fences, by the luck of this cache's seed: a fill is lost there."""
+        """Two of these keys share one of the core's 4,096 fences, by the luck of the seed: a fill is lost there."""
         for key in KEYS:
             flight = self.begin(key)[2]
             for other in KEYS:
