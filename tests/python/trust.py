@@ -1,0 +1,174 @@
+"""The long reliability run, which `make trust` calls.
+
+    python tests/python/trust.py [--minutes N] [--seed S] [--part NAME]
+
+Thread rule: one part after the other; each starts what it needs, most in processes of their own.
+Refuses to know: pytest. Prints one report, with the seed that repeats it, and exits with 1 if a promise was broken or
+if a control (a cache with a known mistake) was not caught.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from reliability import children, history
+from reliability.leaks import WORKLOADS
+from reliability.schedules import schedules
+from reliability.subjects import LoadsTwice, NaiveSubject, Ours, ServesTooOld
+
+READS = 30_600_000  # of the history check, over its three kinds
+FORKS = 600
+EXITS = ("loads", "followers", "refreshes", "many-caches", "tasks", "comparisons")
+EXITS_EACH = 20
+LONGEST_EXIT = 1.0  # s
+LONGEST_INTERRUPT = 0.3  # s
+LEAK = 1.0  # bytes per operation
+LEAK_OPERATIONS = 1_000_000
+
+
+class Line(NamedTuple):
+    """One line of the report."""
+
+    ok: bool
+    what: str
+    figures: str
+
+
+class Plan(NamedTuple):
+    seed: int
+    minutes: float | None  # how long the random parts go on; None: as long as their counts say
+
+
+def history_part(plan: Plan) -> Iterator[Line]:
+    ends = None if plan.minutes is None else time.monotonic() + plan.minutes * 60
+    caught = history.run(history.naive, 300_000, seed=plan.seed)
+    yield Line(bool(caught.impossible), "history: control that stores after an invalidation is caught", str(caught))
+    for round_ in range(10**9):
+        for name, make in history.SUBJECTS.items():
+            outcome = history.run(make, READS // len(history.SUBJECTS), seed=plan.seed + round_)
+            ok = not outcome.impossible and outcome.lost_fills > 0
+            yield Line(ok, f"history: {name}, seed {plan.seed + round_}", str(outcome))
+        if ends is None or time.monotonic() > ends:
+            return
+
+
+def schedules_part(plan: Plan) -> Iterator[Line]:
+    for control in (NaiveSubject, LoadsTwice, ServesTooOld):
+        yield Line(
+            fails(lambda control=control: schedules(control, examples=300, seed=plan.seed)),  # type: ignore[misc]
+            f"schedules: control {control.__name__} is caught",
+            (control.__doc__ or "").splitlines()[0],
+        )
+    ends = None if plan.minutes is None else time.monotonic() + plan.minutes * 60
+    for round_ in range(10**9):
+        seed, examples, steps = plan.seed + round_, 2_000, 80
+        ok = not fails(lambda: schedules(Ours, examples=examples, seed=seed, steps=steps), show=True)  # noqa: B023
+        yield Line(ok, f"schedules: against the model, seed {seed}", f"{examples:,} schedules of up to {steps} steps")
+        if ends is None or time.monotonic() > ends:
+            return
+
+
+def fails(run: Callable[[], None], show: bool = False) -> bool:
+    try:
+        run()
+    except AssertionError as error:
+        if show:
+            print(error, *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+        return True
+    return False
+
+
+def forks_part(plan: Plan) -> Iterator[Line]:
+    control = children.run("forks", 20, "naive", watchdog=120)
+    caught = control.ok and "failed: 0" not in control.output
+    yield Line(caught, "forks: control with a plain lock is caught", control.output.strip() + " of 20")
+    ended = children.run("forks", FORKS, watchdog=900)
+    yield Line(
+        ended.ok and "failed: 0" in ended.output, f"forks: {FORKS} under load", told(ended, ended.output.strip())
+    )
+
+
+def exits_part(plan: Plan) -> Iterator[Line]:
+    for how in EXITS:
+        runs = [children.run("exits", how) for _ in range(EXITS_EACH)]
+        good = [run for run in runs if run.ok and run.after_last_line < LONGEST_EXIT and not run.errors]
+        bad = next((str(run) for run in runs if run not in good), "")
+        longest = max(run.after_last_line for run in runs)
+        figures = f"{len(good)} of {len(runs)} with exit code 0 within {LONGEST_EXIT:g} s, longest {longest:.2f} s{bad}"
+        yield Line(len(good) == len(runs), f"exits: with {how} in flight", figures)
+
+
+def interrupts_part(plan: Plan) -> Iterator[Line]:
+    for who in ("leader", "follower"):
+        ended = children.run("interrupts", who)
+        took = [float(line.split()[1]) for line in ended.output.splitlines() if line.startswith("took")]
+        ok = ended.ok and len(took) == 3 and max(took) < LONGEST_INTERRUPT
+        yield Line(
+            ok, f"Ctrl-C: {who}", told(ended, f"KeyboardInterrupt after at most {max(took, default=99) * 1e3:.1f} ms")
+        )
+    ended = children.run("interrupts", "everywhere", watchdog=600)
+    yield Line(
+        ended.ok, "Ctrl-C: at each line of the path, nobody is stuck", told(ended, ", ".join(ended.output.splitlines()))
+    )
+
+
+def hostile_part(plan: Plan) -> Iterator[Line]:
+    parts = ("special_methods_raise", "special_methods_come_back", "values_come_back")
+    for part in (*parts, "collector_in_every_operation", "comparisons_wait"):
+        ended = children.run("reentry", part, watchdog=300)
+        yield Line(ended.ok, f"hostile objects: {part.replace('_', ' ')}", told(ended, "no hang, no crash"))
+    ended = children.run("nomemory", watchdog=300)
+    yield Line(ended.ok, "memory: each allocation fails once", told(ended, ended.output.strip()))
+
+
+def leaks_part(plan: Plan) -> Iterator[Line]:
+    for name in WORKLOADS:
+        ended = children.run("leaks", LEAK_OPERATIONS, name, watchdog=1_800)
+        grown = float(ended.output.split()[1]) if ended.ok else float("inf")
+        yield Line(grown < LEAK, f"leaks: {name}", told(ended, f"{grown:.3f} bytes per operation, limit {LEAK:g}"))
+
+
+def told(ended: children.Ended, figures: str) -> str:
+    return figures if ended.ok else str(ended)
+
+
+PARTS: dict[str, Callable[[Plan], Iterator[Line]]] = {
+    "history": history_part,
+    "schedules": schedules_part,
+    "forks": forks_part,
+    "exits": exits_part,
+    "interrupts": interrupts_part,
+    "hostile": hostile_part,
+    "leaks": leaks_part,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The long reliability run.")
+    parser.add_argument("--minutes", type=float, help="how long history and schedules each go on, at least one round")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="repeats a run's random choices")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be given several times")
+    given = parser.parse_args()
+    plan = Plan(given.seed, given.minutes)
+    print(f"trust run, Python {sys.version.split()[0]}, --seed {plan.seed}", flush=True)
+    begun = time.monotonic()
+    lines: list[Line] = []
+    for name in given.part or PARTS:
+        for line in PARTS[name](plan):
+            lines.append(line)
+            print(f"{'ok    ' if line.ok else 'BROKEN'}  {line.what}: {line.figures}", flush=True)
+    broken = sum(not line.ok for line in lines)
+    took = time.monotonic() - begun
+    print(f"{len(lines)} checks, {broken} broken, {took:.0f} s; again with --seed {plan.seed}")
+    return int(broken > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
