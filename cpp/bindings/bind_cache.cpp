@@ -1,7 +1,7 @@
 // The part of a cache that is not on the hot path: scopes, direct verbs, invalidation, statistics.
 //
 // Thread rule: with the GIL.
-// Refuses to know: flights (bind_flight.cpp) and the public names; python/stillwarm/_cache.py gives them.
+// Refuses to know: flights (bind_flight.cpp) and the public names; python/stillwarm/_cache.py and its bases give them.
 #include <pybind11/stl.h>
 
 #include "bindings/bind.hpp"

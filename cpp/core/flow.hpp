@@ -345,18 +345,16 @@ class Flow {
       return {Stored::kTooLarge, nullptr};
     }
     now = add(now, Clock::resync(now));
-    Entry fresh = make_entry(result, probe.hash, scope, now);
-    std::unique_ptr<Extra> extra(fresh.extra);
-    fresh.born = born;
+    std::unique_ptr<Extra> extra = needs_extra(result) ? make_extra(result) : nullptr;
+    const auto filled = [&](Entry& e) noexcept { fill(e, result, extra.release(), scope, born, now); };
     Outcome outcome{Stored::kStored, nullptr};
     Index i = old;
     if (old != kNone) {
-      outcome.released = memory_.replace(old, result.value, fresh);
+      outcome.released = memory_.replace(old, result.value, filled);
     } else {
-      i = memory_.put(key, result.value, fresh);
+      i = memory_.put(key, result.value, probe.hash, filled);
       took_key = true;
     }
-    (void)extra.release();
     confirm(i);  // a soft mark since the start: stored, and stale
     settle(now);
     return outcome;

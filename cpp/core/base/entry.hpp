@@ -74,13 +74,13 @@ class Slab {
   Entry& operator[](Index i) noexcept { return blocks_[i >> kShift][i & kMask]; }
   const Entry& operator[](Index i) const noexcept { return blocks_[i >> kShift][i & kMask]; }
 
-  // A copy of `fresh` in the slab. Throws std::bad_alloc.
-  Index allocate(const Entry& fresh = {}) {
+  // A default-constructed entry. Throws std::bad_alloc.
+  Index allocate() {
     if (free_ == kNone) add_block();
     const Index i = free_;
     Entry& e = (*this)[i];
     free_ = e.newer;
-    e = fresh;
+    e = Entry{};
     return i;
   }
 

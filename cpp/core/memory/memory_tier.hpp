@@ -62,14 +62,17 @@ class MemoryTier {
     return std::min<std::uint64_t>(most, std::numeric_limits<std::uint32_t>::max());
   }
 
-  // A new entry under a key that is not there. Takes `key` and `value`, and `fresh.extra`. Call settle() afterwards.
-  Index put(Handle key, Handle value, const Entry& fresh) {
+  // A new entry under a key that is not there, which `fill` completes. Takes `key` and `value`. Call settle() afterwards.
+  template <class Fill>
+  Index put(Handle key, Handle value, std::uint64_t hash, Fill&& fill) {
     table_.reserve_one();
     policy_.reserve_for_insert();
-    const Index i = slab_.allocate(fresh);
+    const Index i = slab_.allocate();
     Entry& e = slab_[i];
     e.key = key;
     e.value = value;
+    e.hash = hash;
+    fill(e);
     table_.insert(i);
     policy_.on_insert(i);
     count_in(e);
@@ -78,7 +81,8 @@ class MemoryTier {
   }
 
   // Another value under the same key; the old one is returned, for the caller to release. The key object stays.
-  Handle replace(Index i, Handle value, const Entry& fresh) noexcept {
+  template <class Fill>
+  Handle replace(Index i, Handle value, Fill&& fill) noexcept {
     Entry& e = slab_[i];
     const Handle old = e.value;
     const std::uint32_t old_weight = e.weight;
@@ -86,12 +90,7 @@ class MemoryTier {
     count_out(e);
     delete e.extra;
     e.value = value;
-    e.next_at = fresh.next_at;
-    e.born = fresh.born;
-    e.extra = fresh.extra;
-    e.scope = fresh.scope;
-    e.weight = fresh.weight;
-    e.flags = fresh.flags;
+    fill(e);
     count_in(e);
     policy_.on_reweigh(i, old_weight);
     reschedule(i);

@@ -22,8 +22,9 @@ class Made {
     r.own_durations = own;
     r.negative = negative;
     r.random = random;
-    entry = make_entry(r, 7, 3, kNow);
-    extra_.reset(entry.extra);
+    if (needs_extra(r)) extra_ = make_extra(r);
+    entry.hash = 7;
+    fill(entry, r, extra_.get(), 3, 1, kNow);
   }
   State at(Nanos now) const { return state_of(entry, durations_, now); }
   Life life() const { return life_of(entry, durations_); }

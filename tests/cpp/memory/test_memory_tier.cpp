@@ -125,8 +125,8 @@ TEST(MemoryTier, ReplaceReturnsTheOldValueAndKeepsTheKey) {
   const Index i = cache.at(1);
   const Handle key = cache.flow.memory()[i].key;
   Item* next = Item::make(11);
-  const Entry fresh = make_entry(cache.result(next), cache.probe(1).hash, 0, cache.now);
-  Handle old = cache.flow.memory().replace(i, next, fresh);
+  Handle old = cache.flow.memory().replace(
+      i, next, [&](Entry& e) { fill(e, cache.result(next), nullptr, 0, e.born, cache.now); });
   EXPECT_EQ(Item::of(old)->id(), 10u);
   Item::of(old)->release();
   EXPECT_EQ(cache.at(1), i);
