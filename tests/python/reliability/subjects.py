@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from stillwarm import Cache, NotFound, _core, _load
-from stillwarm._cache import _KeyTarget
 from stillwarm._types import replace
+from stillwarm._verbs import KeyTarget
 
 SECOND = 1_000_000_000
 TTL, STALE, FAILSAFE = 10, 5, 20  # s
@@ -55,7 +55,7 @@ class Ours:
     def target(self, key: str) -> Any:
         if key[0] == "f":
             return _load.Target(self.function, (int(key[1:]),), None)
-        return _KeyTarget(self.cache, key, lambda: None, self.settings)
+        return KeyTarget(self.cache, key, lambda: None, self.settings)
 
     def begin(self, key: str) -> tuple[int, Any, Any]:
         return self.target(key).begin(True)

@@ -1,0 +1,231 @@
+"""The direct verbs: get, set and their kin on keys that are texts. Each has a twin for coroutines.
+
+Thread rule: every verb from any thread; the `a` twins from any loop. Nothing waits, but `get_or_set` for its load.
+Refuses to know: functions and their keys; invalidation by anything but the key; how a load is performed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from stillwarm import _core, _load, _off
+from stillwarm._durations import shown
+from stillwarm._observed import Observed
+from stillwarm._types import FOREVER, Settings, resolve, tag_names, ttl_ns
+from stillwarm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stillwarm._types import Duration, Ttl
+
+T = TypeVar("T")
+
+UNSET: Final[Any] = object()  # no ttl was given, which is not None: that means for ever
+
+
+class Verbs(Observed):
+    """The part of a Cache that works on keys which are texts; `get` and `set` are the core's (`_core.CacheBase`)."""
+
+    __slots__ = ()
+
+    _defaults: dict[str, Any]
+    _direct: dict[Any, Settings]
+
+    def add(self, key: str, value: Any, ttl: Duration | None = UNSET, tags: Iterable[str] = ()) -> bool:
+        """`set`, unless there is a value already. True if it was stored. Atomic in this process.
+
+        A cache that is off says True: whoever uses `add` as a lock goes on.
+        """
+        return self._put(key, value, ttl, tags, True) == 0 or not self._enabled
+
+    def get_or_set(self, key: str, loader: Callable[[], T], ttl: Ttl = UNSET) -> T:
+        """The value of `key`, or what `loader()` returns: one load however many callers, with all rules of `cached`."""
+        if not callable(loader):
+            raise ConfigError(f"loader={shown(loader)}: accepted: a callable without arguments")
+        target = KeyTarget(self, _text(key), loader, self._direct_settings(ttl))
+        return _load.run(target) if self._enabled else _off.run(target)  # type: ignore[no-any-return]
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """The values that are there, by key."""
+        found = {key: self.get(key, _core.MISSING) for key in keys}
+        return {key: value for key, value in found.items() if value is not _core.MISSING}
+
+    def set_many(self, values: Mapping[str, Any], ttl: Duration | None = UNSET, tags: Iterable[str] = ()) -> list[str]:
+        """`set` for each; the keys that were not kept."""
+        tags = tag_names(tags)
+        return [key for key, value in values.items() if not self.set(key, value, ttl, tags)]
+
+    def delete(self, key: str) -> bool:
+        """Removes the entry of a direct key; a load of it that runs is not stored. True if there was one."""
+        return _core.invalidate_key(self, 0, _text(key), False)
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """`delete` for each; how many were there."""
+        return sum(self.delete(key) for key in keys)
+
+    def touch(self, key: str, ttl: Duration | None = UNSET) -> bool:
+        """Makes what is stored fresh for `ttl` from now on. False: nothing there."""
+        return _core.touch(self, 0, _text(key), self._direct_ttl(ttl))
+
+    def incr(self, key: str, delta: int = 1) -> int:
+        """Adds to a stored int, atomically; its deadlines stay.
+
+        Raises:
+            KeyError: there is no such entry.
+            TypeError: the value is not an int.
+        """
+        if type(delta) is not int:
+            raise ConfigError(f"delta={shown(delta)}: accepted: an int")
+        value = _core.incr(self, 0, _text(key), delta)
+        if value is _core.MISSING:
+            if not self._enabled:
+                return delta
+            raise KeyError(key)
+        return value  # type: ignore[no-any-return]
+
+    def contains(self, key: str) -> bool:
+        """Whether `get` would find a value. Does not count as a hit."""
+        return _core.peek(self, 0, _text(key)) is not _core.MISSING
+
+    __contains__ = contains
+
+    def ttl_left(self, key: str) -> float | None:
+        """Seconds until the entry stops being fresh, negative when it is stale; inf: never; None: no entry."""
+        life = _core.life(self, 0, _text(key))
+        if life is None or life[0] == 4:
+            return None
+        return math.inf if life[1] >= FOREVER else life[1] / 1e9
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        """`get` for coroutines."""
+        return self.get(key, default)
+
+    async def aset(self, key: str, value: Any, ttl: Duration | None = UNSET, tags: Iterable[str] = ()) -> bool:
+        """`set` for coroutines."""
+        return self.set(key, value, ttl, tags)
+
+    async def aadd(self, key: str, value: Any, ttl: Duration | None = UNSET, tags: Iterable[str] = ()) -> bool:
+        """`add` for coroutines."""
+        return self.add(key, value, ttl, tags)
+
+    @overload
+    async def aget_or_set(self, key: str, loader: Callable[[], Awaitable[T]], ttl: Ttl = UNSET) -> T: ...
+    @overload
+    async def aget_or_set(self, key: str, loader: Callable[[], T], ttl: Ttl = UNSET) -> T: ...
+    async def aget_or_set(self, key: str, loader: Callable[[], Any], ttl: Ttl = UNSET) -> Any:
+        """`get_or_set` for coroutines; the loader may be plain or a coroutine function."""
+        from stillwarm import _aload
+
+        if not callable(loader):
+            raise ConfigError(f"loader={shown(loader)}: accepted: a callable without arguments")
+        target = KeyTarget(self, _text(key), loader, self._direct_settings(ttl))
+        return await (_aload.run(target) if self._enabled else _off.arun(target))
+
+    async def aget_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """`get_many` for coroutines."""
+        return self.get_many(keys)
+
+    async def aset_many(
+        self, values: Mapping[str, Any], ttl: Duration | None = UNSET, tags: Iterable[str] = ()
+    ) -> list[str]:
+        """`set_many` for coroutines."""
+        return self.set_many(values, ttl, tags)
+
+    async def adelete(self, key: str) -> bool:
+        """`delete` for coroutines."""
+        return self.delete(key)
+
+    async def adelete_many(self, keys: Iterable[str]) -> int:
+        """`delete_many` for coroutines."""
+        return self.delete_many(keys)
+
+    async def atouch(self, key: str, ttl: Duration | None = UNSET) -> bool:
+        """`touch` for coroutines."""
+        return self.touch(key, ttl)
+
+    async def aincr(self, key: str, delta: int = 1) -> int:
+        """`incr` for coroutines."""
+        return self.incr(key, delta)
+
+    async def acontains(self, key: str) -> bool:
+        """`contains` for coroutines."""
+        return self.contains(key)
+
+    async def attl_left(self, key: str) -> float | None:
+        """`ttl_left` for coroutines."""
+        return self.ttl_left(key)
+
+    # ---------------------------------------------------------------------------------------- settings of the verbs
+
+    def _set_slowly(self, key: str, value: Any, ttl: Any = UNSET, tags: Iterable[str] = ()) -> bool:
+        """`set` with anything but a plain ttl: see cpp/bindings/cache_base.cpp."""
+        return self._put(key, value, ttl, tags, False) == 0
+
+    def _put(self, key: str, value: Any, ttl: Any, tags: Iterable[str], only_if_absent: bool) -> int:
+        ns = self._direct_ttl(ttl)
+        fingerprints = [_core.tag_fingerprint(tag) for tag in tag_names(tags)]
+        if not self._enabled:
+            return 3
+        return _core.put(self, 0, _text(key), value, ns, 0, 0, fingerprints, -1, only_if_absent)
+
+    def _direct_ttl(self, ttl: Any) -> int:
+        if ttl is not UNSET:
+            return ttl_ns(ttl)
+        settings = self._direct_settings(UNSET)
+        return FOREVER if callable(settings.ttl) else settings.ttl
+
+    def _plain_direct_ttl(self) -> int:
+        """What `set` needs to know without a ttl: ns, 0 to be asked, -1 to be asked for every set."""
+        if not self._enabled:
+            return -1
+        ttl = self._defaults.get("ttl", 0)
+        return 0 if callable(ttl) else ttl_ns(ttl)
+
+    def _direct_settings(self, ttl: Any) -> Settings:
+        level = {} if ttl is UNSET else {"ttl": ttl}
+        try:
+            settings = self._direct.get(ttl)
+        except TypeError:
+            return resolve([level, self._defaults], "a verb of this Cache")
+        if settings is None:
+            settings = resolve([level, self._defaults], "a verb of this Cache")
+            if len(self._direct) < 256 and not callable(ttl):
+                self._direct[ttl] = settings
+        return settings
+
+
+def _text(key: object) -> str:
+    if type(key) is str:
+        return key
+    if isinstance(key, str):
+        return str.__str__(key)
+    raise TypeError(f"key must be a str, not {type(key).__name__}")
+
+
+class KeyTarget(_load.Target):
+    """A get_or_set: the key is a text, the loader came with the call."""
+
+    __slots__ = ("loader", "text")
+
+    def __init__(self, cache: Any, text: str, loader: Callable[[], Any], settings: Settings) -> None:
+        self.call = None
+        self.cache = cache
+        self.settings = settings
+        self.args = ()
+        self.kwargs = {}
+        self.text = text
+        self.loader = loader
+
+    def begin(self, count: bool) -> tuple[int, Any, Any]:
+        return _core.begin_key(self.cache, 0, self.text, count)
+
+    def load(self) -> Any:
+        return self.loader()
+
+    def tags(self) -> list[str]:
+        tags = self.settings.tags
+        return tag_names(tags()) if callable(tags) else list(tags)
+
+    def key(self) -> tuple[int, Any]:
+        return 0, self.text
