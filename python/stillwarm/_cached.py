@@ -1,22 +1,22 @@
-"""From a function to its cached form: the signature that makes keys, the scope, and what a cached function carries.
+"""From a function to its cached form: its scope, its object, and the methods that a cached function carries.
 
 Thread rule: decoration runs once, at import; the methods from any thread.
-Refuses to know: how a hit or a load works (cpp/bindings/cached_call.cpp, _load, _aload).
+Refuses to know: how a hit or a load works (cpp/bindings/cached_call.cpp, _load, _aload), and how keys are made.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import string
 import sys
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _keys, _load
 from stillwarm._durations import shown
+from stillwarm._many import get_many
+from stillwarm._signature import compile_key, ignore_flags, name_of, signature_of
 from stillwarm._types import FOREVER, Settings
-from stillwarm.errors import ConfigError, KeyTypeError, NotFound
+from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
@@ -86,20 +86,12 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
         raise ConfigError(f"@cached got {shown(function)}: accepted: a function, coroutine function or method")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigError(
-            f"{_name_of(function, None)} is a generator function: its values can be read only once, so there is "
+            f"{name_of(function, None)} is a generator function: its values can be read only once, so there is "
             f"nothing to cache; accepted: a function that returns a list or tuple of them"
         )
     is_async = inspect.iscoroutinefunction(function)
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        signature = inspect.Signature(
-            [
-                inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
-                inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
-            ]
-        )
-    name = _name_of(function, options.get("name"))
+    signature = signature_of(function)
+    name = name_of(function, options.get("name"))
     version = options.get("version", 0)
     readable = _keys.escape(name) if version == 0 else f"{_keys.escape(name)}@{_keys.escape(str(version))}"
     key = compile_key(options.get("key"), signature, name, version)
@@ -147,80 +139,6 @@ def look_async(call: Any, function: Any) -> None:
         call._is_coroutine = marker
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(call)
-
-
-def _name_of(function: Any, name: object) -> str:
-    if name is not None:
-        if not isinstance(name, str) or not name:
-            raise ConfigError(f"name={shown(name)}: accepted: a str that is not empty")
-        return name
-    inner = function.func if isinstance(function, functools.partial) else function
-    qualname = getattr(inner, "__qualname__", type(inner).__qualname__)
-    return f"{getattr(inner, '__module__', None) or '?'}.{qualname}"
-
-
-def ignore_flags(ignore: object, parameters: list[inspect.Parameter], name: str) -> tuple[bool, ...]:
-    """For each named parameter, then *args, then **kwargs: is it left out of the key?"""
-    if isinstance(ignore, str) or not isinstance(ignore, Iterable):
-        raise ConfigError(f"ignore={shown(ignore)}: accepted: a sequence of argument names of {name}()")
-    left_out = list(ignore)
-    for one in left_out:
-        if one not in [p.name for p in parameters]:
-            raise ConfigError(
-                f"ignore={shown(one)}: {name}() has no such argument; accepted: "
-                f"{', '.join(p.name for p in parameters) or 'none'}"
-            )
-    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    special = [
-        any(p.kind is kind and p.name in left_out for p in parameters)
-        for kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    ]
-    return (*(p.name in left_out for p in named), *special)
-
-
-def compile_key(key: object, signature: inspect.Signature, name: str, version: object) -> Callable[..., str] | None:
-    """The callable that makes the text of a `key=` template or callable."""
-    if key is None:
-        return None
-    suffix = "" if version == 0 else f"@{_keys.escape(str(version))}"
-    if callable(key):
-        given = key
-
-        def from_callable(*args: Any, **kwargs: Any) -> str:
-            text = given(*args, **kwargs)
-            if not isinstance(text, str):
-                raise KeyTypeError(f"key= of {name}() returned a {type(text).__qualname__}; accepted: a str")
-            return _keys.shorten(str(text) + suffix)
-
-        return from_callable
-    if not isinstance(key, str) or not key:
-        raise ConfigError(
-            f'key={shown(key)}: accepted: a template such as "scoring:{{asin}}:{{domain}}", or a callable'
-        )
-    pieces: list[tuple[str, str | None]] = []
-    try:
-        for literal, field, spec, conversion in string.Formatter().parse(key):
-            if field is not None and field not in signature.parameters:
-                known = ", ".join(signature.parameters) or "none"
-                raise ConfigError(f"key={shown(key)}: {name}() has no argument {field!r}; accepted: {known}")
-            if spec or conversion:
-                raise ConfigError(f"key={shown(key)}: accepted: plain fields like {{{field}}}, without ! or : in them")
-            pieces.append((literal, field))
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(
-            f"key={shown(key)}: {error}; accepted: a template such as 'scoring:{{asin}}:{{domain}}'"
-        ) from None
-
-    def from_template(*args: Any, **kwargs: Any) -> str:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        values = bound.arguments
-        text = "".join(t if f is None else t + _keys.escape(str(values[f])) for t, f in pieces)
-        return _keys.shorten(text + suffix)
-
-    return from_template
 
 
 # --------------------------------------------------------------------------------------- what a cached function carries
@@ -285,7 +203,9 @@ class Refresh(_load.Target):
         if count:  # an older value stays for those who fail: it only stops counting as fresh
             _core.invalidate_key(self.cache, self.call._scope, self.call._key(self.args, self.kwargs), True)
         step, value, flight = super().begin(count)
-        return (_load.LEAD, _core.MISSING, flight) if step in (_load.REFRESH, _load.REFRESH_EARLY) else (step, value, flight)
+        if step in (_load.REFRESH, _load.REFRESH_EARLY):
+            return _load.LEAD, _core.MISSING, flight
+        return step, value, flight
 
 
 def refresh(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -298,185 +218,6 @@ def refresh(self: Any, *args: Any, **kwargs: Any) -> Any:
     from stillwarm import _aload
 
     return _aload.run(target)
-
-
-def get_many(self: Any, arguments: Iterable[Any]) -> Any:
-    """The values for many calls, in order: each item is a tuple of arguments, or the only argument.
-
-    What is missing is loaded with one flight per key: by one call of `loader_many=` with the list of missing items,
-    which returns a list in the same order or a dict by item; else one call of the function each (all at once for a
-    coroutine function). Awaitable for a coroutine function.
-    """
-    items = list(arguments)
-    if not inspect.iscoroutinefunction(self._function):
-        return get_many_sync(self, items)
-    return get_many_async(self, items)
-
-
-def _as_args(item: Any) -> tuple[Any, ...]:
-    return item if type(item) is tuple else (item,)
-
-
-def get_many_sync(call: Any, items: list[Any]) -> list[Any]:
-    loader_many = call._options.get("loader_many")
-    if loader_many is None:
-        return [call(*_as_args(item)) for item in items]
-    if not call._cache._enabled:
-        return found_in(items, loader_many(items)) if items else []
-    batch = Batch(call, items)
-    if batch.leading:
-        before = _core.enter(batch.enter())
-        try:
-            batch.land(loader_many(batch.wanted()))
-        except Exception as error:
-            batch.fail(error)
-        finally:
-            _core.enter(before)
-            batch.leave()
-    for i, target, flight, fallback in batch.following:
-        value = _load.follow(target, flight, fallback)
-        batch.results[i] = call(*target.args) if value is _load.AGAIN else _load.give(target, value)
-    return batch.finish()
-
-
-async def get_many_async(call: Any, items: list[Any]) -> list[Any]:
-    import asyncio
-
-    from stillwarm import _aload
-
-    loader_many = call._options.get("loader_many")
-    if loader_many is None:
-        return list(await asyncio.gather(*(call(*_as_args(item)) for item in items)))
-    if not call._cache._enabled:
-        loaded = loader_many(items) if items else []
-        return found_in(items, await loaded if inspect.isawaitable(loaded) else loaded)
-    batch = Batch(call, items)
-    if batch.leading:
-        before = _load.current_async.set(batch.enter())
-        try:
-            loaded = loader_many(batch.wanted())
-            batch.land(await loaded if inspect.isawaitable(loaded) else loaded)
-        except Exception as error:
-            batch.fail(error)
-        finally:
-            _load.current_async.reset(before)
-            batch.leave()
-    for i, target, flight, fallback in batch.following:
-        value = await _aload.follow(target, flight, fallback)
-        batch.results[i] = await call(*target.args) if value is _load.AGAIN else _load.give(target, value)
-    return batch.finish()
-
-
-def by_item(items: list[Any], loaded: Any) -> list[Any]:
-    """What `loader_many=` returned, in the order of the items; MISSING where a dict has nothing for one."""
-    if isinstance(loaded, dict):
-        return [loaded.get(item, _core.MISSING) for item in items]
-    values = list(loaded)
-    if len(values) != len(items):
-        raise ValueError(
-            f"loader_many= returned {len(values)} values for {len(items)} items; accepted: one each, or a dict"
-        )
-    return values
-
-
-def found_in(items: list[Any], loaded: Any) -> list[Any]:
-    """The same for a cache that is off: an item that was not found raises."""
-    values = by_item(items, loaded)
-    for item, value in zip(items, values, strict=True):
-        if value is _core.MISSING:
-            raise nothing_for(item)
-    return values
-
-
-def nothing_for(item: Any) -> NotFound:
-    return NotFound(f"loader_many= returned nothing for {item!r}")
-
-
-class Batch:
-    """The calls of one get_many: what is there, what this caller loads, and what others are loading.
-
-    Everything this caller leads has landed before it follows anything, so two batches never wait for each other.
-    """
-
-    def __init__(self, call: Any, items: list[Any]) -> None:
-        self.call, self.items = call, items
-        self.results: list[Any] = [None] * len(items)
-        self.errors: list[Exception] = []
-        self.leading: list[tuple[int, Any, Any]] = []
-        self.following: list[tuple[int, Any, Any, Any]] = []
-        try:
-            for i, item in enumerate(items):
-                self._begin(i, _load.Target(call, _as_args(item), None))
-        except BaseException:
-            self.abandon()
-            raise
-
-    def _begin(self, i: int, target: Any) -> None:
-        step, value, flight = target.begin(True)
-        if step == _load.FOLLOW:
-            self.following.append((i, target, flight, value))
-        elif step == _load.ABSENT:
-            self.errors.append(NotFound(value))
-        elif step == _load.LEAD:
-            self.leading.append((i, target, flight))
-        else:
-            if step in (_load.REFRESH, _load.REFRESH_EARLY):
-                self.leading.append((-1 - i, target, flight))
-            self.results[i] = _load.give(target, value)
-
-    def enter(self) -> Any:
-        """One flight stands for the running load; none of the others can end before it."""
-        first = self.leading[0][2]
-        for _, _, flight in self.leading[1:]:
-            _core.add_follower(first, flight)
-        return first
-
-    def leave(self) -> None:
-        first = self.leading[0][2]
-        for _, _, flight in self.leading[1:]:
-            _core.remove_follower(first, flight)
-        self.abandon()
-
-    def wanted(self) -> list[Any]:
-        return [self.items[i if i >= 0 else -1 - i] for i, _, _ in self.leading]
-
-    def land(self, loaded: Any) -> None:
-        wanted = self.wanted()
-        for item, value, (i, target, flight) in zip(wanted, by_item(wanted, loaded), self.leading, strict=True):
-            if value is _core.MISSING:
-                self._settle(i, target, flight, nothing_for(item))
-                continue
-            _core.count_load(flight, 0, False)
-            _load.committed(target, flight, value, 0)
-            if i >= 0:
-                self.results[i] = _load.give(target, value)
-
-    def fail(self, error: Exception) -> None:
-        for i, target, flight in self.leading:
-            if flight.state == _load.RUNNING:
-                self._settle(i, target, flight, error)
-
-    def _settle(self, i: int, target: Any, flight: Any, error: Exception) -> None:
-        _core.count_load(flight, 0, True)
-        try:
-            value = _load.failed(target, flight, error, _load.kind_of(target.settings, error))
-        except Exception as raised:
-            if i >= 0:
-                self.errors.append(raised)
-        else:
-            if i >= 0:
-                _load.count_stale(target, flight)
-                self.results[i] = _load.give(target, value)
-
-    def abandon(self) -> None:
-        """Whatever has not landed (Ctrl-C, a broken loader) is left to the next caller."""
-        for _, _, flight in self.leading:
-            _load.finish(flight, _load.ABANDONED, None)
-
-    def finish(self) -> list[Any]:
-        if self.errors:
-            raise self.errors[0]
-        return self.results
 
 
 def _reduce(self: Any) -> str:
