@@ -246,7 +246,7 @@ PyObject* call(PyObject* self, PyObject* const* args, std::size_t nargsf, PyObje
 
 namespace {
 
-// The step as _load.py knows it. Two more than the flow's: what is served is told apart for those who watch.
+// The step as _target.py knows it. Two more than the flow's: what is served is told apart for those who watch.
 int python_step(const Decision& d) {
   constexpr int kReturnStale = 5, kRefreshEarly = 6;
   if (d.step == Step::kReturn && d.state >= State::kStale) return kReturnStale;

@@ -148,7 +148,7 @@ PyObject* flight_left(PyObject* self, PyObject* lock) {
   Py_RETURN_NONE;
 }
 
-// wait_with(waiter): True if the flight still runs and _load.wake will get the waiter.
+// wait_with(waiter): True if the flight still runs and _landing.wake will get the waiter.
 PyObject* flight_wait_with(PyObject* self, PyObject* waiter) {
   PyFlight* f = as_flight(self);
   PyObject* fresh = f->tasks == nullptr ? PyList_New(0) : nullptr;  // may run the collector

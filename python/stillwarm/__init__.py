@@ -14,8 +14,8 @@ from stillwarm import hooks
 from stillwarm._cache import Cache
 from stillwarm._cached import CacheInfo
 from stillwarm._default import cached, default_cache
-from stillwarm._load import Load, current_load
 from stillwarm._stats import Counters, HotKey, State, Stats
+from stillwarm._target import Load, current_load
 from stillwarm.errors import (
     ConfigError,
     KeyTypeError,

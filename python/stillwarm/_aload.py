@@ -14,30 +14,24 @@ import time
 from typing import Any
 
 from stillwarm import _core, hooks
-from stillwarm._load import (
+from stillwarm._landing import committed, failed, finish, kind_of, outcome
+from stillwarm._load import SERVED, limits, recursive
+from stillwarm._target import (
     ABANDONED,
     ABSENT,
     AGAIN,
+    ERROR,
     FOLLOW,
     LEAD,
-    MISSING,
     NOT_FOUND,
     REFRESH,
     REFRESH_EARLY,
     RETURN,
     RETURN_STALE,
-    SERVED,
     Target,
-    committed,
     current_async,
-    failed,
-    finish,
     give,
     innermost,
-    kind_of,
-    limits,
-    outcome,
-    recursive,
 )
 from stillwarm.errors import NotFound
 from stillwarm.retry import apause
@@ -124,7 +118,7 @@ async def run_load(target: Any, flight: Any) -> None:
                 return
             await apause(delay)
     except Exception as error:
-        finish(flight, 2, (error, error.__traceback__))  # nothing if it has landed
+        finish(flight, ERROR, (error, error.__traceback__))  # nothing if it has landed
     except BaseException:
         finish(flight, ABANDONED, None)  # cancelled, or the loop is going down: a waiter elsewhere leads
         raise
@@ -165,4 +159,4 @@ async def wait(future: asyncio.Future[None], seconds: float, flight: Any, loop: 
             return False
 
 
-__all__ = ["MISSING", "perform", "run"]
+__all__ = ["follow", "perform", "run"]

@@ -15,13 +15,12 @@ from stillwarm import _core, _keys, _load
 from stillwarm._durations import shown
 from stillwarm._many import get_many
 from stillwarm._signature import compile_key, ignore_flags, name_of, signature_of
+from stillwarm._target import LEAD, MISSING, REFRESH, REFRESH_EARLY, Target
 from stillwarm._types import FOREVER, Settings
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
-
-CachedCall = _core.CachedCall
 
 
 class CacheInfo(tuple[int, int, "int | None", int]):
@@ -106,7 +105,7 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
         function,
         scope,
         tuple(p.name for p in named),
-        tuple(_core.MISSING if p.default is p.empty else p.default for p in named),
+        tuple(MISSING if p.default is p.empty else p.default for p in named),
         ignored,
         sum(p.kind is p.POSITIONAL_ONLY for p in named),
         sum(p.kind is not p.KEYWORD_ONLY for p in named),
@@ -159,7 +158,7 @@ def cache_clear(self: Any) -> None:
 def cache_parameters(self: Any) -> dict[str, Any]:
     """The settings in force: {"maxsize", "typed"} as of lru_cache, and ours, durations in seconds."""
     settings: Settings = self._settings
-    seconds = _load.forever_or_seconds
+    seconds = forever_or_seconds
     ttl = settings.ttl if callable(settings.ttl) else seconds(settings.ttl)
     sie = settings.stale_if_error
     return {
@@ -179,6 +178,10 @@ def cache_parameters(self: Any) -> dict[str, Any]:
     }
 
 
+def forever_or_seconds(ns: int) -> float | None:
+    return None if ns >= FOREVER else ns / 1e9
+
+
 def cache_key(self: Any, *args: Any, **kwargs: Any) -> str:
     """The readable key of these arguments: what `invalidate(key=)`, logs and patterns see."""
     return self._cache._readable(self._scope, self._key(args, kwargs))  # type: ignore[no-any-return]
@@ -186,7 +189,7 @@ def cache_key(self: Any, *args: Any, **kwargs: Any) -> str:
 
 def cache_contains(self: Any, *args: Any, **kwargs: Any) -> bool:
     """Whether a call with these arguments would be answered without waiting for a load."""
-    return _core.peek(self._cache, self._scope, self._key(args, kwargs)) is not _core.MISSING
+    return _core.peek(self._cache, self._scope, self._key(args, kwargs)) is not MISSING
 
 
 def cache_invalidate(self: Any, *args: Any, stale: bool = False, **kwargs: Any) -> bool:
@@ -194,7 +197,7 @@ def cache_invalidate(self: Any, *args: Any, stale: bool = False, **kwargs: Any) 
     return self._cache._invalidate_stored(self._scope, self._key(args, kwargs), stale)  # type: ignore[no-any-return]
 
 
-class Refresh(_load.Target):
+class Refresh(Target):
     """A call that wants a new value, whatever is stored."""
 
     __slots__ = ()
@@ -203,8 +206,8 @@ class Refresh(_load.Target):
         if count:  # an older value stays for those who fail: it only stops counting as fresh
             _core.invalidate_key(self.cache, self.call._scope, self.call._key(self.args, self.kwargs), True)
         step, value, flight = super().begin(count)
-        if step in (_load.REFRESH, _load.REFRESH_EARLY):
-            return _load.LEAD, _core.MISSING, flight
+        if step in (REFRESH, REFRESH_EARLY):
+            return LEAD, MISSING, flight
         return step, value, flight
 
 
@@ -246,4 +249,4 @@ _METHODS: Final = {
 for _name, _method in _METHODS.items():
     setattr(_core.CachedCall, _name, _method)
 
-__all__ = ["FOREVER", "CacheInfo", "CachedCall", "decorate"]
+__all__ = ["CacheInfo", "decorate"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from stillwarm import _core, _load
+from stillwarm import _core, _landing, _load
 from stillwarm._cache import Cache
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def _aperform(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _set_hooks(aperform: Any) -> None:
-    _core.set_hooks(_load.perform, aperform, _load.failed_plain, _load.commit_plain, _load.wake, _load.RAISE)
+    _core.set_hooks(
+        _load.perform, aperform, _landing.failed_plain, _landing.commit_plain, _landing.wake, _landing.RAISE
+    )
 
 
 _set_hooks(_aperform)

@@ -11,6 +11,21 @@ from collections.abc import Iterable
 from typing import Any
 
 from stillwarm import _core, _load
+from stillwarm._landing import committed, count_stale, failed, finish, kind_of
+from stillwarm._target import (
+    ABANDONED,
+    ABSENT,
+    AGAIN,
+    FOLLOW,
+    LEAD,
+    MISSING,
+    REFRESH,
+    REFRESH_EARLY,
+    RUNNING,
+    Target,
+    current_async,
+    give,
+)
 from stillwarm.errors import NotFound
 
 
@@ -49,7 +64,7 @@ def get_many_sync(call: Any, items: list[Any]) -> list[Any]:
             batch.leave()
     for i, target, flight, fallback in batch.following:
         value = _load.follow(target, flight, fallback)
-        batch.results[i] = call(*target.args) if value is _load.AGAIN else _load.give(target, value)
+        batch.results[i] = call(*target.args) if value is AGAIN else give(target, value)
     return batch.finish()
 
 
@@ -66,25 +81,25 @@ async def get_many_async(call: Any, items: list[Any]) -> list[Any]:
         return found_in(items, await loaded if inspect.isawaitable(loaded) else loaded)
     batch = Batch(call, items)
     if batch.leading:
-        before = _load.current_async.set(batch.enter())
+        before = current_async.set(batch.enter())
         try:
             loaded = loader_many(batch.wanted())
             batch.land(await loaded if inspect.isawaitable(loaded) else loaded)
         except Exception as error:
             batch.fail(error)
         finally:
-            _load.current_async.reset(before)
+            current_async.reset(before)
             batch.leave()
     for i, target, flight, fallback in batch.following:
         value = await _aload.follow(target, flight, fallback)
-        batch.results[i] = await call(*target.args) if value is _load.AGAIN else _load.give(target, value)
+        batch.results[i] = await call(*target.args) if value is AGAIN else give(target, value)
     return batch.finish()
 
 
 def by_item(items: list[Any], loaded: Any) -> list[Any]:
     """What `loader_many=` returned, in the order of the items; MISSING where a dict has nothing for one."""
     if isinstance(loaded, dict):
-        return [loaded.get(item, _core.MISSING) for item in items]
+        return [loaded.get(item, MISSING) for item in items]
     values = list(loaded)
     if len(values) != len(items):
         raise ValueError(
@@ -97,7 +112,7 @@ def found_in(items: list[Any], loaded: Any) -> list[Any]:
     """The same for a cache that is off: an item that was not found raises."""
     values = by_item(items, loaded)
     for item, value in zip(items, values, strict=True):
-        if value is _core.MISSING:
+        if value is MISSING:
             raise nothing_for(item)
     return values
 
@@ -120,23 +135,23 @@ class Batch:
         self.following: list[tuple[int, Any, Any, Any]] = []
         try:
             for i, item in enumerate(items):
-                self._begin(i, _load.Target(call, _as_args(item), None))
+                self._begin(i, Target(call, _as_args(item), None))
         except BaseException:
             self.abandon()
             raise
 
     def _begin(self, i: int, target: Any) -> None:
         step, value, flight = target.begin(True)
-        if step == _load.FOLLOW:
+        if step == FOLLOW:
             self.following.append((i, target, flight, value))
-        elif step == _load.ABSENT:
+        elif step == ABSENT:
             self.errors.append(NotFound(value))
-        elif step == _load.LEAD:
+        elif step == LEAD:
             self.leading.append((i, target, flight))
         else:
-            if step in (_load.REFRESH, _load.REFRESH_EARLY):
+            if step in (REFRESH, REFRESH_EARLY):
                 self.leading.append((-1 - i, target, flight))
-            self.results[i] = _load.give(target, value)
+            self.results[i] = give(target, value)
 
     def enter(self) -> Any:
         """One flight stands for the running load; none of the others can end before it."""
@@ -157,35 +172,35 @@ class Batch:
     def land(self, loaded: Any) -> None:
         wanted = self.wanted()
         for item, value, (i, target, flight) in zip(wanted, by_item(wanted, loaded), self.leading, strict=True):
-            if value is _core.MISSING:
+            if value is MISSING:
                 self._settle(i, target, flight, nothing_for(item))
                 continue
             _core.count_load(flight, 0, False)
-            _load.committed(target, flight, value, 0)
+            committed(target, flight, value, 0)
             if i >= 0:
-                self.results[i] = _load.give(target, value)
+                self.results[i] = give(target, value)
 
     def fail(self, error: Exception) -> None:
         for i, target, flight in self.leading:
-            if flight.state == _load.RUNNING:
+            if flight.state == RUNNING:
                 self._settle(i, target, flight, error)
 
     def _settle(self, i: int, target: Any, flight: Any, error: Exception) -> None:
         _core.count_load(flight, 0, True)
         try:
-            value = _load.failed(target, flight, error, _load.kind_of(target.settings, error))
+            value = failed(target, flight, error, kind_of(target.settings, error))
         except Exception as raised:
             if i >= 0:
                 self.errors.append(raised)
         else:
             if i >= 0:
-                _load.count_stale(target, flight)
-                self.results[i] = _load.give(target, value)
+                count_stale(target, flight)
+                self.results[i] = give(target, value)
 
     def abandon(self) -> None:
         """Whatever has not landed (Ctrl-C, a broken loader) is left to the next caller."""
         for _, _, flight in self.leading:
-            _load.finish(flight, _load.ABANDONED, None)
+            finish(flight, ABANDONED, None)
 
     def finish(self) -> list[Any]:
         if self.errors:

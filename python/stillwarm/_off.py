@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from stillwarm import _load
+from stillwarm._target import innermost, straight
 
 
 class Passing:
@@ -22,7 +22,7 @@ class Passing:
     def __init__(self, target: Any) -> None:
         self._target = target
         self.load: Any = None
-        self.outer = _load.innermost()
+        self.outer = innermost()
         self.over = False
 
     @property
@@ -41,21 +41,21 @@ class Passing:
 def run(target: Any) -> Any:
     """What the loader of a plain call returns."""
     passing = Passing(target)
-    before = _load.straight.set(passing)
+    before = straight.set(passing)
     try:
         return target.load()
     finally:
         passing.over = True
-        _load.straight.reset(before)
+        straight.reset(before)
 
 
 async def arun(target: Any) -> Any:
     """`run` for coroutine functions, and for plain ones that are awaited."""
     passing = Passing(target)
-    before = _load.straight.set(passing)
+    before = straight.set(passing)
     try:
         value = target.load()
         return await value if inspect.isawaitable(value) else value
     finally:
         passing.over = True
-        _load.straight.reset(before)
+        straight.reset(before)

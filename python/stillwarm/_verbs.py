@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from stillwarm import _core, _load, _off
 from stillwarm._durations import shown
 from stillwarm._observed import Observed
+from stillwarm._target import Target
 from stillwarm._types import FOREVER, Settings, resolve, tag_names, ttl_ns
 from stillwarm.errors import ConfigError
 
@@ -203,7 +204,7 @@ def _text(key: object) -> str:
     raise TypeError(f"key must be a str, not {type(key).__name__}")
 
 
-class KeyTarget(_load.Target):
+class KeyTarget(Target):
     """A get_or_set: the key is a text, the loader came with the call."""
 
     __slots__ = ("loader", "text")

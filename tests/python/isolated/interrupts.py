@@ -14,7 +14,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from stillwarm import Cache, Retry, _load
+from stillwarm import Cache, Retry, _load, current_load
 
 SECOND = 1_000_000_000
 
@@ -107,6 +107,9 @@ def follower(**options: Any) -> None:
     print("took", took)
 
 
+PATH = ("_load.py", "_target.py", "_landing.py", "_cached.py", "_many.py", "_observed.py", "_cache.py")
+
+
 class Interrupt:
     """Raises KeyboardInterrupt at the n-th call or line of stillwarm's path on this thread.
 
@@ -118,7 +121,7 @@ class Interrupt:
         self.where = ""
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        if os.path.basename(frame.f_code.co_filename) not in ("_load.py", "_cached.py", "_cache.py"):
+        if os.path.basename(frame.f_code.co_filename) not in PATH:
             return None
         self.left -= 1
         if self.left == 0:
@@ -162,7 +165,7 @@ def once(name: str, options: dict[str, Any], n: int) -> bool:
             if name == "fails":
                 raise ValueError("fails")
         if name == "speaks":
-            _load.current_load().ttl = 50
+            current_load().ttl = 50
         return key
 
     def follow() -> None:

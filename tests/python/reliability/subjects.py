@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stillwarm import Cache, NotFound, _core, _load
+from stillwarm import Cache, NotFound, _core, _landing, _load
 from stillwarm._types import replace
 from stillwarm._verbs import KeyTarget
 
@@ -19,7 +19,7 @@ CAP = 6_000  # bytes
 
 KEYS = ("f0", "f1", "f2", "d0")
 FILLERS = 5
-LOST = _load.STORED.index("lost")
+LOST = _landing.STORED.index("lost")
 
 ERRORS = {"fatal": ValueError("fatal"), "transient": ConnectionError("transient"), "not_found": NotFound("nothing")}
 

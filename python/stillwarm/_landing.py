@@ -1,0 +1,190 @@
+"""How a load ends: what is stored, what those who wait for it get, and who is woken.
+
+Thread rule: any thread, also one without an event loop. Nothing here holds a lock while it calls user code.
+Refuses to know: how the load was performed, and how its waiters wait.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from stillwarm import _core, hooks
+from stillwarm._target import (
+    ABANDONED,
+    AGAIN,
+    ERROR,
+    FATAL,
+    MISSING,
+    NOT_FOUND,
+    STALE,
+    TRANSIENT,
+    VALUE,
+    Target,
+    give,
+)
+from stillwarm._types import Settings, tag_names, ttl_ns
+from stillwarm.errors import NotFound
+from stillwarm.retry import classify as classify_error
+
+STORED: Final = ("stored", "lost", "too_large", "not_kept")
+RAISE: Final = object()  # what `failed_plain` answers for "raise the loader's own error"
+KINDS: Final = {"fatal": FATAL, "not_found": NOT_FOUND, "transient": TRANSIENT}
+
+
+def kind_of(settings: Settings, error: BaseException) -> int:
+    """FATAL, NOT_FOUND or TRANSIENT, by classify= or stale_on= where given."""
+    if isinstance(error, NotFound):
+        return NOT_FOUND
+    if settings.classify is not None:
+        kind = settings.classify(error)
+        if kind not in KINDS:
+            raise ValueError(f"classify= returned {kind!r}; accepted: {', '.join(map(repr, KINDS))}") from error
+        return KINDS[kind]
+    if settings.stale_on is not None:
+        on = settings.stale_on
+        matches = isinstance(error, on) if isinstance(on, (type, tuple)) else on(error)
+        return TRANSIENT if matches else FATAL
+    return KINDS[classify_error(error)]
+
+
+def committed(target: Any, flight: Any, value: Any, took: int) -> Any:
+    """Stores what the loader returned, if it may be stored, and lands the flight."""
+    try:
+        stored = store(target, flight, value)
+    except Exception as error:  # Ctrl-C is not an answer: then a follower leads
+        finish(flight, ERROR, (error, error.__traceback__))
+        raise
+    finish(flight, VALUE, value)
+    if target.cache._hooks:
+        seconds = took / 1e9
+        target.cache._emit_for(
+            hooks.Loaded, flight, seconds=seconds, stored=STORED[stored], background=flight.background
+        )
+    return value
+
+
+def store(target: Any, flight: Any, value: Any) -> int:
+    settings, load = target.settings, flight.load
+    if (load is not None and load._skip) or (settings.unless is not None and settings.unless(value)):
+        return 3
+    durations = None
+    if load is not None and load.ttl is not MISSING:
+        durations = settings.durations(ttl_ns(load.ttl, "current_load().ttl"))
+    elif callable(settings.ttl):
+        durations = settings.durations(ttl_ns(settings.ttl(value), "the value returned by ttl="))
+    elif target.call is None:
+        durations = settings.durations(settings.ttl)
+    tags = target.tags()
+    if load is not None:
+        tags += tag_names(load.tags)
+    weight = -1 if settings.weigh is None else weight_of(settings.weigh, value)
+    kept = copy.deepcopy(value) if settings.copy else value
+    return _core.commit(flight, kept, durations, [_core.tag_fingerprint(t) for t in tags], weight, False)
+
+
+def weight_of(weigh: Callable[[Any], int], value: Any) -> int:
+    weight = weigh(value)
+    if not isinstance(weight, int) or weight < 0:
+        raise ValueError(f"weigh= returned {weight!r}; accepted: a number of bytes (int, 0 or more)")
+    return weight
+
+
+def failed(target: Any, flight: Any, error: Exception, kind: int) -> Any:
+    """Lands the flight of a load that failed for good. A stale value, or the error."""
+    value, _ = _core.fail(flight, kind)
+    if target.cache._hooks:
+        target.cache._emit_for(hooks.LoadFailed, flight, error=error, background=flight.background)
+    target.cache._note_error(flight.scope, error)
+    if value is not MISSING:
+        finish(flight, STALE, value)
+        return value
+    if kind == NOT_FOUND:
+        if target.settings.negative_ttl:
+            durations = (target.settings.negative_ttl, 0, 0)
+            _core.commit(flight, str(error), durations, [_core.tag_fingerprint(t) for t in target.tags()], -1, True)
+        if not isinstance(error, NotFound):
+            absence = NotFound(str(error))
+            absence.__cause__ = error
+            error = absence
+    finish(flight, ERROR, (error, error.__traceback__))
+    raise error
+
+
+def failed_plain(call: Any, flight: Any, error: BaseException) -> Any:
+    """The C++ side ran a plain load and it raised: a stale value, RAISE, or another error."""
+    if not isinstance(error, Exception):
+        finish(flight, ABANDONED, None)  # Ctrl-C is not the load's answer: a follower leads
+        return RAISE
+    target = Target(call, (), None)
+    try:
+        value = failed(target, flight, error, kind_of(target.settings, error))
+        count_stale(target, flight)
+        return give(target, value)
+    except Exception as raised:
+        finish(flight, ERROR, (raised, raised.__traceback__))
+        if raised is error:
+            return RAISE
+        raise
+
+
+def commit_plain(call: Any, flight: Any, value: Any) -> None:
+    """The C++ side ran a plain load whose loader used current_load()."""
+    committed(Target(call, (), None), flight, value, 0)
+
+
+def finish(flight: Any, state: int, result: Any) -> None:
+    """Lands the flight, if it has not landed, and wakes those who wait for it."""
+    waiters = _core.land(flight, state, result)
+    if waiters is not None:
+        wake(waiters)
+
+
+def outcome(target: Any, flight: Any) -> Any:
+    """What a landed flight brought."""
+    if flight.state == STALE:
+        count_stale(target, flight)
+    if flight.state in (VALUE, STALE):
+        return flight.value
+    if flight.state == ABANDONED:
+        return AGAIN
+    error, traceback = flight.error
+    # One error for all who waited: with the traceback it had, not with that of every other waiter.
+    raise error.with_traceback(traceback)
+
+
+def count_stale(target: Any, flight: Any) -> None:
+    """The caller, who was counted as a miss, gets a stale value."""
+    _core.count_stale(flight)
+    if target.cache._hooks:
+        target.cache._emit_for(hooks.StaleServed, flight)
+
+
+def wake(waiters: list[Any]) -> None:
+    """Futures of tasks are resolved on their own loops, all of a loop at once; threads are woken by the core."""
+    loops: dict[int, tuple[Any, list[Any]]] = {}
+    for loop, future in waiters:
+        loops.setdefault(id(loop), (loop, []))[1].append(future)
+    here = running_loop()
+    for loop, futures in loops.values():
+        if loop is here:
+            resolve(futures)
+            continue
+        try:
+            loop.call_soon_threadsafe(resolve, futures)
+        except RuntimeError:
+            pass  # that loop is closed, and so are its waiters
+
+
+def resolve(futures: list[Any]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+def running_loop() -> Any:
+    """The event loop that runs on this thread, without importing asyncio for those who do not use it."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio._get_running_loop() if asyncio is not None else None

@@ -1,0 +1,117 @@
+"""What a load is about: the call that wants a value, the steps the core answers, and the load as its loader sees it.
+
+Thread rule: a Target belongs to its caller; a Load to its loader. What runs here is known per thread and per context.
+Refuses to know: how a load is performed, waited for or ended.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+from typing import TYPE_CHECKING, Any, Final
+
+from stillwarm import _core
+from stillwarm._types import Settings, tag_names
+
+if TYPE_CHECKING:
+    from stillwarm._cache import Cache
+
+RETURN, REFRESH, LEAD, FOLLOW, ABSENT, RETURN_STALE, REFRESH_EARLY = range(7)  # Step of cpp/core/flow.hpp, and two
+RUNNING, VALUE, ERROR, ABANDONED, STALE = range(5)  # FlightState of cpp/bindings/flight.hpp
+FATAL, NOT_FOUND, TRANSIENT = range(3)  # ErrorKind
+MISSING: Final = _core.MISSING
+AGAIN: Final = object()  # the flight was abandoned: look again, one of the waiters will lead
+
+# The async load inside which this context runs.
+current_async: contextvars.ContextVar[Any] = contextvars.ContextVar("stillwarm_load", default=None)
+# The call inside which this context runs that goes straight through a cache which is switched off (_off.Passing).
+straight: contextvars.ContextVar[Any] = contextvars.ContextVar("stillwarm_straight", default=None)
+
+
+class Target:
+    """One call that wants a value: what to ask the core, what to run, and the settings of both."""
+
+    __slots__ = ("args", "cache", "call", "kwargs", "settings")
+
+    def __init__(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
+        self.call = call
+        self.cache: Cache = call._cache
+        self.settings: Settings = call._settings
+        self.args = args
+        self.kwargs = kwargs or {}
+
+    def begin(self, count: bool) -> tuple[int, Any, Any]:
+        return self.call._begin(self.args, self.kwargs, count)  # type: ignore[no-any-return]
+
+    def load(self) -> Any:
+        return self.call._function(*self.args, **self.kwargs)
+
+    def tags(self) -> list[str]:
+        tags = self.settings.tags
+        return tag_names(tags(*self.args, **self.kwargs)) if callable(tags) else list(tags)
+
+    def key(self) -> tuple[int, Any]:
+        """Scope and stored key."""
+        return self.call._scope, self.call._key(self.args, self.kwargs)
+
+
+class Load:
+    """The load that runs now, as its loader sees it: `stillwarm.current_load()`.
+
+    What is set here counts for this one value, once the loader returns.
+    """
+
+    def __init__(self, flight: Any) -> None:
+        self._flight = flight
+        self.ttl: Any = MISSING
+        self.tags: list[str] = []
+        self._skip = False
+
+    @property
+    def key(self) -> str:
+        """The readable key."""
+        return self._flight.cache._readable(self._flight.scope, self._flight.key)  # type: ignore[no-any-return]
+
+    @property
+    def background(self) -> bool:
+        """True for a refresh that no caller waits for."""
+        return self._flight.background  # type: ignore[no-any-return]
+
+    def skip_store(self) -> None:
+        """The value goes to those who wait and is not stored; what was stored before stays."""
+        self._skip = True
+
+
+def current_load() -> Load:
+    """The innermost load that runs on this thread or in this task.
+
+    A loader changes what is kept with it: `current_load().ttl = 60`, `.tags.append("user:1")`, `.skip_store()`.
+
+    Raises:
+        RuntimeError: no load is running here.
+    """
+    flight, passing = innermost(), straight.get()
+    if passing is not None and not passing.over and passing.outer is flight:
+        flight = passing
+    if flight is None:
+        raise RuntimeError("current_load() works inside a loader: no load is running on this thread or task")
+    if flight.load is None:
+        flight.load = Load(flight)
+    return flight.load  # type: ignore[no-any-return]
+
+
+def innermost() -> Any:
+    """The flight inside which this code runs: the later started one of the thread's and the context's."""
+    here, context = _core.running(), current_async.get()
+    if here is not None and here.state != RUNNING:
+        here = None
+    if context is not None and context.state != RUNNING:
+        context = None
+    if here is None or context is None:
+        return here or context
+    return here if here.sequence > context.sequence else context
+
+
+def give(target: Any, value: Any) -> Any:
+    """The value as this caller gets it."""
+    return copy.deepcopy(value) if target.settings.copy else value
