@@ -9,6 +9,7 @@ a key, or the tuple of its items. Arguments without a name at run time are posit
 
 from __future__ import annotations
 
+from _thread import LockType
 from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import timedelta
 from types import MethodType
@@ -100,6 +101,8 @@ class Flight:
     load: Any
     loop: Any
     def wait_with(self, waiter: object, /) -> bool: ...
+    def sleep_with(self, lock: LockType, relays: bool, /) -> bool: ...
+    def left(self, lock: LockType, /) -> None: ...
 
 @final
 class Ready(Generic[_T_co]):
