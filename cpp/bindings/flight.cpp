@@ -311,7 +311,7 @@ PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error)
   f->flight.parent = nullptr;
   PyObject* tasks = f->tasks;
   f->tasks = nullptr;
-  for (int i = 0; i < kRelays; ++i) wake_next(f);
+  for (int i = 0; f->sleepers != nullptr && i < kRelays; ++i) wake_next(f);
   return tasks;
 }
 

@@ -75,10 +75,7 @@ std::uint64_t weigh_set(PyObject* set, int depth, int& steps) {
 std::uint64_t weigh_at(PyObject* value, int depth, int& steps) {
   PyTypeObject* type = Py_TYPE(value);
   if (value == Py_None || type == &PyBool_Type) return 0;
-  if (type == &PyUnicode_Type) {
-    const std::uint64_t head = PyUnicode_IS_ASCII(value) ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject);
-    return head + (static_cast<std::uint64_t>(PyUnicode_GET_LENGTH(value)) + 1) * PyUnicode_KIND(value);
-  }
+  if (type == &PyUnicode_Type) return weigh(value);
   if (type == &PyLong_Type || type == &PyFloat_Type) return type == &PyFloat_Type ? 24 : 28;
   if (type == &PyBytes_Type) return sizeof(PyBytesObject) + static_cast<std::uint64_t>(PyBytes_GET_SIZE(value));
   const bool deep = depth < kDepth && ++steps < 4096;
@@ -107,7 +104,7 @@ std::uint64_t weigh_at(PyObject* value, int depth, int& steps) {
 
 }  // namespace
 
-std::uint64_t weigh(PyObject* value) {
+std::uint64_t weigh_slowly(PyObject* value) {
   int steps = 0;
   return weigh_at(value, 0, steps);
 }

@@ -18,6 +18,13 @@ inline constexpr std::uint64_t kUnknown = 256;
 // An entry with its table slot and its share of the frequency sketch.
 inline constexpr std::uint64_t kEntryOverhead = 100;
 
-std::uint64_t weigh(PyObject* value);
+std::uint64_t weigh_slowly(PyObject* value);
+
+inline std::uint64_t weigh(PyObject* value) {
+  if (value == Py_None) return 0;
+  if (!PyUnicode_CheckExact(value)) return weigh_slowly(value);
+  const std::uint64_t head = PyUnicode_IS_ASCII(value) ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject);
+  return head + (static_cast<std::uint64_t>(PyUnicode_GET_LENGTH(value)) + 1) * PyUnicode_KIND(value);
+}
 
 }  // namespace stillwarm::py
