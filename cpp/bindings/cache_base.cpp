@@ -236,11 +236,13 @@ PyObject* cache_set(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyO
 
 PyMethodDef cache_methods[] = {
     {"set", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(cache_set)), METH_FASTCALL | METH_KEYWORDS,
-     "set(key, value, ttl=..., tags=())\n--\n\nStores `value` under a str key for `ttl`: seconds, text such as \"5m\", "
+     "set($self, key, value, ttl=..., tags=())\n--\n\nStores `value` under a str key for `ttl`: seconds, text such as "
+     "\"5m\", "
      "timedelta, None for ever, 0 to store nothing.\n\nReturns False if it was not kept: too large, or 0.\n\nRaises:\n"
      "    ConfigError: a ttl that is not accepted, or none here and none given to the Cache."},
     {"get", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(cache_get)), METH_FASTCALL,
-     "get(key, default=None)\n--\n\nThe value stored under a str key, or `default`. Never loads and never blocks."},
+     "get($self, key, default=None, /)\n--\n\nThe value stored under a str key, or `default`. Never loads and never "
+     "blocks."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyMemberDef cache_members[] = {{"__weaklistoffset__", T_PYSSIZET, offsetof(CacheBase, weakrefs), READONLY, nullptr},

@@ -2,7 +2,7 @@
 //
 // Thread rule: with the GIL.
 // Refuses to know: how anybody waits. It keeps the waiters' objects: a thread's lock, which it releases, or a tuple,
-// which _load.wake understands.
+// which _landing.wake understands.
 //
 // Threads are woken as a relay: `land` wakes kRelays of them, and each wakes one more when it is done waiting (`left`).
 // Woken all at once they would queue for the GIL: 10,000 of them took 40 s, as a relay 0.7 s. The main thread does not
@@ -25,7 +25,7 @@ struct PyFlight {
   PyObject* key;                // owned; flight.key borrows it
   PyObject* value;
   PyObject* error;
-  PyObject* tasks;       // those that wait, for _load.wake: list or nullptr
+  PyObject* tasks;       // those that wait, for _landing.wake: list or nullptr
   PyObject* sleepers;    // threads that wait: dict of their locks (value: may it pass the wake-up on?), or nullptr
   PyObject* load;        // what current_load() made, or nullptr
   PyObject* loop;        // the asyncio loop that runs the load, or nullptr

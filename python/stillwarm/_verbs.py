@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-UNSET: Final[Any] = object()  # no ttl was given, which is not None: that means for ever
+
+class Unset:
+    """No ttl was given, which is not None: that means for ever. Signatures show it as they show that of `set`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+UNSET: Final[Any] = Unset()
 
 
 class Verbs(Observed):
