@@ -97,7 +97,7 @@ int set_loop(PyObject* self, PyObject* value, void*) {
   return 0;
 }
 
-constexpr int kRelays = 4;
+constexpr int kRelays = 2;
 
 // Wakes one thread, and more as long as one of them cannot pass it on.
 void wake_next(PyFlight* f) {

@@ -6,6 +6,7 @@ Refuses to know: everything else. Here the Python side gives the core its hooks,
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,14 @@ if TYPE_CHECKING:
 def cached(type: Any = None, /, **options: Any) -> Any:
     """`Cache.cached` of the process-wide cache: `@stillwarm.cached(ttl="5m")`."""
     return default_cache().cached(type, **options)
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _aperform(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
