@@ -229,8 +229,22 @@ def test_invalidation_by_readable_key_finds_every_kind_of_argument(warm_cache: C
         calls.append(x)
         return len(calls)
 
-    for x in ("a:b", "100%", 1, 1.0, True, None, b"\xff", (1, "x"), [1, {"a": 2}], Decimal("1.0"), -5, 10**90,
-              datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc), "é~'"):
+    for x in (
+        "a:b",
+        "100%",
+        1,
+        1.0,
+        True,
+        None,
+        b"\xff",
+        (1, "x"),
+        [1, {"a": 2}],
+        Decimal("1.0"),
+        -5,
+        10**90,
+        datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc),
+        "é~'",
+    ):
         f(x)
         assert warm_cache.invalidate(key=f.cache_key(x)) == 1, x
         assert not f.cache_contains(x)

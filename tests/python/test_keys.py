@@ -52,7 +52,9 @@ scalars = st.one_of(
     st.binary(max_size=5),
     st.sampled_from([*Colour, Flags.A, Flags.A | Flags.B]),
     st.dates(),
-    st.datetimes(timezones=st.sampled_from([None, datetime.timezone.utc, datetime.timezone(datetime.timedelta(hours=5))])),
+    st.datetimes(
+        timezones=st.sampled_from([None, datetime.timezone.utc, datetime.timezone(datetime.timedelta(hours=5))])
+    ),
     st.times(),
     st.timedeltas(),
     st.decimals(allow_nan=False),

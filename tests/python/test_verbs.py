@@ -67,7 +67,7 @@ def test_verbs_add_touch_incr(warm_cache: Cache, warm_clock: Any) -> None:
     warm_cache.set("text", "x", ttl=10)
     with pytest.raises(TypeError, match=r"incr\(\) works on int"):
         warm_cache.incr("text")
-    with pytest.raises(ConfigError, match="delta=1.5"):
+    with pytest.raises(ConfigError, match=r"delta=1\.5"):
         warm_cache.incr("text", 1.5)  # type: ignore[arg-type]
 
 
