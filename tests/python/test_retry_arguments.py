@@ -55,7 +55,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=lambda value: str(value).split(" at 0x")[0][:40])
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Retry(**{"on": transient, **arguments})
