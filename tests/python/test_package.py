@@ -96,7 +96,7 @@ def test_package_plugin_brings_pytest_alone() -> None:
 
 def test_package_names_are_exactly_these() -> None:
     assert stillwarm.__all__ == NAMES
-    public = {name for name in vars(stillwarm) if not name.startswith("_")}
+    public = {name for name in vars(stillwarm) if name.isidentifier() and not name.startswith("_")}
     modules = {path.stem for path in PACKAGE.glob("*.py")} | {path.name for path in PACKAGE.iterdir() if path.is_dir()}
     assert public - modules == set(NAMES) - {"__version__", "hooks"}
     namespace: dict[str, object] = {}
