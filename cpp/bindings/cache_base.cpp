@@ -2,6 +2,8 @@
 
 #include <structmember.h>
 
+#include <cmath>
+
 #include "bindings/weigh.hpp"
 
 namespace stillwarm::py {
@@ -152,7 +154,7 @@ Nanos plain_ttl(PyObject* ttl) {
     seconds = static_cast<double>(PyLong_AsLongLongAndOverflow(ttl, &overflow));
     if (overflow != 0) return 0;
   }
-  return seconds >= 0.01 && seconds <= kMost ? static_cast<Nanos>(seconds * 1e9 + 0.5) : 0;
+  return seconds >= 0.01 && seconds <= kMost ? static_cast<Nanos>(std::llround(seconds * 1e9)) : 0;
 }
 
 // set(key, value, ttl=..., tags=()). Without tags and with a plain ttl it is done here; anything else, and every

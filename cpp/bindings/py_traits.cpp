@@ -1,5 +1,7 @@
 #include "bindings/py_traits.hpp"
 
+#include <bit>
+
 namespace stillwarm::py {
 namespace {
 
@@ -24,8 +26,9 @@ Match same_item(PyObject* a, PyObject* b) {
     return as_match(yes);
   }
   if (type == &PyFloat_Type) {
-    const double x = PyFloat_AS_DOUBLE(a), y = PyFloat_AS_DOUBLE(b);
-    return as_match(std::memcmp(&x, &y, sizeof x) == 0);  // -0.0 is not 0.0, and a NaN is itself
+    // Bits, not numbers:
+    const auto x = std::bit_cast<std::uint64_t>(PyFloat_AS_DOUBLE(a));
+    return as_match(x == std::bit_cast<std::uint64_t>(PyFloat_AS_DOUBLE(b)));  // -0.0 is not 0.0, and a NaN is itself
   }
   if (type == &PyBytes_Type) {
     const Py_ssize_t size = PyBytes_GET_SIZE(a);

@@ -47,7 +47,7 @@ struct Traits {
     }
     return match_slow(scope, key, probe);
   }
-  static Match match_slow(ScopeId scope, PyObject* stored, const Probe& probe);
+  static Match match_slow(ScopeId scope, PyObject* key, const Probe& probe);
   static void never_settles(const Probe& probe);
 };
 

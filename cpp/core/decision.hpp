@@ -60,8 +60,9 @@ inline bool needs_extra(const Result& result) noexcept {
   return result.own_durations || !result.tags.empty() || (result.durations.early > 0 && !result.negative);
 }
 
-// Makes `e` hold the result; its key, value and place in the lists are not touched. Takes `extra`. Written field by field
-// where it stays: an entry that is built elsewhere and copied costs 10 ns more, in loads that wait for narrower stores.
+// Makes `e` hold the result; its key, value and place in the lists are not touched. Takes `extra`. Written field by
+// field where it stays: an entry that is built elsewhere and copied costs 10 ns more, in loads that wait for narrower
+// stores.
 inline void fill(Entry& e, const Result& result, Extra* extra, ScopeId scope, std::uint64_t born, Nanos now) noexcept {
   const Durations& d = result.durations;
   e.scope = scope;

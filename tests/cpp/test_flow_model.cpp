@@ -70,7 +70,7 @@ class Schedule {
   struct Name {
     ScopeId scope;
     std::uint64_t id;
-    auto operator<=>(const Name&) const = default;
+    auto operator<=>(const Name&) const = default;  // NOLINT(modernize-use-nullptr): of clang 14, about its own code
   };
 
   bool chance(std::uint64_t one_in) { return random_() % one_in == 0; }

@@ -48,7 +48,9 @@ def test_typing_package_is_clean_under_mypy_strict(tmp_path: Path) -> None:
     stems = {path.stem for path in PACKAGE.glob("*.py*") if path.suffix in (".py", ".pyi")} - {"__init__", "cli"}
     assert len(stems) > 15
     # By module, not by file: mypy refuses files below site-packages together with what else is there.
-    result = mypy(tmp_path, "-m", "stillwarm", *(word for stem in sorted(stems) for word in ("-m", f"stillwarm.{stem}")))
+    result = mypy(
+        tmp_path, "-m", "stillwarm", *(word for stem in sorted(stems) for word in ("-m", f"stillwarm.{stem}"))
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 

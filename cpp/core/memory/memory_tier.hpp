@@ -62,7 +62,8 @@ class MemoryTier {
     return std::min<std::uint64_t>(most, std::numeric_limits<std::uint32_t>::max());
   }
 
-  // A new entry under a key that is not there, which `fill` completes. Takes `key` and `value`. Call settle() afterwards.
+  // A new entry under a key that is not there, which `fill` completes. Takes `key` and `value`. Call settle()
+  // afterwards.
   template <class Fill>
   Index put(Handle key, Handle value, std::uint64_t hash, Fill&& fill) {
     table_.reserve_one();

@@ -13,7 +13,6 @@ namespace {
 using test::Cache;
 using test::Item;
 using test::kSecond;
-using test::kStart;
 
 constexpr auto kExpired = static_cast<std::size_t>(Cause::kExpired);
 constexpr auto kSize = static_cast<std::size_t>(Cause::kSize);
