@@ -67,7 +67,7 @@ class Flow {
   // [foreign] Where a call that wants a value goes. Counts hits; misses are counted by `lead` and `joined`. A call that
   // has to look again after it was counted says so.
   Decision look(const Probe& probe, Nanos now, bool count = true) {
-    for (;;) {
+    for (int tries = 0; tries < kFindRestarts; ++tries) {
       Index i = memory_.find(probe);
       if (i == kFindError) return {};
       if (i != kNone && !confirm(i)) i = kNone;
@@ -98,6 +98,8 @@ class Flow {
       if (count) count_served(i, probe.scope, state);
       return {flight != nullptr || pausing ? Step::kReturn : Step::kRefresh, i, nullptr, state};
     }
+    Traits::never_settles(probe);
+    return {};
   }
 
   // [foreign] A value that may be returned without a load (fresh, early, stale), uncounted; kNone, kFindError.
