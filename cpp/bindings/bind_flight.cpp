@@ -4,6 +4,8 @@
 // Refuses to know: who waits, and how.
 #include <pybind11/stl.h>
 
+#include <utility>
+
 #include "bindings/bind.hpp"
 #include "bindings/cached_call.hpp"
 #include "bindings/weigh.hpp"
@@ -25,7 +27,7 @@ py::PyFlow* flow_of(PyFlight* f) { return as_cache(f->cache)->flow; }
 pb::object object_or_none(PyObject* o) { return pb::reinterpret_borrow<pb::object>(o == nullptr ? Py_None : o); }
 
 // durations: None for those of the scope, or (ttl, swr, sie). Returns 0 stored, 1 lost, 2 too large, 3 not kept.
-int commit(pb::handle flight, pb::handle value, const pb::object& durations, const std::vector<std::uint64_t>& tags,
+int commit(pb::handle flight, pb::handle value, pb::handle durations, const std::vector<std::uint64_t>& tags,
            std::int64_t weight, bool negative) {
   PyFlight* f = flight_of(flight);
   py::Keep keep;
@@ -65,9 +67,9 @@ pb::tuple fail(pb::handle flight, int kind) {
                                      py::next_random(as_cache(f->cache)), Clock::now());
   if (PyErr_Occurred() != nullptr) throw pb::error_already_set();
   PyObject* value = failure.entry == kNone ? py::missing : static_cast<PyObject*>(flow->memory()[failure.entry].value);
-  const pb::object kept = pb::reinterpret_borrow<pb::object>(value);
-  py::release_dead(flow);
-  return pb::make_tuple(kept, failure.absent);
+  Py_INCREF(value);
+  py::release_dead(flow);  // nothing here owns a reference by a destructor: see Releasing in bind_cache.cpp
+  return pb::make_tuple(pb::reinterpret_steal<pb::object>(value), failure.absent);
 }
 
 }  // namespace
@@ -77,20 +79,22 @@ void bind_flight(pb::module_& m) {
   m.def("land", land);
   m.def("fail", fail);
   m.def("enter", [](pb::handle flight) {
-    if (py::running != nullptr) py::track(py::running);
-    const pb::object outer = object_or_none(reinterpret_cast<PyObject*>(py::running));
-    py::running = flight.is_none() ? nullptr : flight_of(flight);
-    if (py::running != nullptr) {
-      Py_INCREF(py::running);  // until leave(), which Ctrl-C may keep from coming
-      py::running->thread = PyThread_get_thread_ident();
+    PyFlight* f = flight.is_none() ? nullptr : flight_of(flight);
+    if (f != nullptr) {
+      Py_INCREF(f);
+      f->thread = PyThread_get_thread_ident();
     }
-    return outer;
+    PyFlight* outer = std::exchange(py::running, f);
+    if (outer == nullptr) return pb::object(pb::none());
+    py::track(outer);
+    return pb::reinterpret_steal<pb::object>(reinterpret_cast<PyObject*>(outer));
   });
   m.def("leave", [](pb::handle flight, pb::handle outer) {
     PyFlight* f = flight_of(flight);
+    PyFlight* o = outer.is_none() ? nullptr : flight_of(outer);
     f->flight.parent = nullptr;
-    py::running = outer.is_none() ? nullptr : flight_of(outer);
-    Py_DECREF(f);
+    Py_XINCREF(o);
+    Py_XDECREF(std::exchange(py::running, o));
   });
   m.def("running", [] {
     if (py::running != nullptr) py::track(py::running);

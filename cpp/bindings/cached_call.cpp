@@ -81,9 +81,10 @@ PyObject* load_failed(CachedCall* c, PyFlight* f) {
 // Runs a plain load on this thread. Takes `f`. No C++ destructor may live in this frame (see cache_base.hpp).
 PyObject* lead(CachedCall* c, PyFlight* f, Nanos start, PyObject* const* args, std::size_t nargsf, PyObject* kwnames) {
   PyFlight*& innermost = running;  // the address once: in a shared library it costs a call
-  PyFlight* outer = innermost;
+  PyFlight* outer = innermost;     // with its reference, until it is put back
   f->flight.parent = outer == nullptr ? nullptr : &outer->flight;
   innermost = f;
+  Py_INCREF(f);
   ++c->stats->loads;
   PyObject* value = PyObject_Vectorcall(c->function, args, nargsf, kwnames);
   // The coarse clock: one load may be told as a tick too long or too short, their sum is right.
@@ -111,7 +112,9 @@ PyObject* lead(CachedCall* c, PyFlight* f, Nanos start, PyObject* const* args, s
       PyErr_Restore(type, error, traceback);
     }
   }
+  PyFlight* last = innermost;  // `f`, unless greenlets came and went
   innermost = outer;
+  Py_XDECREF(last);
   Py_DECREF(f);
   return value;
 }

@@ -50,7 +50,9 @@ PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeI
 bool add_follower(PyFlight* f, PyFlight* load);
 void remove_follower(PyFlight* f, PyFlight* load);
 
-// The load that runs on this thread now (sync), innermost; borrowed, nullptr if none.
+// The load that runs on this thread now (sync), innermost; nullptr if none. Owned: loads need not end in the order of a
+// stack, since a greenlet may leave one in the middle. Whoever puts another there keeps what was there, and puts it
+// back.
 extern thread_local PyFlight* running;
 
 // A probe for the flight's own key.
