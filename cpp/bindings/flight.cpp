@@ -99,16 +99,35 @@ int set_loop(PyObject* self, PyObject* value, void*) {
 
 constexpr int kRelays = 2;
 
-// Wakes one thread, and more as long as one of them cannot pass it on.
+// One of the locks, out of the dict: a new reference. The newest, or any where there is no memory for popitem's tuple.
+PyObject* take_sleeper(PyObject* sleepers, bool& passes_on) {
+  PyObject *lock = nullptr, *mark = nullptr;
+  PyObject* item = PyObject_CallMethodNoArgs(sleepers, popitem_name);
+  if (item != nullptr) {
+    lock = Py_NewRef(PyTuple_GET_ITEM(item, 0));
+    passes_on = PyTuple_GET_ITEM(item, 1) == Py_True;
+    Py_DECREF(item);
+    return lock;
+  }
+  PyErr_Clear();
+  Py_ssize_t at = 0;
+  if (!PyDict_Next(sleepers, &at, &lock, &mark)) return nullptr;
+  Py_INCREF(lock);
+  passes_on = mark == Py_True;
+  if (PyDict_DelItem(sleepers, lock) != 0) Py_CLEAR(lock);
+  return lock;
+}
+
+// Wakes one thread, and more as long as one of them cannot pass it on. No exception may be set.
 void wake_next(PyFlight* f) {
   while (f->sleepers != nullptr && PyDict_GET_SIZE(f->sleepers) > 0) {
-    PyObject* item = PyObject_CallMethodNoArgs(f->sleepers, popitem_name);
-    PyObject* released = item == nullptr ? nullptr : PyObject_CallMethodNoArgs(PyTuple_GET_ITEM(item, 0), release_name);
-    const bool passes_on = item != nullptr && PyTuple_GET_ITEM(item, 1) == Py_True;
+    bool passes_on = false;
+    PyObject* lock = take_sleeper(f->sleepers, passes_on);
+    PyObject* released = lock == nullptr ? nullptr : PyObject_CallMethodNoArgs(lock, release_name);
     if (released == nullptr) PyErr_WriteUnraisable(reinterpret_cast<PyObject*>(f));
     Py_XDECREF(released);
-    Py_XDECREF(item);
-    if (passes_on) return;
+    Py_XDECREF(lock);
+    if (passes_on || lock == nullptr) return;
   }
 }
 
@@ -311,7 +330,12 @@ PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error)
   f->flight.parent = nullptr;
   PyObject* tasks = f->tasks;
   f->tasks = nullptr;
-  for (int i = 0; f->sleepers != nullptr && i < kRelays; ++i) wake_next(f);
+  if (f->sleepers != nullptr) {  // the leader may have an exception on its way: waking calls Python
+    PyObject *type = nullptr, *raised = nullptr, *traceback = nullptr;
+    PyErr_Fetch(&type, &raised, &traceback);
+    for (int i = 0; i < kRelays; ++i) wake_next(f);
+    PyErr_Restore(type, raised, traceback);
+  }
   return tasks;
 }
 
