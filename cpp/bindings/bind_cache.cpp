@@ -24,10 +24,18 @@ CacheBase* cache_of(pb::handle self) {
   return cache;
 }
 
-// Releases what an operation removed, after everything else.
+// Releases what an operation removed, after everything else: declared first. A __del__ may run, and in it, or in a
+// key's __eq__ before it, a daemon thread may be ended at interpreter exit. That unwinds the stack: through this
+// destructor, which therefore must not be noexcept, or into it, without the GIL. So no frame here owns a reference
+// through an object with a destructor while either may run; arguments are handles.
 struct Releasing {
   PyFlow* flow;
-  ~Releasing() { py::release_dead(flow); }
+  explicit Releasing(PyFlow* of) noexcept : flow(of) {}
+  Releasing(const Releasing&) = delete;
+  Releasing& operator=(const Releasing&) = delete;
+  ~Releasing() noexcept(false) {
+    if (PyGILState_Check() != 0) py::release_dead(flow);
+  }
 };
 
 // A stored key with its probe. The probe points into the object: it stays where it is.
@@ -46,14 +54,16 @@ Index found(Index i) {
   return i;
 }
 
-pb::object value_at(PyFlow* flow, Index i) {
-  return pb::reinterpret_borrow<pb::object>(i == kNone ? py::missing : static_cast<PyObject*>(flow->memory()[i].value));
+// A new reference.
+PyObject* value_at(PyFlow* flow, Index i) {
+  return Py_NewRef(i == kNone ? py::missing : static_cast<PyObject*>(flow->memory()[i].value));
 }
 
 int put(pb::handle self, ScopeId scope, pb::handle key, pb::handle value, Nanos ttl, Nanos swr, Nanos sie,
         const std::vector<std::uint64_t>& tags, std::int64_t weight, bool only_if_absent) {
   CacheBase* cache = cache_of(self);
   PyFlow* flow = cache->flow;
+  const Releasing releasing{flow};
   const Key k(cache, scope, key);
   Result result;
   result.value = value.ptr();
@@ -67,59 +77,68 @@ int put(pb::handle self, ScopeId scope, pb::handle key, pb::handle value, Nanos 
   const Durations& own = flow->scopes()[scope].durations;
   result.own_durations = swr != own.stale_while_revalidate || sie != own.stale_if_error;
   result.tags = tags;
-  const pb::object owned = pb::reinterpret_steal<pb::object>(py::own_key(k.probe.items, k.probe.count));
-  if (!owned) throw pb::error_already_set();
+  PyObject* owned = py::own_key(k.probe.items, k.probe.count);
+  if (owned == nullptr) throw pb::error_already_set();
   bool took_key = false;
-  const Releasing releasing{flow};
   if (only_if_absent) {  // from here to the end no Python code runs: nobody comes in between
-    const Index there = found(flow->peek(k.probe, Clock::now()));
-    if (there != kNone && !(flow->memory()[there].flags & kFlagNegative)) return static_cast<int>(Stored::kNotKept);
+    const Index there = flow->peek(k.probe, Clock::now());
+    if (there == kFindError || (there != kNone && !(flow->memory()[there].flags & kFlagNegative))) {
+      Py_DECREF(owned);
+      found(there);
+      return static_cast<int>(Stored::kNotKept);
+    }
   }
   Py_INCREF(value.ptr());
-  Py_INCREF(owned.ptr());
   Outcome outcome;
   try {
-    outcome = flow->set(k.probe, owned.ptr(), result, took_key, Clock::now());
-  } catch (...) {
+    outcome = flow->set(k.probe, owned, result, took_key, Clock::now());
+  } catch (const std::bad_alloc&) {
     Py_DECREF(value.ptr());
-    Py_DECREF(owned.ptr());
+    Py_DECREF(owned);
     throw;
   }
-  if (!took_key) Py_DECREF(owned.ptr());
+  if (!took_key) Py_DECREF(owned);
   if (outcome.stored != Stored::kStored) Py_DECREF(value.ptr());
   if (outcome.released != nullptr) Py_DECREF(static_cast<PyObject*>(outcome.released));
   if (PyErr_Occurred() != nullptr) throw pb::error_already_set();
   return static_cast<int>(outcome.stored);
 }
 
-// Adds to an int that is there; its deadlines stay. MISSING if there is none.
-pb::object incr(pb::handle self, ScopeId scope, pb::handle key, pb::int_ delta) {
-  CacheBase* cache = cache_of(self);
+// Adds to an int that is there; its deadlines stay. MISSING if there is none. A new reference.
+PyObject* add_to(CacheBase* cache, ScopeId scope, pb::handle key, pb::handle delta) {
   PyFlow* flow = cache->flow;
   const Releasing releasing{flow};
   const Key k(cache, scope, key);
   const Nanos now = Clock::now();
   const Index i = found(flow->peek(k.probe, now));
   if (i == kNone || (flow->memory()[i].flags & kFlagNegative)) return value_at(flow, kNone);
+  if (!PyLong_CheckExact(delta.ptr())) throw pb::type_error("incr() adds an int");
   auto* old = static_cast<PyObject*>(flow->memory()[i].value);
   if (!PyLong_CheckExact(old)) {
     throw pb::type_error("incr() works on int, and the stored value is a " + std::string(Py_TYPE(old)->tp_name));
   }
-  const pb::object sum = pb::reinterpret_steal<pb::object>(PyNumber_Add(old, delta.ptr()));  // ints: no Python code
-  if (!sum) throw pb::error_already_set();
+  PyObject* sum = PyNumber_Add(old, delta.ptr());  // ints: no Python code
+  if (sum == nullptr) throw pb::error_already_set();
   flow->fence_key(k.probe.hash);
-  flow->memory()[i].value = Py_NewRef(sum.ptr());
+  flow->memory()[i].value = Py_NewRef(sum);
   Py_DECREF(old);
   return sum;
 }
 
-pb::object peek(pb::handle self, ScopeId scope, pb::handle key) {
-  CacheBase* cache = cache_of(self);
+pb::object incr(pb::handle self, ScopeId scope, pb::handle key, pb::handle delta) {
+  return pb::reinterpret_steal<pb::object>(add_to(cache_of(self), scope, key, delta));
+}
+
+PyObject* value_of(CacheBase* cache, ScopeId scope, pb::handle key) {
   const Releasing releasing{cache->flow};
   const Key k(cache, scope, key);
   const Index i = found(cache->flow->peek(k.probe, Clock::now()));
   if (i != kNone && (cache->flow->memory()[i].flags & kFlagNegative)) return value_at(cache->flow, kNone);
   return value_at(cache->flow, i);
+}
+
+pb::object peek(pb::handle self, ScopeId scope, pb::handle key) {
+  return pb::reinterpret_steal<pb::object>(value_of(cache_of(self), scope, key));
 }
 
 Nanos left(Nanos until, Nanos now) { return until == kForever ? kForever : until - now; }

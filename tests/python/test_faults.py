@@ -17,7 +17,7 @@ from reliability import children, naive
 from reliability.leaks import WORKLOADS
 from stillwarm import Cache, LoadTimeout, RecursiveLoadError, _load
 
-EXITS = ["loads", "followers", "refreshes", "many-caches", "tasks", "comparisons"]
+EXITS = ["loads", "followers", "refreshes", "many-caches", "tasks", "comparisons", "finalizers"]
 REENTRY = [
     "special_methods_raise",
     "special_methods_come_back",

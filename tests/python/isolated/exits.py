@@ -122,6 +122,30 @@ def comparisons() -> None:
         begun.acquire()
 
 
+def finalizers() -> None:
+    """Daemon threads that are ended inside a `__del__` which the cache runs: nothing on their stacks may object."""
+    cache = Cache(ttl=60)
+
+    class Value:
+        def __del__(self) -> None:
+            begun.release()
+            time.sleep(0.01)
+
+    def store(number: int) -> None:
+        while True:
+            cache.set(f"{number}", Value(), 60, ["tag"])  # the long way, which keeps a list of what it releases
+
+    def invalidate() -> None:
+        while True:
+            cache.invalidate(tag="tag")
+
+    for number in range(4):
+        in_thread(store, number)
+    in_thread(invalidate)
+    for _ in range(8):
+        begun.acquire()
+
+
 HOW: dict[str, Callable[[], None]] = {
     "loads": loads,
     "followers": followers,
@@ -129,6 +153,7 @@ HOW: dict[str, Callable[[], None]] = {
     "many-caches": lambda: refreshes(10),
     "tasks": tasks,
     "comparisons": comparisons,
+    "finalizers": finalizers,
 }
 HOW[sys.argv[1]]()
 print("end", time.monotonic(), flush=True)
