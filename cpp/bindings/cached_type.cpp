@@ -123,6 +123,19 @@ PyObject* call_new(PyTypeObject* type, PyObject* args, PyObject*) {
   }
   PyFlow* flow = flow_of(as_cache(cache));
   if (flow == nullptr) return nullptr;
+  const Py_ssize_t named = PyTuple_GET_SIZE(names);
+  if (scope >= flow->scopes().size() || !flow->scopes()[scope].in_use || PyTuple_GET_SIZE(defaults) != named ||
+      PyTuple_GET_SIZE(ignored) != named + 2 || positional_only < 0 || positional_only > positional ||
+      positional > named) {
+    PyErr_SetString(PyExc_ValueError, "CachedCall: no such scope, or the parts of the signature do not fit together");
+    return nullptr;
+  }
+  for (Py_ssize_t i = 0; i < named; ++i) {
+    if (!PyUnicode_Check(PyTuple_GET_ITEM(names, i))) {
+      PyErr_SetString(PyExc_TypeError, "CachedCall: names of parameters are texts");
+      return nullptr;
+    }
+  }
   PyObject* self = type->tp_alloc(type, 0);
   if (self == nullptr) return nullptr;
   CachedCall* c = as_call(self);
@@ -144,7 +157,7 @@ PyObject* call_new(PyTypeObject* type, PyObject* args, PyObject*) {
     owned_row(names, s.names, false);
     owned_row(defaults, s.defaults, true);
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(ignored); ++i) {
-      s.ignored.at(static_cast<std::size_t>(i)) = PyTuple_GET_ITEM(ignored, i) == Py_True;
+      s.ignored[static_cast<std::size_t>(i)] = PyTuple_GET_ITEM(ignored, i) == Py_True;
     }
     s.positional_only = positional_only;
     s.positional = positional;

@@ -14,6 +14,10 @@
 
 PYBIND11_MODULE(_core, m) {
   using namespace stillwarm;
+  // Types, free lists and hooks are the process's, and a second interpreter would take them over from the first.
+  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    throw pybind11::import_error("stillwarm works in the main interpreter only, not in a sub-interpreter");
+  }
   py::missing = PyObject_CallNoArgs(reinterpret_cast<PyObject*>(&PyBaseObject_Type));
   if (py::missing == nullptr || !py::add_ready(m.ptr()) || !py::add_cache_base(m.ptr()) || !py::add_flight(m.ptr()) ||
       !py::add_cached_call(m.ptr())) {
