@@ -6,6 +6,8 @@ namespace {
 constexpr Py_ssize_t kSample = 32;
 constexpr int kDepth = 6;
 constexpr std::uint64_t kGcHeader = 16;
+// What an object may claim to weigh, so that a sum of a sample, extrapolated, stays below 2^64.
+constexpr std::uint64_t kMost = std::uint64_t{1} << 40;
 
 std::uint64_t size_of(PyObject* value) {
   PyObject* size = nullptr;
@@ -14,14 +16,22 @@ std::uint64_t size_of(PyObject* value) {
   std::uint64_t bytes = kUnknown;
   if (size != nullptr) {
     const unsigned long long told = PyLong_AsUnsignedLongLong(size);
-    if (!PyErr_Occurred()) bytes = told;
+    if (!PyErr_Occurred()) bytes = told < kMost ? told : kMost;
     Py_DECREF(size);
   }
-  PyErr_Clear();
+  if (PyErr_Occurred() != nullptr) {
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) PyErr_SetInterrupt();  // not here, and not lost
+    PyErr_Clear();
+  }
   return bytes;
 }
 
 std::uint64_t weigh_at(PyObject* value, int depth, int& steps);
+
+std::uint64_t extrapolated(std::uint64_t bytes, std::uint64_t sampled, std::uint64_t count) {
+  const double all = static_cast<double>(bytes) / static_cast<double>(sampled) * static_cast<double>(count);
+  return all < static_cast<double>(kMost) ? static_cast<std::uint64_t>(all) : kMost;
+}
 
 std::uint64_t weigh_row(PyObject* const* items, Py_ssize_t count, int depth, int& steps) {
   const Py_ssize_t sampled = count < kSample ? count : kSample;
@@ -31,7 +41,7 @@ std::uint64_t weigh_row(PyObject* const* items, Py_ssize_t count, int depth, int
     PyObject* item = items[i * count / sampled];
     if (item != nullptr) bytes += weigh_at(item, depth + 1, steps);
   }
-  return sampled == 0 ? 0 : bytes * static_cast<std::uint64_t>(count) / static_cast<std::uint64_t>(sampled);
+  return sampled == 0 ? 0 : extrapolated(bytes, static_cast<std::uint64_t>(sampled), static_cast<std::uint64_t>(count));
 }
 
 std::uint64_t weigh_dict(PyObject* dict, int depth, int& steps) {
@@ -49,8 +59,8 @@ std::uint64_t weigh_dict(PyObject* dict, int depth, int& steps) {
     ++sampled;
   }
   if (sampled == 0) return 0;
-  return (bytes + 36 * static_cast<std::uint64_t>(sampled)) * static_cast<std::uint64_t>(count) /
-         static_cast<std::uint64_t>(sampled);
+  bytes += 36 * static_cast<std::uint64_t>(sampled);
+  return extrapolated(bytes, static_cast<std::uint64_t>(sampled), static_cast<std::uint64_t>(count));
 }
 
 std::uint64_t weigh_set(PyObject* set, int depth, int& steps) {
@@ -69,7 +79,7 @@ std::uint64_t weigh_set(PyObject* set, int depth, int& steps) {
   }
   PyErr_Clear();
   Py_DECREF(iterator);
-  return sampled == 0 ? 0 : bytes * static_cast<std::uint64_t>(PySet_GET_SIZE(set)) / sampled;
+  return sampled == 0 ? 0 : extrapolated(bytes, sampled, static_cast<std::uint64_t>(PySet_GET_SIZE(set)));
 }
 
 std::uint64_t weigh_at(PyObject* value, int depth, int& steps) {

@@ -53,19 +53,19 @@ async def run(target: Any) -> Any:
     count = True
     while True:
         step, value, flight = target.begin(count)
-        if step in SERVED and count and target.cache._hooks:
-            target.cache._emit_for(SERVED[step], target)
-        if step in (RETURN, RETURN_STALE):
-            return give(target, value)
-        if step == ABSENT:
-            raise NotFound(value)
         try:
+            if step in SERVED and count and target.cache._hooks:
+                target.cache._emit_for(SERVED[step], target)
+            if step in (RETURN, RETURN_STALE):
+                return give(target, value)
+            if step == ABSENT:
+                raise NotFound(value)
             if step in (LEAD, FOLLOW) and target.cache._hooks:
                 target.cache._emit_for(hooks.Missed, target, joined=step == FOLLOW)
             if step != FOLLOW:
                 start(target, flight)
         except BaseException:
-            if step != FOLLOW and flight.loop is None:
+            if flight is not None and step != FOLLOW and flight.loop is None:
                 finish(flight, ABANDONED, None)  # nobody runs it
             raise
         if step in (REFRESH, REFRESH_EARLY):

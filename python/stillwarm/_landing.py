@@ -89,7 +89,7 @@ def weight_of(weigh: Callable[[Any], int], value: Any) -> int:
     weight = weigh(value)
     if not isinstance(weight, int) or weight < 0:
         raise ValueError(f"weigh= returned {weight!r}; accepted: a number of bytes (int, 0 or more)")
-    return weight
+    return min(weight, 2**62)
 
 
 def failed(target: Any, flight: Any, error: Exception, kind: int) -> Any:

@@ -69,13 +69,13 @@ def run(target: Any) -> Any:
     count = True
     while True:
         step, value, flight = target.begin(count)
-        if step in SERVED and count and target.cache._hooks:
-            target.cache._emit_for(SERVED[step], target)
-        if step in (RETURN, RETURN_STALE):
-            return give(target, value)
-        if step == ABSENT:
-            raise NotFound(value)
         try:
+            if step in SERVED and count and target.cache._hooks:
+                target.cache._emit_for(SERVED[step], target)
+            if step in (RETURN, RETURN_STALE):
+                return give(target, value)
+            if step == ABSENT:
+                raise NotFound(value)
             if step in (REFRESH, REFRESH_EARLY):
                 refresh(target, flight)
                 return give(target, value)
@@ -83,7 +83,7 @@ def run(target: Any) -> Any:
                 target.cache._emit_for(hooks.Missed, target, joined=step == FOLLOW)
             value = lead(target, flight, value) if step == LEAD else follow(target, flight, value)
         except BaseException:
-            if step != FOLLOW and flight.thread == get_ident():
+            if flight is not None and step != FOLLOW and flight.thread == get_ident():
                 finish(flight, ABANDONED, None)  # nothing, unless Ctrl-C came before the load had begun
             raise
         if value is not AGAIN:
@@ -103,10 +103,16 @@ def lead(target: Any, flight: Any, fallback: Any) -> Any:
 
 
 def in_pool(target: Any, flight: Any) -> bool:
-    """Gives the load to the pool. False: the pool does not take it."""
+    """Gives the load to the pool. False: the pool does not take it.
+
+    A load that runs on a thread of the pool does not wait for another of its threads: nested loads would starve each
+    other. What it needs is loaded on its own thread.
+    """
+    pool: LoadPool = target.cache._pool
+    if pool.runs_here() and not flight.background:
+        return False
     try:
         flight.thread = 0
-        pool: LoadPool = target.cache._pool
         return pool.submit(lambda: run_detached(target, flight), lambda: finish(flight, ABANDONED, None))
     except BaseException:
         finish(flight, ABANDONED, None)  # a load that was taken all the same is not stored

@@ -54,8 +54,9 @@ def get_many_sync(call: Any, items: list[Any]) -> list[Any]:
         return found_in(items, loader_many(items)) if items else []
     batch = Batch(call, items)
     if batch.leading:
-        before = _core.enter(batch.enter())
+        before = None
         try:
+            before = _core.enter(batch.enter())
             batch.land(loader_many(batch.wanted()))
         except Exception as error:
             batch.fail(error)

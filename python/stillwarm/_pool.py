@@ -63,6 +63,10 @@ class LoadPool:
                     return False
         return True
 
+    def runs_here(self) -> bool:
+        """Whether this thread is one of the pool's."""
+        return threading.current_thread() in self._threads
+
     def close(self, wait: float) -> None:
         """Takes no more jobs, drops the waiting ones, and waits at most `wait` seconds for the running ones."""
         with self._wanted:

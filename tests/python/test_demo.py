@@ -146,7 +146,7 @@ def test_demo_stale_figures_stand_in_while_the_search_server_is_dead(site: Site,
     stale = [site.get() for _ in range(3)]
     assert [answer.status for answer in stale] == [200] * 3
     assert [answer.label for answer in stale] == ["STALE"] * 3
-    assert {answer.age for answer in stale} == {61}
+    assert {answer.age for answer in stale} <= {60, 61}  # whole seconds; the clock stood between two of them
     assert all(answer.body["figures"] == good.body["figures"] for answer in stale)
     assert site.cache.stats().load_errors == 1  # the later ones did not even try
 

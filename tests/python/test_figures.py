@@ -99,6 +99,18 @@ def test_figures_too_large_values_are_returned_and_not_kept() -> None:
         assert cache.get("k") is None
 
 
+def test_figures_a_weight_may_be_absurd() -> None:
+    class Heavy:
+        def __sizeof__(self) -> int:
+            return 2**62
+
+    with Cache(ttl=60) as cache:
+        assert not cache.set("k", [Heavy()] * 64)
+        f = cache.cached(weigh=lambda value: 2**70)(lambda: 1)
+        assert f() == 1
+        assert cache.stats().entries == 0
+
+
 def test_figures_weigh_and_the_byte_budget() -> None:
     with Cache(max_bytes="1MB", ttl=60, weigh=lambda value: 10_000) as cache:
         f = cache.cached(ttl=60)(lambda n: n)

@@ -308,6 +308,13 @@ def test_freshness_hard_timeout_raises_and_the_load_is_stored_later(warm_cache: 
     assert slow.cache_info().loads == 1
 
 
+def test_freshness_loads_with_a_timeout_inside_each_other_do_not_starve() -> None:
+    with Cache(ttl=60, load_threads=1, hard_timeout=20) as cache:
+        inner = cache.cached(lambda: "inner")
+        outer = cache.cached(lambda: "outer " + inner())
+        assert outer() == "outer inner"
+
+
 async def test_freshness_async_timeouts_and_stale_answers(warm_cache: Cache, warm_clock: Any) -> None:
     gate, calls = asyncio.Event(), []
 

@@ -47,6 +47,7 @@ def operations(cache: Cache) -> dict[str, Callable[[int], object]]:
         "hit": lambda n: plain(0),
         "refresh": lambda n: tagged.refresh(n % 3),
         "get_many": lambda n: tagged.get_many([n, n + 1]),
+        "set plainly": lambda n: cache.set("key", n, 60),
         "set": lambda n: cache.set(f"key{n}", n, 60, ["a", f"tag{n}"]),
         "add": lambda n: cache.add(f"key{n}", n, 60),
         "incr": lambda n: cache.incr("number", 10**30),
@@ -63,10 +64,18 @@ def operations(cache: Cache) -> dict[str, Callable[[int], object]]:
     }
 
 
+# CPython 3.12 and 3.13 do not survive that Python code finds no memory (PyFunction_NewWithQualName uses what was not
+# made): there, only what the extension does alone.
+ALONE = ("load", "load with more", "hit", "set plainly", "get")
+FRAGILE = sys.version_info >= (3, 12)
+
+
 def main() -> None:
     cache = Cache(ttl=60, max_entries=100)
     failed = 0
     for name, operation in operations(cache).items():
+        if FRAGILE and name not in ALONE:
+            continue
         n = 0
         while True:
             n += 1
@@ -95,7 +104,8 @@ def main() -> None:
             if not isinstance(error, MemoryError) and n > 60:
                 break
     print("MemoryError:", failed)
-    asyncio.run(tasks(cache))
+    if not FRAGILE:
+        asyncio.run(tasks(cache))
 
 
 async def tasks(cache: Cache) -> None:
