@@ -67,7 +67,7 @@ def test_package_import_leaves_asyncio_and_the_tools_out() -> None:
         "asyncio",
         "concurrent.futures",
         "ssl",
-        "subprocess",
+        *(["subprocess"] if sys.version_info >= (3, 11) else []),  # before, uuid brought it along
         "typing_extensions",
         "unittest",
         "pytest",
