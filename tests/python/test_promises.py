@@ -7,7 +7,7 @@ Refuses to know: how the cache keeps them. Each check has a control with a known
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -34,16 +34,27 @@ def test_promises_are_seen_broken_in_a_control(control: type[Ours]) -> None:
         schedules(control, examples=200, seed=20261120)
 
 
+def rounds(
+    make: Callable[[history.Source], history.Subject], enough: Callable[[history.Outcome], object]
+) -> Iterator[history.Outcome]:
+    """Runs with new seeds until one was `enough`: how often threads cross is the machine's affair."""
+    for seed in range(1, 31):
+        outcome = history.run(make, 100_000, seed=seed)
+        yield outcome
+        if enough(outcome):
+            return
+
+
 @pytest.mark.parametrize("name", history.SUBJECTS)
 def test_promises_no_read_is_older_than_the_invalidation_before_it(name: str) -> None:
-    outcome = history.run(history.SUBJECTS[name], 100_000, seed=1)
-    assert outcome.impossible == []
+    for outcome in rounds(history.SUBJECTS[name], lambda seen: seen.lost_fills and seen.invalidations > 100):
+        assert outcome.impossible == []
     assert outcome.invalidations > 100
     assert outcome.lost_fills > 0, "no load met an invalidation: the check has checked nothing"
 
 
 def test_promises_an_impossible_read_is_seen_in_a_control() -> None:
-    assert history.run(history.naive, 100_000, seed=1).impossible
+    assert any(outcome.impossible for outcome in rounds(history.naive, lambda seen: seen.impossible))
 
 
 def test_promises_a_stale_hit_of_a_plain_function_counts_once(clock: int) -> None:
