@@ -324,22 +324,30 @@ void bind_cache(pb::module_& m) {
   m.def("totals", totals);
   m.def("reset_stats",
         [](pb::handle self, ScopeId scope) { cache_of(self)->flow->scopes()[scope].stats.reset_counters(); });
-  m.def("count_hit", [](pb::handle self, ScopeId scope) { ++cache_of(self)->flow->scopes()[scope].stats.hits; });
   m.def("watch", [](pb::handle self, bool hits, bool loads) { cache_of(self)->flow->set_watched(hits, loads); });
   m.def("settle", [](pb::handle self) {
     PyFlow* flow = cache_of(self)->flow;
     const Releasing releasing{flow};
     flow->settle(Clock::now());
   });
+  m.def("detach", [](pb::handle self, ScopeId scope, pb::handle key) {
+    CacheBase* cache = cache_of(self);
+    const Releasing releasing{cache->flow};
+    const Key k(cache, scope, key);
+    if (!cache->flow->detach(k.probe)) throw pb::error_already_set();
+  });
   m.def("detach_all", [](pb::handle self) { cache_of(self)->flow->detach_all(); });
   m.def("check_invariants", [](pb::handle self) { return cache_of(self)->flow->check_invariants(); });
-  m.def("begin_key", [](pb::handle self, ScopeId scope, pb::handle key, bool count) {
-    CacheBase* cache = cache_of(self);
-    const Key k(cache, scope, key);
-    PyObject* result = py::begin(cache, k.probe, count);
-    if (result == nullptr) throw pb::error_already_set();
-    return pb::reinterpret_steal<pb::object>(result);
-  });
+  m.def(
+      "begin_key",
+      [](pb::handle self, ScopeId scope, pb::handle key, bool count, bool anew) {
+        CacheBase* cache = cache_of(self);
+        const Key k(cache, scope, key);
+        PyObject* result = py::begin(cache, k.probe, count, anew);
+        if (result == nullptr) throw pb::error_already_set();
+        return pb::reinterpret_steal<pb::object>(result);
+      },
+      pb::arg("cache"), pb::arg("scope"), pb::arg("key"), pb::arg("count"), pb::arg("anew") = false);
   m.def("weigh", [](pb::handle value) { return py::weigh(value.ptr()); });
   // Seeded per process with Python's own hash of str: a fingerprint is never stored or sent.
   m.def("tag_fingerprint",

@@ -259,14 +259,14 @@ int python_step(const Decision& d) {
 
 }  // namespace
 
-PyObject* begin(CacheBase* cache, const Probe& probe, bool count) {
+PyObject* begin(CacheBase* cache, const Probe& probe, bool count, bool anew) {
   PyFlow* flow = cache->flow;
   PyFlight* spare = nullptr;
   PyObject* result = nullptr;
   for (;;) {
     const Nanos now = Clock::now();
     const std::uint64_t generation = flow->generation();
-    const Decision d = flow->look(probe, now, count && !(spare != nullptr && spare->flight.background));
+    const Decision d = flow->look(probe, now, count && !(spare != nullptr && spare->flight.background), anew);
     if (d.step == Step::kError) break;
     const bool leads = d.step == Step::kLead || d.step == Step::kRefresh;
     if (leads && spare == nullptr) {

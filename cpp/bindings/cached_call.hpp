@@ -59,8 +59,8 @@ extern Hooks hooks;
 extern PyObject* missing;  // stands for "no value"
 
 // (step, value or MISSING, flight or None): where a call goes; the step as in flow.hpp, 5 and 6 for a stale value and
-// an early refresh. `count` is false when it asks again.
-PyObject* begin(CacheBase* cache, const Probe& probe, bool count);
+// an early refresh. `count` is false when it asks again. `anew`: it wants a load whatever is stored.
+PyObject* begin(CacheBase* cache, const Probe& probe, bool count, bool anew = false);
 
 // Wakes the waiters of a flight that landed; steals the list, never fails.
 void wake(PyObject* waiters);

@@ -65,8 +65,8 @@ class Flow {
   }
 
   // [foreign] Where a call that wants a value goes. Counts hits; misses are counted by `lead` and `joined`. A call that
-  // has to look again after it was counted says so.
-  Decision look(const Probe& probe, Nanos now, bool count = true) {
+  // has to look again after it was counted says so. `anew`: a call that wants a load whatever is stored.
+  Decision look(const Probe& probe, Nanos now, bool count = true, bool anew = false) {
     for (int tries = 0; tries < kFindRestarts; ++tries) {
       Index i = memory_.find(probe);
       if (i == kFindError) return {};
@@ -74,7 +74,7 @@ class Flow {
       State state = State::kGone;
       if (i != kNone) {
         state = state_of(memory_[i], scopes_[memory_[i].scope].durations, now);
-        if (state == State::kFresh) return fresh(i, probe.scope, count);
+        if (state == State::kFresh && !anew) return fresh(i, probe.scope, count);
         if (state == State::kGone) {
           memory_.drop(i, Cause::kExpired);
           i = kNone;
@@ -89,7 +89,7 @@ class Flow {
         flights_.remove(*flight);
         flight = nullptr;
       }
-      if (i == kNone) return {flight != nullptr ? Step::kFollow : Step::kLead, kNone, flight, state};
+      if (i == kNone || anew) return {flight != nullptr ? Step::kFollow : Step::kLead, kNone, flight, state};
       const Entry& e = memory_[i];
       const bool pausing = e.extra != nullptr && e.extra->retry_at > now;
       if (state == State::kFailsafe && !pausing) {
@@ -154,10 +154,7 @@ class Flow {
   // [foreign] A value that was not loaded: it fences and detaches what is being loaded, then is stored.
   Outcome set(const Probe& probe, Handle key, const Result& result, bool& took_key, Nanos now) {
     took_key = false;
-    fences_.raise_key(probe.hash, marks_.take());
-    bool failed = false;
-    if (Flight* flight = flights_.find(probe, failed)) flights_.remove(*flight);
-    if (failed) return {};
+    if (!detach(probe)) return {};
     return put(probe.scope, probe, key, result, marks_.counter(), took_key, now, nullptr);
   }
 
@@ -173,18 +170,26 @@ class Flow {
     }
     const Durations& durations = scopes_[e.scope].durations;
     const State state = state_of(e, durations, now);
-    if (state == State::kFresh || state == State::kGone) return {};
+    if (state == State::kGone || (e.flags & kFlagNegative)) return {};
+    if (state == State::kFresh) {  // a load that was asked for although there is a value
+      return {kind == ErrorKind::kTransient && f.attached ? i : kNone, false};
+    }
     if (kind == ErrorKind::kTransient || f.background) pause(e, durations, random, now);
     if (kind != ErrorKind::kTransient) return {};
     return {i, false};
   }
 
-  // [foreign] One key. Soft: what is stored is stale from now on. True if there was something.
-  bool invalidate_key(const Probe& probe, bool soft, Nanos now) {
+  // [foreign] What is being loaded for the key goes to those who wait and is not stored. False: a comparison raised.
+  bool detach(const Probe& probe) {
     fences_.raise_key(probe.hash, marks_.take());
     bool failed = false;
     if (Flight* flight = flights_.find(probe, failed)) flights_.remove(*flight);
-    if (failed) return false;
+    return !failed;
+  }
+
+  // [foreign] One key. Soft: what is stored is stale from now on. True if there was something.
+  bool invalidate_key(const Probe& probe, bool soft, Nanos now) {
+    if (!detach(probe)) return false;
     const Index i = memory_.find(probe);
     if (i == kNone || i == kFindError) return false;
     const bool there = confirm(i) && state_of(memory_[i], scopes_[memory_[i].scope].durations, now) != State::kGone;
@@ -226,11 +231,7 @@ class Flow {
 
   // Everything of the scope (or of all scopes) leaves now, however long it takes; loads in flight are not stored.
   void clear(std::optional<ScopeId> scope) {
-    if (scope) {
-      marks_.mark_scope(*scope, kForever);
-    } else {
-      marks_.mark_all(kForever);
-    }
+    scope ? marks_.mark_scope(*scope, kForever) : marks_.mark_all(kForever);
     memory_.each([&](Index i) {
       if (!scope || memory_[i].scope == *scope) memory_.drop(i, Cause::kInvalidated);
     });

@@ -15,7 +15,7 @@ from typing import Any
 
 from stillwarm import _core, hooks
 from stillwarm._landing import committed, failed, finish, kind_of, outcome
-from stillwarm._load import SERVED, limits, recursive
+from stillwarm._load import SERVED, SLICE, begin_anew, limits, recursive, refresh_by_target
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
@@ -36,7 +36,6 @@ from stillwarm._target import (
 from stillwarm.errors import NotFound
 from stillwarm.retry import apause
 
-_SLICE = 0.25
 _tasks: set[asyncio.Task[None]] = set()  # asyncio keeps only weak references
 
 
@@ -49,10 +48,19 @@ async def perform(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     return await run(target)
 
 
-async def run(target: Any) -> Any:
+async def areload(target: Any) -> Any:
+    """`_load.reload` for coroutines."""
+    if not target.cache._enabled:
+        from stillwarm import _off
+
+        return await _off.arun(target)
+    return await run(target, anew=True)
+
+
+async def run(target: Any, anew: bool = False) -> Any:
     count = True
     while True:
-        step, value, flight = target.begin(count)
+        step, value, flight = begin_anew(target, count) if anew else target.begin(count)
         try:
             if step in SERVED and count and target.cache._hooks:
                 target.cache._emit_for(SERVED[step], target)
@@ -62,7 +70,9 @@ async def run(target: Any) -> Any:
                 raise NotFound(value)
             if step in (LEAD, FOLLOW) and target.cache._hooks:
                 target.cache._emit_for(hooks.Missed, target, joined=step == FOLLOW)
-            if step != FOLLOW:
+            if step in (REFRESH, REFRESH_EARLY):
+                refresh(target, flight)
+            elif step == LEAD and not target.inline:
                 start(target, flight)
         except BaseException:
             if flight is not None and step != FOLLOW and flight.loop is None:
@@ -70,10 +80,31 @@ async def run(target: Any) -> Any:
             raise
         if step in (REFRESH, REFRESH_EARLY):
             return give(target, value)
-        value = await follow(target, flight, value)
+        inline = step == LEAD and target.inline
+        value = await (lead_inline(target, flight) if inline else follow(target, flight, value))
         if value is not AGAIN:
             return give(target, value)
         count = False
+
+
+async def lead_inline(target: Any, flight: Any) -> Any:
+    """Runs the load in the caller's own task. Cancelled with it, the load is abandoned and a follower leads."""
+    me = innermost()
+    try:
+        if me is not None:
+            _core.add_follower(flight, me)  # the load inside which this one runs cannot end before it
+        await run_load(target, flight)
+    finally:
+        finish(flight, ABANDONED, None)  # nothing, unless Ctrl-C came before the load had begun
+        if me is not None:
+            _core.remove_follower(flight, me)
+    return outcome(target, flight)
+
+
+def refresh(target: Any, flight: Any) -> None:
+    """Starts a background refresh."""
+    if not refresh_by_target(target, flight):
+        start(target, flight)
 
 
 def start(target: Any, flight: Any) -> None:
@@ -93,7 +124,8 @@ def start(target: Any, flight: Any) -> None:
 
 async def run_load(target: Any, flight: Any) -> None:
     """Runs the loader in this task, with retries, until the flight has landed. Never raises but for cancellation."""
-    current_async.set(flight)
+    flight.loop, flight.thread = asyncio.get_running_loop(), 0
+    outer = current_async.set(flight)
     attempts = target.settings.retry.start() if target.settings.retry else None
     try:
         while True:
@@ -122,6 +154,11 @@ async def run_load(target: Any, flight: Any) -> None:
     except BaseException:
         finish(flight, ABANDONED, None)  # cancelled, or the loop is going down: a waiter elsewhere leads
         raise
+    finally:
+        try:
+            current_async.reset(outer)
+        except ValueError:
+            pass  # the collector closes what a dead loop left, in a context of its own
 
 
 async def follow(target: Any, flight: Any, fallback: Any) -> Any:
@@ -150,7 +187,7 @@ async def wait(future: asyncio.Future[None], seconds: float, flight: Any, loop: 
     deadline = time.monotonic() + seconds
     while True:
         left = deadline - time.monotonic()
-        if (await asyncio.wait([future], timeout=max(0.0, min(left, _SLICE))))[0]:
+        if (await asyncio.wait([future], timeout=max(0.0, min(left, SLICE))))[0]:
             return True
         if flight.loop.is_closed():
             finish(flight, ABANDONED, None)  # its load will never go on
@@ -159,4 +196,4 @@ async def wait(future: asyncio.Future[None], seconds: float, flight: Any, loop: 
             return False
 
 
-__all__ = ["follow", "perform", "run"]
+__all__ = ["areload", "follow", "perform", "run", "run_load"]

@@ -15,7 +15,7 @@ from stillwarm import _core, _keys, _load
 from stillwarm._durations import shown
 from stillwarm._many import get_many
 from stillwarm._signature import compile_key, ignore_flags, name_of, signature_of
-from stillwarm._target import LEAD, MISSING, REFRESH, REFRESH_EARLY, Target
+from stillwarm._target import MISSING, Target
 from stillwarm._types import FOREVER, Settings
 from stillwarm.errors import ConfigError
 
@@ -197,30 +197,20 @@ def cache_invalidate(self: Any, *args: Any, stale: bool = False, **kwargs: Any) 
     return self._cache._invalidate_stored(self._scope, self._key(args, kwargs), stale)  # type: ignore[no-any-return]
 
 
-class Refresh(Target):
-    """A call that wants a new value, whatever is stored."""
-
-    __slots__ = ()
-
-    def begin(self, count: bool) -> tuple[int, Any, Any]:
-        if count:  # an older value stays for those who fail: it only stops counting as fresh
-            _core.invalidate_key(self.cache, self.call._scope, self.call._key(self.args, self.kwargs), True)
-        step, value, flight = super().begin(count)
-        if step in (REFRESH, REFRESH_EARLY):
-            return LEAD, MISSING, flight
-        return step, value, flight
-
-
 def refresh(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Loads now and stores, also when a fresh value is there. Awaitable for a coroutine function."""
+    """Loads now and stores, also when a fresh value is there. Awaitable for a coroutine function.
+
+    A load that runs already may have read what is outdated by now: it is not joined, and not stored.
+    """
     if not self._cache._enabled:
         return self(*args, **kwargs)
-    target = Refresh(self, args, kwargs)
+    target = Target(self, args, kwargs)
+    _core.detach(self._cache, *target.key())
     if not inspect.iscoroutinefunction(self._function):
-        return _load.run(target)
+        return _load.reload(target)
     from stillwarm import _aload
 
-    return _aload.run(target)
+    return _aload.areload(target)
 
 
 def _reduce(self: Any) -> str:

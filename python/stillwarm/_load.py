@@ -9,6 +9,7 @@ hooks does not come here at all: cpp/bindings/cached_call.cpp performs it.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from _thread import LockType, allocate_lock, get_ident
@@ -50,9 +51,11 @@ SERVED: Final[dict[int, type[hooks.Event]]] = {
     RETURN_STALE: hooks.StaleServed,
 }
 
+_log = logging.getLogger("stillwarm")
+
 # A follower whose limit nobody set. It ends what no check can see: a loader that waits for a thread that waits for it.
 FOLLOWER_LIMIT: Final = 30.0
-_SLICE: Final = 0.25  # how often a waiting thread looks whether the event loop of the load is still there
+SLICE: Final = 0.25  # how often a waiting thread looks whether the event loop of the load is still there
 
 
 def perform(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -65,10 +68,22 @@ def perform(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return run(target)
 
 
-def run(target: Any) -> Any:
+def reload(target: Any) -> Any:
+    """A new value whatever is stored: of the load that runs, or of one that starts now.
+
+    What is stored serves other callers meanwhile, and this one if the load fails TRANSIENT.
+    """
+    if not target.cache._enabled:
+        from stillwarm import _off
+
+        return _off.run(target)
+    return run(target, anew=True)
+
+
+def run(target: Any, anew: bool = False) -> Any:
     count = True
     while True:
-        step, value, flight = target.begin(count)
+        step, value, flight = begin_anew(target, count) if anew else target.begin(count)
         try:
             if step in SERVED and count and target.cache._hooks:
                 target.cache._emit_for(SERVED[step], target)
@@ -91,10 +106,15 @@ def run(target: Any) -> Any:
         count = False
 
 
+def begin_anew(target: Any, count: bool) -> tuple[int, Any, Any]:
+    scope, key = target.key()
+    return _core.begin_key(target.cache, scope, key, count, True)
+
+
 def lead(target: Any, flight: Any, fallback: Any) -> Any:
     settings = target.settings
     limited = settings.hard_timeout or (settings.soft_timeout and fallback is not MISSING)
-    if limited and in_pool(target, flight):
+    if limited and not target.inline and in_pool(target, flight):
         return follow(target, flight, fallback)
     value = run_load(target, flight)
     if flight.state == STALE:
@@ -121,9 +141,25 @@ def in_pool(target: Any, flight: Any) -> bool:
 
 def refresh(target: Any, flight: Any) -> None:
     """Starts a background refresh; if the pool is full the next get tries again."""
-    if not in_pool(target, flight):
+    if not refresh_by_target(target, flight) and not in_pool(target, flight):
         _core.count_skipped_refresh(flight)
         finish(flight, ABANDONED, None)
+
+
+def refresh_by_target(target: Any, flight: Any) -> bool:
+    """Lets the target start the refresh, if it has a way of its own."""
+    if target.start_refresh is None:
+        return False
+    flight.thread = 0  # not this thread: whoever asks for the key here meanwhile may wait
+    try:
+        target.start_refresh(flight)
+    except BaseException as error:
+        finish(flight, ABANDONED, None)  # a load that was taken all the same is not stored
+        if not isinstance(error, Exception):
+            raise
+        _core.count_skipped_refresh(flight)
+        _log.exception("a background refresh of %s could not be started", target.cache._key_of(flight))
+    return True
 
 
 def run_detached(target: Any, flight: Any) -> None:
@@ -214,7 +250,7 @@ def acquire(lock: LockType, seconds: float, flight: Any) -> bool:
     deadline = time.monotonic() + seconds
     while True:
         left = deadline - time.monotonic()
-        if lock.acquire(timeout=max(0.0, min(left, _SLICE))):
+        if lock.acquire(timeout=max(0.0, min(left, SLICE))):
             return True
         if flight.loop.is_closed():
             finish(flight, ABANDONED, None)  # its load will never go on

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextvars
 import copy
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stillwarm import _core
 from stillwarm._types import Settings, tag_names
@@ -29,9 +30,25 @@ straight: contextvars.ContextVar[Any] = contextvars.ContextVar("stillwarm_straig
 
 
 class Target:
-    """One call that wants a value: what to ask the core, what to run, and the settings of both."""
+    """One call that wants a value: what to ask the core, what to run, and the settings of both.
+
+    A kind of target that is no call of a decorated function has `call = None`, and says itself what `begin`, `load`,
+    `tags` and `key` are.
+
+    Attributes:
+        inline: the load belongs to the caller's own thread or task, because its loader uses what lives there (a
+            request's session). Nobody can go on with it: when the caller is cancelled the flight is abandoned and a
+            follower leads; the timeouts bind only those who follow.
+        start_refresh: starts a background refresh in place of the pool and of a task of the running loop. It is given
+            the flight, must not wait, and sees to it that `run_load(self, flight, parent=False)` (_load), or
+            `await run_load(self, flight)` (_aload) runs somewhere, or that the flight is finished ABANDONED. What it
+            raises counts as a refresh that was skipped.
+    """
 
     __slots__ = ("args", "cache", "call", "kwargs", "settings")
+
+    inline: ClassVar[bool] = False
+    start_refresh: Callable[[Any], None] | None = None
 
     def __init__(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
         self.call = call
