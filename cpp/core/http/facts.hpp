@@ -69,6 +69,7 @@ struct Stored {
   bool shared_with_authorization = false;
   std::string_view etag;
   std::string_view last_modified;
+  std::string_view date;   // of the response; empty: not known, and then Last-Modified is no strong validator
   std::uint64_t size = 0;  // of the body, bytes
 };
 

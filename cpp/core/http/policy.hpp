@@ -85,6 +85,7 @@ struct Answer {
   std::uint64_t first = 0;  // 206: the bytes from first to last
   std::uint64_t last = 0;
 };
-Answer answer(const Request& request, const Stored& stored) noexcept;
+// `wall` places two-digit years; without it a date that has one is ignored.
+Answer answer(const Request& request, const Stored& stored, Seconds wall = kNever) noexcept;
 
 }  // namespace stillwarm::http
