@@ -28,6 +28,7 @@ from stillwarm._target import (
     REFRESH_EARLY,
     RETURN,
     RETURN_STALE,
+    Load,
     Target,
     current_async,
     give,
@@ -124,11 +125,20 @@ def start(target: Any, flight: Any) -> None:
 
 async def run_load(target: Any, flight: Any) -> None:
     """Runs the loader in this task, with retries, until the flight has landed. Never raises but for cancellation."""
+    if target.cache._hooks:
+        with target.cache._around(flight):
+            await run_to_landing(target, flight)
+    else:
+        await run_to_landing(target, flight)
+
+
+async def run_to_landing(target: Any, flight: Any) -> None:
     flight.loop, flight.thread = asyncio.get_running_loop(), 0
     outer = current_async.set(flight)
     attempts = target.settings.retry.start() if target.settings.retry else None
     try:
         while True:
+            flight.load = Load(flight, True) if target.settings.copy else None  # of this attempt
             begun = time.perf_counter_ns()
             try:
                 value = target.load()

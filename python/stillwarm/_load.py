@@ -33,6 +33,7 @@ from stillwarm._target import (
     RETURN_STALE,
     RUNNING,
     STALE,
+    Load,
     Target,
     give,
     innermost,
@@ -172,6 +173,13 @@ def run_detached(target: Any, flight: Any) -> None:
 
 def run_load(target: Any, flight: Any, parent: bool = True) -> Any:
     """Runs the loader on this thread, with retries, until the flight has landed."""
+    if target.cache._hooks:
+        with target.cache._around(flight):
+            return run_to_landing(target, flight, parent)
+    return run_to_landing(target, flight, parent)
+
+
+def run_to_landing(target: Any, flight: Any, parent: bool) -> Any:
     attempts = target.settings.retry.start() if target.settings.retry else None
     outer = innermost()
     before = _core.enter(flight)
@@ -179,6 +187,7 @@ def run_load(target: Any, flight: Any, parent: bool = True) -> Any:
     _core.set_parent(flight, outer if parent else None)
     try:
         while True:
+            flight.load = Load(flight, True) if target.settings.copy else None  # of this attempt
             start = time.perf_counter_ns()
             try:
                 value = target.load()

@@ -7,8 +7,9 @@ Refuses to know: how values get in and out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stillwarm import _core, _keys, hooks
 from stillwarm._durations import shown
@@ -19,6 +20,7 @@ from stillwarm.errors import ConfigError
 if TYPE_CHECKING:
     from stillwarm._types import Settings
 
+KEPT: Final = 4  # State of cpp/core/base/life.hpp: from there on an entry counts as absent
 _log = logging.getLogger("stillwarm")
 
 
@@ -67,7 +69,8 @@ class Observed(_core.CacheBase):
 
     def top(self, n: int = 10) -> list[HotKey]:
         """The `n` most used entries in memory, the most used first. Reads every entry."""
-        rows = sorted(_core.snapshot(self, -1), key=lambda row: row[2], reverse=True)[: count(n, "n", 2**31)]
+        served = [row for row in _core.snapshot(self, -1) if row[4] < KEPT]
+        rows = sorted(served, key=lambda row: row[2], reverse=True)[: count(n, "n", 2**31)]
         return [HotKey(self._readable(row[0], row[1]), self._scopes[row[0]].type, row[2], row[3]) for row in rows]
 
     def subscribe(self, hook: hooks.Hook, *, hits: bool = False) -> Callable[[], None]:
@@ -108,8 +111,10 @@ class Observed(_core.CacheBase):
 
     def _set_durations(self, scope: int, settings: Settings) -> None:
         ttl = FOREVER if callable(settings.ttl) else settings.ttl
+        fresh, while_revalidate, if_error, keep = settings.durations(ttl)
+        early, jitter = settings.early, settings.jitter
         _core.set_durations(
-            self, scope, *settings.durations(ttl), settings.negative_ttl, settings.early, settings.jitter
+            self, scope, fresh, while_revalidate, if_error, settings.negative_ttl, early, jitter, keep
         )
 
     def _readable(self, scope: int, key: Any) -> str:
@@ -134,6 +139,19 @@ class Observed(_core.CacheBase):
         """Makes and emits an event about a flight or a target."""
         scope, key = source.key() if callable(source.key) else (source.scope, source.key)
         self._emit(event(self._scopes[scope].type, self._readable(scope, key), **fields))
+
+    @contextmanager
+    def _around(self, flight: Any) -> Iterator[None]:
+        """What a load runs in: a hook that has `around_load(flight)`, a context manager, is around it (otel)."""
+        with ExitStack() as stack:
+            for hook, _ in self._hooks:
+                around = getattr(hook, "around_load", None)
+                if around is not None:
+                    try:
+                        stack.enter_context(around(flight))
+                    except Exception:
+                        _log.exception("a hook failed around a load of %r", self._key_of(flight))
+            yield
 
     def _emit(self, event: hooks.Event) -> None:
         for hook, hits in self._hooks:
