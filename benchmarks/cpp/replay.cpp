@@ -61,7 +61,6 @@ void replay(const std::vector<std::uint32_t>& trace, const std::vector<std::uint
       continue;
     }
     const std::uint64_t hash = scramble(key);
-    policy.on_miss(hash);
     policy.reserve_for_insert();
     const Index i = slab.allocate();
     Entry& e = slab[i];

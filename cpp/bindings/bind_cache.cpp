@@ -74,8 +74,9 @@ int put(pb::handle self, ScopeId scope, pb::handle key, pb::handle value, Nanos 
   result.durations.stale_while_revalidate = swr;
   result.durations.stale_if_error = sie;
   result.durations.early = 0;
+  result.durations.keep = 0;
   const Durations& own = flow->scopes()[scope].durations;
-  result.own_durations = swr != own.stale_while_revalidate || sie != own.stale_if_error;
+  result.own_durations = swr != own.stale_while_revalidate || sie != own.stale_if_error || own.keep != 0;
   result.tags = tags;
   PyObject* owned = py::own_key(k.probe.items, k.probe.count);
   if (owned == nullptr) throw pb::error_already_set();
@@ -212,7 +213,7 @@ void clear(pb::handle self, std::int64_t scope) {
   cache->flow->clear(scope < 0 ? std::nullopt : std::optional<ScopeId>(static_cast<ScopeId>(scope)));
 }
 
-// (scope, key, hits, weight, state) of every entry that a mark did not invalidate.
+// (scope, key, hits, weight, state) of every entry that a mark did not invalidate, what is KEPT included.
 pb::list snapshot(pb::handle self, std::int64_t scope) {
   CacheBase* cache = cache_of(self);
   PyFlow* flow = cache->flow;
@@ -258,8 +259,8 @@ ScopeId new_scope(pb::handle self, TypeId type, std::string name, std::int64_t k
 }
 
 void set_durations(pb::handle self, ScopeId scope, Nanos ttl, Nanos swr, Nanos sie, Nanos negative_ttl, double early,
-                   double jitter) {
-  cache_of(self)->flow->scopes()[scope].durations = {ttl, swr, sie, negative_ttl, early, jitter};
+                   double jitter, Nanos keep) {
+  cache_of(self)->flow->scopes()[scope].durations = {ttl, swr, sie, negative_ttl, early, jitter, keep};
 }
 
 pb::dict stats(pb::handle self, ScopeId scope) {
@@ -358,6 +359,7 @@ void bind_cache(pb::module_& m) {
   m.def("clock_now", [] { return Clock::now(); });
   m.def("clock_set", [](Nanos t) { Clock::set_manual(t); });
   m.attr("FOREVER") = kForever;
+  m.attr("EARLY_AUTO") = kEarlyAuto;
   m.attr("MISSING") = pb::reinterpret_borrow<pb::object>(py::missing);
 }
 

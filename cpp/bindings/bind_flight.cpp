@@ -26,17 +26,18 @@ py::PyFlow* flow_of(PyFlight* f) { return as_cache(f->cache)->flow; }
 
 pb::object object_or_none(PyObject* o) { return pb::reinterpret_borrow<pb::object>(o == nullptr ? Py_None : o); }
 
-// durations: None for those of the scope, or (ttl, swr, sie). Returns 0 stored, 1 lost, 2 too large, 3 not kept.
+// durations: None for those of the scope, or (ttl, swr, sie, keep). Returns 0 stored, 1 lost, 2 too large, 3 not kept.
 int commit(pb::handle flight, pb::handle value, pb::handle durations, const std::vector<std::uint64_t>& tags,
            std::int64_t weight, bool negative) {
   PyFlight* f = flight_of(flight);
   py::Keep keep;
   keep.durations = flow_of(f)->scopes()[f->flight.scope].durations;
   if (!durations.is_none()) {
-    const auto own = durations.cast<std::tuple<Nanos, Nanos, Nanos>>();
+    const auto own = durations.cast<std::tuple<Nanos, Nanos, Nanos, Nanos>>();
     keep.durations.ttl = std::get<0>(own);
     keep.durations.stale_while_revalidate = std::get<1>(own);
     keep.durations.stale_if_error = std::get<2>(own);
+    keep.durations.keep = std::get<3>(own);
     keep.own_durations = true;
   }
   keep.tags = tags;
@@ -72,12 +73,24 @@ pb::tuple fail(pb::handle flight, int kind) {
   return pb::make_tuple(pb::reinterpret_steal<pb::object>(value), failure.absent);
 }
 
+// What the load may revive, or MISSING.
+pb::object kept(pb::handle flight) {
+  PyFlight* f = flight_of(flight);
+  py::PyFlow* flow = flow_of(f);
+  const Index i = flow->revivable(py::probe_of(f), Clock::now());
+  if (i == kFindError) throw pb::error_already_set();
+  PyObject* value = Py_NewRef(i == kNone ? py::missing : static_cast<PyObject*>(flow->memory()[i].value));
+  py::release_dead(flow);
+  return pb::reinterpret_steal<pb::object>(value);
+}
+
 }  // namespace
 
 void bind_flight(pb::module_& m) {
   m.def("commit", commit);
   m.def("land", land);
   m.def("fail", fail);
+  m.def("kept", kept);
   m.def("enter", [](pb::handle flight) {
     PyFlight* f = flight.is_none() ? nullptr : flight_of(flight);
     if (f != nullptr) {

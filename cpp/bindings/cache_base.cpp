@@ -86,9 +86,8 @@ PyObject* bad_key(PyObject* key) {
   return nullptr;
 }
 
-PyObject* absent(PyFlow* flow, const Probe& probe, PyObject* fallback) {
+PyObject* absent(PyFlow* flow, PyObject* fallback) {
   ++flow->scopes()[0].stats.misses;
-  flow->memory().on_miss(probe.hash);
   return Py_NewRef(fallback);
 }
 
@@ -99,7 +98,7 @@ PyObject* get_slow(PyFlow* flow, const Probe& probe, PyObject* fallback) {
   if (i == kFindError) return nullptr;
   PyObject* value = nullptr;
   if (i == kNone || (flow->memory()[i].flags & kFlagNegative)) {
-    value = absent(flow, probe, fallback);
+    value = absent(flow, fallback);
   } else {
     Entry& e = flow->memory()[i];
     Stats& stats = flow->scopes()[0].stats;
@@ -137,7 +136,7 @@ PyObject* cache_get(PyObject* self, PyObject* const* args, Py_ssize_t count) {
     return nullptr;
   const Index i = flow->hit(probe, Clock::now());
   if (!is_entry(i)) [[unlikely]]
-    return i == kNone ? absent(flow, probe, fallback) : get_slow(flow, probe, fallback);
+    return i == kNone ? absent(flow, fallback) : get_slow(flow, probe, fallback);
   ++scope.stats.hits;
   return Py_NewRef(static_cast<PyObject*>(flow->memory()[i].value));
 }

@@ -96,9 +96,9 @@ PyObject* lead(CachedCall* c, PyFlight* f, Nanos start, PyObject* const* args, s
   } else if (f->load != nullptr) {  // the loader spoke with current_load()
     PyObject* to[] = {nullptr, reinterpret_cast<PyObject*>(c), reinterpret_cast<PyObject*>(f), value};
     track(f);
-    PyObject* done = PyObject_Vectorcall(hooks.commit, to + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
-    if (done == nullptr) Py_CLEAR(value);
-    Py_XDECREF(done);
+    PyObject* returned = value;
+    value = PyObject_Vectorcall(hooks.commit, to + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
+    Py_DECREF(returned);
     abandon(f);  // nothing unless Ctrl-C came before it had landed
   } else {
     Stored stored = Stored::kNotKept;
@@ -152,7 +152,7 @@ PyObject* miss(CachedCall* c, const Probe& probe, bool nothing, Nanos now, KeyRo
         give_up = true;
       }
       if (f != nullptr) {
-        f->flight.found_nothing = d.entry == kNone;
+        f->flight.found_nothing = d.nothing();
         try {
           flow->lead(f->flight, now, true);
         } catch (const std::bad_alloc&) {

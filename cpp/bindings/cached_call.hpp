@@ -46,7 +46,7 @@ bool make_row(CachedCall* c, PyObject* const* args, Py_ssize_t nargs, PyObject* 
 bool add_cached_call(PyObject* module);
 
 // What the Python side gives: perform(call, args, kwargs) for each world, failed(call, flight, error), commit(call,
-// flight, value), wake(waiters), and the object that `failed` returns for "raise it".
+// flight, value) -> the load's value, wake(waiters), and the object that `failed` returns for "raise it".
 struct Hooks {
   PyObject* perform;
   PyObject* aperform;

@@ -219,6 +219,8 @@ PyType_Slot flight_slots[] = {{Py_tp_getset, flight_getset},
 PyType_Spec flight_spec = {"stillwarm._core.Flight", sizeof(PyFlight), 0,
                            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, flight_slots};
 
+bool spreads(const Durations& d) { return d.jitter > 0 || d.early == kEarlyAuto; }
+
 bool store(PyFlight* f, PyObject* value, const Result& result, Stored& stored, Nanos now) {
   PyFlow* flow = as_cache(f->cache)->flow;
   bool took_key = false;
@@ -305,7 +307,7 @@ bool commit(PyFlight* f, PyObject* value, const Keep& keep, Stored& stored) {
   result.own_durations = keep.own_durations;
   result.tags = keep.tags;
   result.negative = keep.negative;
-  if (keep.durations.jitter > 0) result.random = next_random(as_cache(f->cache));
+  if (spreads(keep.durations)) result.random = next_random(as_cache(f->cache));
   return store(f, value, result, stored, Clock::now());
 }
 
@@ -315,7 +317,7 @@ bool commit_plain(PyFlight* f, PyObject* value, Stored& stored, Nanos now) {
   result.value = value;
   result.weight = weigh(value) + weigh(f->key) + kEntryOverhead;
   result.durations = flow->scopes()[f->flight.scope].durations;
-  if (result.durations.jitter > 0) result.random = next_random(as_cache(f->cache));
+  if (spreads(result.durations)) result.random = next_random(as_cache(f->cache));
   return store(f, value, result, stored, now);
 }
 

@@ -12,6 +12,7 @@ std::unique_ptr<Extra> make_extra(const Result& result) {
   extra->ttl = result.durations.ttl;
   extra->stale_while_revalidate = result.durations.stale_while_revalidate;
   extra->stale_if_error = result.durations.stale_if_error;
+  extra->keep = result.durations.keep;
   return extra;
 }
 

@@ -23,6 +23,9 @@ struct Decision {
   Index entry = kNone;         // the value to return, or the one to fall back to (FAILSAFE)
   Flight* flight = nullptr;    // the one to follow
   State state = State::kGone;  // of the entry
+
+  // There is nothing stored under the key: no entry that only may not be returned either.
+  bool nothing() const noexcept { return entry == kNone && state == State::kGone; }
 };
 
 // What a load brought, with what its owner says about it.
@@ -33,7 +36,7 @@ struct Result {
   bool own_durations = false;             // they are not those of the scope
   std::span<const std::uint64_t> tags{};  // fingerprints
   bool negative = false;                  // the value is an absence
-  double random = 0;                      // for the jitter
+  double random = 0;                      // [0, 1): for the jitter, and for an early refresh by the load's time
 };
 
 enum class Stored : std::uint8_t { kStored, kLost, kTooLarge, kNotKept };
@@ -56,14 +59,17 @@ inline constexpr bool is_entry(Index i) noexcept { return i != kNone && i < kNot
 // std::bad_alloc.
 std::unique_ptr<Extra> make_extra(const Result& result);
 
-inline bool needs_extra(const Result& result) noexcept {
-  return result.own_durations || !result.tags.empty() || (result.durations.early > 0 && !result.negative);
+inline bool needs_extra(const Result& result, Nanos took) noexcept {
+  const double early = result.durations.early;
+  return result.own_durations || !result.tags.empty() ||
+         ((early > 0 || (early == kEarlyAuto && took > 0)) && !result.negative);
 }
 
-// Makes `e` hold the result; its key, value and place in the lists are not touched. Takes `extra`. Written field by
-// field where it stays: an entry that is built elsewhere and copied costs 10 ns more, in loads that wait for narrower
-// stores.
-inline void fill(Entry& e, const Result& result, Extra* extra, ScopeId scope, std::uint64_t born, Nanos now) noexcept {
+// Makes `e` hold the result of a load that took `took`; its key, value and place in the lists are not touched. Takes
+// `extra`. Written field by field where it stays: an entry that is built elsewhere and copied costs 10 ns more, in
+// loads that wait for narrower stores.
+inline void fill(Entry& e, const Result& result, Extra* extra, ScopeId scope, std::uint64_t born, Nanos now,
+                 Nanos took) noexcept {
   const Durations& d = result.durations;
   e.scope = scope;
   e.born = born;
@@ -78,9 +84,7 @@ inline void fill(Entry& e, const Result& result, Extra* extra, ScopeId scope, st
   e.next_at = fresh_until;
   if (extra == nullptr) return;
   extra->fresh_until = fresh_until;
-  if (d.early > 0 && !result.negative && fresh_until != kForever) {
-    e.next_at = now + static_cast<Nanos>(static_cast<double>(fresh_until - now) * d.early);
-  }
+  if (!result.negative) e.next_at = early_at(d, now, fresh_until, took, result.random);
 }
 
 }  // namespace stillwarm

@@ -13,7 +13,7 @@
 // Invariants
 //  F1  At most one attached flight per key.
 //  F2  What is stored was born after every mark and fence that concerns it.
-//  F3  A failed load never replaces a value, never shortens and never lengthens its life.
+//  F3  A failed load never replaces a value, never shortens and never lengthens its life. Only a commit revives one.
 //  F4  An invalidation first takes its number and writes it down, then drops what it can.
 #pragma once
 
@@ -26,6 +26,7 @@
 #include "core/decision.hpp"
 #include "core/fence/fences.hpp"
 #include "core/fence/marks.hpp"
+#include "core/fence/sweep.hpp"
 #include "core/flight/flight_table.hpp"
 #include "core/memory/memory_tier.hpp"
 #include "core/retry/classify.hpp"
@@ -75,10 +76,8 @@ class Flow {
       if (i != kNone) {
         state = state_of(memory_[i], scopes_[memory_[i].scope].durations, now);
         if (state == State::kFresh && !anew) return fresh(i, probe.scope, count);
-        if (state == State::kGone) {
-          memory_.drop(i, Cause::kExpired);
-          i = kNone;
-        }
+        if (state == State::kGone) memory_.drop(i, Cause::kExpired);
+        if (state >= State::kKept) i = kNone;
       }
       const std::uint64_t before = memory_.generation();
       bool failed = false;
@@ -112,6 +111,15 @@ class Flow {
     return state <= State::kStale ? i : kNone;
   }
 
+  // [foreign] The value that a load of this key may revive: whatever is stored and not invalidated, also what is KEPT.
+  // kNone, kFindError.
+  Index revivable(const Probe& probe, Nanos now) {
+    const Index i = memory_.find(probe);
+    if (i == kNone || i == kFindError) return i;
+    if (!confirm(i) || (memory_[i].flags & kFlagNegative)) return kNone;
+    return state_of(memory_[i], scopes_[memory_[i].scope].durations, now) == State::kGone ? kNone : i;
+  }
+
   std::uint64_t generation() const noexcept { return memory_.generation() + flights_.generation(); }
 
   // The flight starts: key, hash and scope are set. Requires that nothing changed since `look` said kLead or kRefresh
@@ -123,10 +131,7 @@ class Flow {
     f.t0 = now;
     static std::uint64_t started = 0;
     f.sequence = ++started;
-    if (!f.background && count) {
-      ++scopes_[f.scope].stats.misses;
-      memory_.on_miss(f.hash);
-    }
+    if (!f.background && count) ++scopes_[f.scope].stats.misses;
   }
 
   void joined(ScopeId scope) noexcept {
@@ -170,7 +175,7 @@ class Flow {
     }
     const Durations& durations = scopes_[e.scope].durations;
     const State state = state_of(e, durations, now);
-    if (state == State::kGone || (e.flags & kFlagNegative)) return {};
+    if (state >= State::kKept || (e.flags & kFlagNegative)) return {};
     if (state == State::kFresh) {  // a load that was asked for although there is a value
       return {kind == ErrorKind::kTransient && f.attached ? i : kNone, false};
     }
@@ -187,14 +192,15 @@ class Flow {
     return !failed;
   }
 
-  // [foreign] One key. Soft: what is stored is stale from now on. True if there was something.
+  // [foreign] One key. Soft: what is stored is stale from now on. True if there was something that could be returned.
   bool invalidate_key(const Probe& probe, bool soft, Nanos now) {
     if (!detach(probe)) return false;
     const Index i = memory_.find(probe);
     if (i == kNone || i == kFindError) return false;
-    const bool there = confirm(i) && state_of(memory_[i], scopes_[memory_[i].scope].durations, now) != State::kGone;
-    if (there) invalidate_entry(i, soft, now);
-    return there;
+    if (!confirm(i)) return false;
+    const State state = state_of(memory_[i], scopes_[memory_[i].scope].durations, now);
+    if (state != State::kGone) invalidate_entry(i, soft, now);
+    return state < State::kKept;
   }
 
   void invalidate_entry(Index i, bool soft, Nanos now) noexcept {
@@ -294,8 +300,6 @@ class Flow {
   }
 
  private:
-  static constexpr Index kSweepStep = 32;
-
   Verdict judge(const Entry& e) const noexcept {
     std::span<const std::uint64_t> tags;
     if (e.extra != nullptr) tags = e.extra->tags;
@@ -318,6 +322,7 @@ class Flow {
       e.extra->fresh_until = e.next_at;
       e.extra->stale_while_revalidate = durations.stale_while_revalidate;
       e.extra->stale_if_error = durations.stale_if_error;
+      e.extra->keep = durations.keep;
     }
     const Nanos ttl = e.extra->ttl > 0 ? e.extra->ttl : durations.ttl;
     e.extra->retry_at = add(now, retry_after(++e.extra->failures, ttl, random));
@@ -347,9 +352,10 @@ class Flow {
       ++scopes_[scope].stats.removed[static_cast<std::size_t>(Cause::kTooLarge)];
       return {Stored::kTooLarge, nullptr};
     }
+    const Nanos took = flight != nullptr ? now - flight->t0 : 0;
     now = add(now, Clock::resync(now));
-    std::unique_ptr<Extra> extra = needs_extra(result) ? make_extra(result) : nullptr;
-    const auto filled = [&](Entry& e) noexcept { fill(e, result, extra.release(), scope, born, now); };
+    std::unique_ptr<Extra> extra = needs_extra(result, took) ? make_extra(result) : nullptr;
+    const auto filled = [&](Entry& e) noexcept { fill(e, result, extra.release(), scope, born, now, took); };
     Outcome outcome{Stored::kStored, nullptr};
     Index i = old;
     if (old != kNone) {
@@ -364,22 +370,16 @@ class Flow {
   }
 
   void start_sweep() noexcept {
-    sweep_left_ = sweep_end_ = memory_.end();
-    sweep_epoch_ = marks_.epoch();
+    sweep_.start(memory_.end(), marks_.epoch());
     sweep();
   }
 
-  // Entries that marks invalidated leave a few at a time; until then they are only not served. A new mark makes the
-  // round longer and does not move the hand back: under a rain of marks, too, it gets round. What is stored behind it
-  // was confirmed when it was stored.
   void sweep() noexcept {
-    if (sweep_left_ == 0) return;
-    for (Index step = 0; step < kSweepStep && sweep_left_ > 0; ++step, --sweep_left_) {
-      if (++sweep_at_ >= sweep_end_) sweep_at_ = 1;
-      if (memory_.live(sweep_at_)) confirm(sweep_at_);
-    }
-    if (sweep_left_ > 0) return;
-    std::uint64_t oldest = sweep_epoch_;
+    const bool round = sweep_.step([this](Index i) noexcept {
+      if (memory_.live(i)) confirm(i);
+    });
+    if (!round) return;
+    std::uint64_t oldest = sweep_.epoch();
     flights_.each([&](const Flight& f) { oldest = std::min(oldest, f.born); });
     marks_.looked_at_all(oldest);
   }
@@ -389,12 +389,9 @@ class Flow {
   FlightTable<Traits> flights_;
   Marks marks_;
   Fences fences_;
+  Sweep sweep_;
   bool watched_ = false;
   bool watched_loads_ = false;
-  Index sweep_at_ = 0;
-  Index sweep_end_ = 0;
-  Index sweep_left_ = 0;
-  std::uint64_t sweep_epoch_ = 0;
 };
 
 }  // namespace stillwarm

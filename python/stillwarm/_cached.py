@@ -16,7 +16,7 @@ from stillwarm._durations import shown
 from stillwarm._many import get_many
 from stillwarm._signature import compile_key, ignore_flags, name_of, signature_of
 from stillwarm._target import MISSING, Target
-from stillwarm._types import FOREVER, Settings
+from stillwarm._types import EARLY_AUTO, FOREVER, Settings
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ def cache_parameters(self: Any) -> dict[str, Any]:
         "ttl": ttl,
         "stale_while_revalidate": seconds(settings.stale_while_revalidate),
         "stale_if_error": ttl if sie is None else seconds(sie),
-        "early_refresh": settings.early or None,
+        "early_refresh": "auto" if settings.early == EARLY_AUTO else settings.early or None,
+        "keep": seconds(settings.keep),
         "negative_ttl": seconds(settings.negative_ttl) or None,
         "jitter": settings.jitter,
         "soft_timeout": seconds(settings.soft_timeout) or None,

@@ -17,11 +17,12 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, final, over
 
 _T_co = TypeVar("_T_co", covariant=True)
 _StoredKey: TypeAlias = Any  # hashable by content or by itself
-_Durations: TypeAlias = tuple[int, int, int]  # ttl, stale_while_revalidate, stale_if_error
+_Durations: TypeAlias = tuple[int, int, int, int]  # ttl, stale_while_revalidate, stale_if_error, keep
 _Stored: TypeAlias = int  # 0 stored, 1 lost to an invalidation, 2 too large, 3 not kept
 _Step: TypeAlias = int  # 0 return, 1 return and refresh, 2 lead, 3 follow, 4 known to be absent
 
 FOREVER: Final[int]
+EARLY_AUTO: Final[float]  # for early: by the measured time of the load
 MISSING: Final[Any]  # stands for "no value"
 
 # -------------------------------------------------------------------------------------------------------- raw types
@@ -142,6 +143,7 @@ def set_durations(
     negative_ttl: int,
     early: float,
     jitter: float,
+    keep: int,
     /,
 ) -> None: ...
 
@@ -173,7 +175,7 @@ def put(
 def incr(cache: CacheBase, scope: int, key: _StoredKey, delta: int, /) -> Any: ...  # MISSING: nothing there
 def peek(cache: CacheBase, scope: int, key: _StoredKey, /) -> Any: ...  # MISSING: nothing there
 
-# state (0 fresh, 1 early, 2 stale, 3 failsafe, 4 gone), time until it is no longer fresh, until it is gone
+# state (0 fresh, 1 early, 2 stale, 3 failsafe, 4 kept, 5 gone), time until it is no longer fresh, until it is gone
 def life(cache: CacheBase, scope: int, key: _StoredKey, /) -> tuple[int, int, int] | None: ...
 def touch(cache: CacheBase, scope: int, key: _StoredKey, ttl: int, /) -> bool: ...
 def begin_key(
@@ -184,7 +186,7 @@ def begin_key(
     anew: bool = False,  # a load is wanted whatever is stored
 ) -> tuple[_Step, Any, Flight | None]: ...
 
-# (scope, key, hits, bytes, state) of each entry; scope -1: of all
+# (scope, key, hits, bytes, state) of each entry, what is kept included; scope -1: of all
 def snapshot(cache: CacheBase, scope: int, /) -> list[tuple[int, _StoredKey, int, int, int]]: ...
 def clear(cache: CacheBase, scope: int, /) -> None: ...  # -1: all
 
@@ -202,6 +204,7 @@ def commit(
 ) -> _Stored: ...
 def land(flight: Flight, state: int, outcome: object, /) -> list[Any] | None: ...  # the waiters to wake
 def fail(flight: Flight, kind: int, /) -> tuple[Any, bool]: ...  # kind: 0 fatal, 1 not found, 2 transient
+def kept(flight: Flight, /) -> Any: ...  # what the load may revive, or MISSING
 def enter(flight: Flight | None, /) -> Flight | None: ...  # returns the one before
 def leave(flight: Flight, outer: Flight | None, /) -> None: ...
 def running() -> Flight | None: ...

@@ -51,7 +51,10 @@ def kind_of(settings: Settings, error: BaseException) -> int:
 
 
 def committed(target: Any, flight: Any, value: Any, took: int) -> Any:
-    """Stores what the loader returned, if it may be stored, and lands the flight."""
+    """Stores what the loader returned, if it may be stored, and lands the flight. Returns what it brought."""
+    load = flight.load
+    if load is not None and load._revives:
+        value = load.kept
     try:
         stored = store(target, flight, value)
     except Exception as error:  # Ctrl-C is not an answer: then a follower leads
@@ -70,12 +73,12 @@ def store(target: Any, flight: Any, value: Any) -> int:
     settings, load = target.settings, flight.load
     if (load is not None and load._skip) or (settings.unless is not None and settings.unless(value)):
         return 3
-    durations = None
+    durations = target.durations  # what the target says of this very value; None: as the settings say
     if load is not None and load.ttl is not MISSING:
         durations = settings.durations(ttl_ns(load.ttl, "current_load().ttl"))
     elif callable(settings.ttl):
         durations = settings.durations(ttl_ns(settings.ttl(value), "the value returned by ttl="))
-    elif target.call is None:
+    elif durations is None and target.call is None:
         durations = settings.durations(settings.ttl)
     tags = target.tags()
     if load is not None:
@@ -103,7 +106,7 @@ def failed(target: Any, flight: Any, error: Exception, kind: int) -> Any:
         return value
     if kind == NOT_FOUND:
         if target.settings.negative_ttl:
-            durations = (target.settings.negative_ttl, 0, 0)
+            durations = (target.settings.negative_ttl, 0, 0, 0)
             _core.commit(flight, str(error), durations, [_core.tag_fingerprint(t) for t in target.tags()], -1, True)
         if not isinstance(error, NotFound):
             absence = NotFound(str(error))
@@ -130,9 +133,9 @@ def failed_plain(call: Any, flight: Any, error: BaseException) -> Any:
         raise
 
 
-def commit_plain(call: Any, flight: Any, value: Any) -> None:
-    """The C++ side ran a plain load whose loader used current_load()."""
-    committed(Target(call, (), None), flight, value, 0)
+def commit_plain(call: Any, flight: Any, value: Any) -> Any:
+    """The C++ side ran a plain load whose loader used current_load(). Returns what the load brought."""
+    return committed(Target(call, (), None), flight, value, 0)
 
 
 def finish(flight: Any, state: int, result: Any) -> None:

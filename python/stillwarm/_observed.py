@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stillwarm import _core, _keys, hooks
 from stillwarm._durations import shown
@@ -20,6 +20,7 @@ from stillwarm.errors import ConfigError
 if TYPE_CHECKING:
     from stillwarm._types import Settings
 
+KEPT: Final = 4  # State of cpp/core/base/life.hpp: from there on an entry counts as absent
 _log = logging.getLogger("stillwarm")
 
 
@@ -68,7 +69,8 @@ class Observed(_core.CacheBase):
 
     def top(self, n: int = 10) -> list[HotKey]:
         """The `n` most used entries in memory, the most used first. Reads every entry."""
-        rows = sorted(_core.snapshot(self, -1), key=lambda row: row[2], reverse=True)[: count(n, "n", 2**31)]
+        served = [row for row in _core.snapshot(self, -1) if row[4] < KEPT]
+        rows = sorted(served, key=lambda row: row[2], reverse=True)[: count(n, "n", 2**31)]
         return [HotKey(self._readable(row[0], row[1]), self._scopes[row[0]].type, row[2], row[3]) for row in rows]
 
     def subscribe(self, hook: hooks.Hook, *, hits: bool = False) -> Callable[[], None]:
@@ -109,9 +111,9 @@ class Observed(_core.CacheBase):
 
     def _set_durations(self, scope: int, settings: Settings) -> None:
         ttl = FOREVER if callable(settings.ttl) else settings.ttl
-        _core.set_durations(
-            self, scope, *settings.durations(ttl), settings.negative_ttl, settings.early, settings.jitter
-        )
+        fresh, while_revalidate, if_error, keep = settings.durations(ttl)
+        early, jitter = settings.early, settings.jitter
+        _core.set_durations(self, scope, fresh, while_revalidate, if_error, settings.negative_ttl, early, jitter, keep)
 
     def _readable(self, scope: int, key: Any) -> str:
         of = self._scopes[scope]

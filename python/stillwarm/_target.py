@@ -39,6 +39,7 @@ class Target:
         inline: the load belongs to the caller's own thread or task, because its loader uses what lives there (a
             request's session). Nobody can go on with it: when the caller is cancelled the flight is abandoned and a
             follower leads; the timeouts bind only those who follow.
+        durations: ttl, stale_while_revalidate, stale_if_error and keep of the value that was just loaded, in ns.
         start_refresh: starts a background refresh in place of the pool and of a task of the running loop. It is given
             the flight, must not wait, and sees to it that `run_load(self, flight, parent=False)` (_load), or
             `await run_load(self, flight)` (_aload) runs somewhere, or that the flight is finished ABANDONED. What it
@@ -48,6 +49,7 @@ class Target:
     __slots__ = ("args", "cache", "call", "kwargs", "settings")
 
     inline: ClassVar[bool] = False
+    durations: tuple[int, int, int, int] | None = None
     start_refresh: Callable[[Any], None] | None = None
 
     def __init__(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
@@ -76,13 +78,28 @@ class Load:
     """The load that runs now, as its loader sees it: `stillwarm.current_load()`.
 
     What is set here counts for this one value, once the loader returns.
+
+    The value that was stored before is offered to the loader as `kept`, as long as the cache has it (the option `keep=`
+    makes that longer than it may be returned) and nothing invalidated it. A loader that learns from its source that
+    nothing has changed returns `not_modified()`:
+
+        def article(id):
+            load = current_load()
+            known = {"If-None-Match": load.kept["etag"]} if load.has_kept else {}
+            response = http.get(f"/articles/{id}", headers=known)
+            if response.status_code == 304:
+                return load.not_modified()
+            return {"etag": response.headers["ETag"], "text": response.text}
     """
 
-    def __init__(self, flight: Any) -> None:
+    def __init__(self, flight: Any, copies: bool = False) -> None:
         self._flight = flight
+        self._copies = copies
         self.ttl: Any = MISSING
         self.tags: list[str] = []
         self._skip = False
+        self._revives = False
+        self._kept: Any = None  # (value,) once somebody asked for it
 
     @property
     def key(self) -> str:
@@ -93,6 +110,42 @@ class Load:
     def background(self) -> bool:
         """True for a refresh that no caller waits for."""
         return self._flight.background  # type: ignore[no-any-return]
+
+    @property
+    def has_kept(self) -> bool:
+        """Whether there is a previous value, which may be None."""
+        return self._previous() is not MISSING
+
+    @property
+    def kept(self) -> Any:
+        """The previous value, also one that may not be returned any more; None without one (see `has_kept`).
+
+        It is looked up once: what was offered stays, whatever becomes of the entry while the loader runs.
+        """
+        value = self._previous()
+        return None if value is MISSING else value
+
+    def not_modified(self) -> Any:
+        """The previous value, which the loader then returns: it is stored again, with the ttl and tags of a new one.
+
+        It is stored whatever the loader returns after that, and if an invalidation came meanwhile it is not stored at
+        all, like any other value.
+
+        Raises:
+            RuntimeError: there is no previous value.
+        """
+        value = self._previous()
+        if value is MISSING:
+            raise RuntimeError(f"not_modified(): the cache has no previous value of {self.key}; ask has_kept before")
+        self._revives = True
+        return value
+
+    def _previous(self) -> Any:
+        if self._kept is None:
+            flight = self._flight
+            value = _core.kept(flight) if isinstance(flight, _core.Flight) else MISSING  # without: the cache is off
+            self._kept = (copy.deepcopy(value) if self._copies and value is not MISSING else value,)
+        return self._kept[0]
 
     def skip_store(self) -> None:
         """The value goes to those who wait and is not stored; what was stored before stays."""

@@ -23,6 +23,7 @@ from stillwarm.retry import Retry
 Duration: TypeAlias = int | float | str | timedelta
 Ttl: TypeAlias = Duration | Callable[[Any], Duration | None] | None
 FOREVER: Final[int] = _core.FOREVER
+EARLY_AUTO: Final[float] = _core.EARLY_AUTO
 
 
 class CacheOptions(TypedDict, total=False):
@@ -33,7 +34,8 @@ class CacheOptions(TypedDict, total=False):
     stale_if_error: Duration
     classify: Callable[[BaseException], str] | None
     stale_on: Callable[[BaseException], bool] | type[BaseException] | tuple[type[BaseException], ...]
-    early_refresh: float | None
+    early_refresh: float | Literal["auto"] | None
+    keep: Duration
     negative_ttl: Duration | None
     jitter: float
     soft_timeout: Duration | None
@@ -72,7 +74,8 @@ class Settings:
     stale_if_error: int | None = None  # None: as long again as it was fresh
     classify: Callable[[BaseException], str] | None = None
     stale_on: Any = None
-    early: float = 0.0
+    early: float = 0.0  # EARLY_AUTO: by the measured time of the load
+    keep: int = 0
     negative_ttl: int = 0
     jitter: float = 0.1
     soft_timeout: int = 0
@@ -97,9 +100,10 @@ class Settings:
             or self.tags
         )
 
-    def durations(self, ttl: int) -> tuple[int, int, int]:
-        """(ttl, stale_while_revalidate, stale_if_error) of a value that is fresh for `ttl`."""
-        return ttl, self.stale_while_revalidate, ttl if self.stale_if_error is None else self.stale_if_error
+    def durations(self, ttl: int) -> tuple[int, int, int, int]:
+        """(ttl, stale_while_revalidate, stale_if_error, keep) of a value that is fresh for `ttl`."""
+        if_error = ttl if self.stale_if_error is None else self.stale_if_error
+        return ttl, self.stale_while_revalidate, if_error, self.keep
 
 
 TYPE_OPTIONS: Final = TypeOptions.__optional_keys__
@@ -167,6 +171,10 @@ def _fraction(value: object, name: str, low_open: bool) -> float:
 
 
 def _early(value: object) -> float:
+    if value == "auto":
+        return EARLY_AUTO
+    if isinstance(value, str):
+        raise _refuse("early_refresh", value, "a fraction above 0 and below 1, 'auto', or None")
     return 0.0 if value is None else _fraction(value, "early_refresh", True)
 
 
@@ -233,6 +241,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "classify": _callable("classify"),
     "stale_on": _stale_on,
     "early_refresh": _early,
+    "keep": _grace("keep"),
     "negative_ttl": _optional("negative_ttl"),
     "jitter": lambda value: _fraction(value, "jitter", False),
     "soft_timeout": _optional("soft_timeout"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from stillwarm import _core, _load, _off
 from stillwarm._durations import shown
-from stillwarm._observed import Observed
+from stillwarm._observed import KEPT, Observed
 from stillwarm._target import Target
 from stillwarm._types import FOREVER, Settings, resolve, tag_names, ttl_ns
 from stillwarm.errors import ConfigError
@@ -104,7 +104,7 @@ class Verbs(Observed):
     def ttl_left(self, key: str) -> float | None:
         """Seconds until the entry stops being fresh, negative when it is stale; inf: never; None: no entry."""
         life = _core.life(self, 0, _text(key))
-        if life is None or life[0] == 4:
+        if life is None or life[0] >= KEPT:
             return None
         return math.inf if life[1] >= FOREVER else life[1] / 1e9
 

@@ -25,9 +25,6 @@ class Clock {
     return read(CLOCK_MONOTONIC_COARSE) + slept_.load(std::memory_order_relaxed);
   }
 
-  // For measuring how long a load took; not comparable with now().
-  static Nanos fine() noexcept { return read(CLOCK_MONOTONIC); }
-
   // Takes over what the machine slept since the last call, and says by how much now() has moved for it: what was read
   // before is that much too early. At most once a second, so that a write may call it always.
   static Nanos resync(Nanos now) noexcept {

@@ -37,6 +37,7 @@ struct Extra {
   Nanos fresh_until = kForever;
   Nanos stale_while_revalidate = 0;
   Nanos stale_if_error = 0;
+  Nanos keep = 0;
   Nanos retry_at = 0;               // no new load before this moment (after a failure)
   std::uint32_t failures = 0;       // in a row
   std::vector<std::uint64_t> tags;  // fingerprints

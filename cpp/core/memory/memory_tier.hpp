@@ -77,7 +77,7 @@ class MemoryTier {
     table_.insert(i);
     policy_.on_insert(i);
     count_in(e);
-    wheel_.schedule(i, gone_at(i));
+    wheel_.schedule(i, leaves_at(i));
     return i;
   }
 
@@ -101,7 +101,7 @@ class MemoryTier {
   // The entry's life has changed.
   void reschedule(Index i) noexcept {
     wheel_.cancel(i);
-    wheel_.schedule(i, gone_at(i));
+    wheel_.schedule(i, leaves_at(i));
   }
 
   void drop(Index i, Cause cause) noexcept {
@@ -127,7 +127,6 @@ class MemoryTier {
     removed_now_ = 0;
   }
 
-  void on_miss(std::uint64_t hash) noexcept { policy_.on_miss(hash); }
   void set_limits(Limits limits) { policy_.set_limits(limits); }
 
   bool has_dead() const noexcept { return dead_ != kNone; }
@@ -165,12 +164,12 @@ class MemoryTier {
   }
 
  private:
-  Nanos gone_at(Index i) const noexcept { return life_of(slab_[i], scopes_[slab_[i].scope].durations).gone_at; }
+  Nanos leaves_at(Index i) const noexcept { return life_of(slab_[i], scopes_[slab_[i].scope].durations).kept_until; }
 
   std::uint64_t expire(Nanos now) noexcept {
     const std::uint64_t before = removed_now_;
     wheel_.advance(
-        now, kExpiryBudget, [this](Index i) noexcept { return gone_at(i); },
+        now, kExpiryBudget, [this](Index i) noexcept { return leaves_at(i); },
         [this](Index i) noexcept { drop(i, Cause::kExpired); });
     return removed_now_ - before;
   }

@@ -85,9 +85,6 @@ class Policy {
   // The entry leaves for whatever reason, eviction included.
   void on_remove(Index i) noexcept;
 
-  // A demand for a key that is not there. Nothing to do: what was asked for is counted when it is inserted.
-  static void on_miss(std::uint64_t) noexcept {}
-
   // kNone while the limits are kept, else the entry that goes next: pass it to on_remove, free it, and ask again.
   // It may be the one just inserted.
   Index victim() noexcept;

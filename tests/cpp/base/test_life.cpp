@@ -15,16 +15,17 @@ constexpr Nanos kNow = 5'000 * kS;
 // An entry as a commit makes it.
 class Made {
  public:
-  explicit Made(const Durations& d, double random = 0, bool own = true, bool negative = false) : durations_(d) {
+  explicit Made(const Durations& d, double random = 0, bool own = true, bool negative = false, Nanos took = 0)
+      : durations_(d) {
     Result r;
     r.weight = 1;
     r.durations = d;
     r.own_durations = own;
     r.negative = negative;
     r.random = random;
-    if (needs_extra(r)) extra_ = make_extra(r);
+    if (needs_extra(r, took)) extra_ = make_extra(r);
     entry.hash = 7;
-    fill(entry, r, extra_.get(), 3, 1, kNow);
+    fill(entry, r, extra_.get(), 3, 1, kNow, took);
   }
   State at(Nanos now) const { return state_of(entry, durations_, now); }
   Life life() const { return life_of(entry, durations_); }
