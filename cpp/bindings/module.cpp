@@ -3,7 +3,8 @@
 //   the hot path, raw CPython types           cached_call, cache_base, ready, flight
 //   arguments -> key, keys in the tables      call_key, py_traits
 //   bytes of a value                          weigh
-//   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry
+//   a request -> its answer                   http_facts, http_front
+//   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry, bind_http
 //
 // Thread rule: everything here runs with the GIL; no part of the module releases it.
 #include "bindings/bind.hpp"
@@ -27,4 +28,5 @@ PYBIND11_MODULE(_core, m) {
   bind_retry(m);
   bind_cache(m);
   bind_flight(m);
+  bind_http(m);
 }

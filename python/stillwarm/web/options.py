@@ -1,0 +1,122 @@
+"""What a route or the middleware may be told, checked and put into `Rules`.
+
+Thread rule: immutable results.
+Refuses to know: what follows from them.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Final
+
+from stillwarm._durations import duration, shown, size
+from stillwarm._types import TYPE_OPTIONS, check_names, resolve, ttl_ns
+from stillwarm.errors import ConfigError
+from stillwarm.web.front import UNSET, Rules, checked_names
+
+if TYPE_CHECKING:
+    from stillwarm._cache import Cache
+
+_WEB: Final = frozenset({"heuristic", "ignore_cookies", "debug_token", "max_body", "max_key", "absent_ttl", "keep"})
+_STORE: Final = frozenset({"stale_while_revalidate", "stale_if_error", "early_refresh", "classify", "stale_on", "unless"})
+MIDDLEWARE: Final = _WEB | _STORE | {"ttl", "type", "vary_cookies"}
+ROUTE: Final = _WEB | _STORE | {"ttl", "type", "jitter"}
+
+
+class CacheType(str, enum.Enum):
+    """Five types that APIs often have, with their times to live; users define their own with `cache.define`."""
+
+    DASHBOARD = "dashboard"
+    SEARCH = "search"
+    USER = "user"
+    PRODUCT = "product"
+    ANALYTICS = "analytics"
+
+    @property
+    def ttl(self) -> int:
+        """Seconds."""
+        return {"dashboard": 300, "search": 3600, "user": 1800, "product": 7200, "analytics": 600}[self.value]
+
+
+def type_name(value: Any) -> str | None:
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if value is not None and (not isinstance(value, str) or not value):
+        raise ConfigError(f"type={shown(value)}: accepted: the name of a type")
+    return value
+
+
+def define_types(cache: Cache) -> None:
+    """The five types of `CacheType`, where the cache does not define them otherwise."""
+    for kind in CacheType:
+        if kind.value not in cache._types:
+            cache.define(kind.value, ttl=kind.ttl)
+
+
+def middleware_rules(cache: Cache, options: dict[str, Any]) -> Rules:
+    """The rules of `ResponseCache`.
+
+    Options: `ttl` (for answers that say nothing about their lifetime; not given: those are not stored),
+    `stale_while_revalidate`, `stale_if_error` (not given: as long again as it was fresh), `absent_ttl` (404 and 410),
+    `heuristic` (RFC 9111, 4.2.2), `ignore_cookies` (names, "*" at the end; requests with other cookies pass by),
+    `early_refresh`, `keep` (how long an answer with a validator is kept for asking the app whether it still holds),
+    `max_body` (8 MB), `max_key` (2,048 bytes), `debug_token`, `unless` (a callable of the Response), `classify`,
+    `stale_on`, `type` (its name in the figures).
+    """
+    check_names(options, MIDDLEWARE, "ResponseCache")
+    given = dict(options)
+    kind = type_name(given.pop("type", None)) or "http"
+    return Rules(type=kind, **_common(given))
+
+
+def route_rules(cache: Cache, kind: str | None, options: dict[str, Any], where: str) -> Rules:
+    """The rules of a decorated route: its own options, then its type's, then the Cache's."""
+    check_names(options, ROUTE, where)
+    define_types(cache)
+    if kind is not None and kind not in cache._types:
+        known = ", ".join(map(repr, cache._types))
+        raise ConfigError(f"type={shown(kind)}: accepted: {known}; cache.define() makes more")
+    levels = [options, cache._types.get(kind or "", {}), cache._defaults]
+    merged: dict[str, Any] = {}
+    for level in reversed(levels):
+        merged.update({name: value for name, value in level.items() if name in ROUTE})
+    if callable(merged.get("ttl")):
+        raise ConfigError(f"ttl={shown(merged['ttl'])}: a route's ttl is a duration")
+    resolve([{n: v for n, v in merged.items() if n in TYPE_OPTIONS}], where)  # checks values, and that there is a ttl
+    return Rules(type=kind or "http", ttl_wins=True, obeys_request=False, **_common(merged))
+
+
+def _common(given: dict[str, Any]) -> dict[str, Any]:
+    rules: dict[str, Any] = {}
+    for name in ("ttl", "stale_while_revalidate", "stale_if_error"):
+        if given.get(name) is not None or (name == "ttl" and name in given):
+            rules[name] = ttl_ns(given[name], name)
+    if rules.get("ttl") == 0:
+        rules["ttl"] = UNSET
+    for name in ("absent_ttl", "keep"):
+        if given.get(name) is not None:
+            rules[name] = duration(given[name], name, allow_none=True, allow_zero=True) or 0
+    if given.get("max_body") is not None:
+        rules["max_body"] = size(given["max_body"], "max_body")
+    if given.get("max_key") is not None:
+        rules["max_key"] = size(given["max_key"], "max_key")
+    rules["ignore_cookies"] = checked_names(given.get("ignore_cookies"), "ignore_cookies")
+    token = given.get("debug_token") or ""
+    if not isinstance(token, str) or (token and len(token) < 16):
+        raise ConfigError("debug_token: accepted: a str of 16 characters or more")
+    rules["debug_token"] = token
+    rules["heuristic"] = bool(given.get("heuristic", False))
+    for name in ("unless", "classify", "stale_on"):
+        value = given.get(name)
+        if value is not None:
+            if not callable(value) and not (name == "stale_on" and isinstance(value, tuple)):
+                raise ConfigError(f"{name}={shown(value)}: accepted: a callable")
+            rules[name] = value
+    early = given.get("early_refresh")
+    if early is not None:
+        settings = resolve([{"ttl": 1, "early_refresh": early}], "early_refresh")
+        rules["early"] = settings.early
+    return rules
+
+
+__all__ = ["CacheType", "define_types", "middleware_rules", "route_rules", "type_name"]

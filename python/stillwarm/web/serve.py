@@ -1,0 +1,256 @@
+"""How a request is answered by way of the cache, on a thread: `aserve` is its twin for coroutines.
+
+Thread rule: any thread. The load of a route belongs to the request that leads (`inline`).
+Refuses to know: frameworks. A front's caller says how the app is asked (`fetch`) and how a refresh starts (`again`).
+
+    look (C++) -> a finished answer, or a question
+    question   -> pass: straight to the app | lead: ask the app, judge, store | follow: wait, and take it if it fits
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from stillwarm import _core, _load
+from stillwarm._landing import finish
+from stillwarm._target import ABANDONED, FOLLOW, TRANSIENT, Target, innermost
+from stillwarm.web.facts import AppRaisedError, Response, ServerSideError, Stored, Unstored, Variants
+from stillwarm.web.front import Front
+
+MOST_REFRESHES: Final = 8  # background refreshes of routes at once, per process (rule H6)
+TRIES: Final = 3  # how often a follower looks again when what it waited for was for somebody else
+GATEWAY_TIMEOUT: Final = b"504: only a stored answer was asked for, and there is none\n"
+
+_refreshing = threading.BoundedSemaphore(MOST_REFRESHES)
+
+
+class Ask(Target):
+    """One request that wants an answer."""
+
+    __slots__ = (
+        "again",
+        "asked_conditionally",
+        "brought",
+        "durations",
+        "fetch",
+        "front",
+        "kept",
+        "question",
+        "raw",
+        "result",
+        "started",
+        "step",
+        "tag_names",
+        "variants",
+    )
+
+    inline = True
+
+    def __init__(self, front: Front, raw: Any, question: Any, fetch: Callable[[list[tuple[str, str]]], Any]) -> None:
+        self.call = None
+        self.cache = front.cache
+        self.settings = front.settings
+        self.args = ()
+        self.kwargs = {}
+        self.front = front
+        self.raw = raw
+        self.question = question
+        self.fetch = fetch
+        self.again: Callable[[Ask, Any], None] | None = None
+        self.result: Callable[[Response], Any] = lambda response: response
+        self.tag_names: Callable[[], list[str]] = list
+        self.durations: tuple[int, int, int, int] | None = None
+        self.kept: Stored | None = None
+        self.variants: Variants | None = None
+        self.asked_conditionally = False
+        self.brought: Any = None
+        self.step = -1
+        self.started = _core.clock_now()
+
+    def begin(self, count: bool) -> tuple[int, Any, Any]:
+        found = _core.begin_key(self.cache, self.front.scope, self.question.key, count)
+        self.step = found[0]
+        return found
+
+    def key(self) -> tuple[int, Any]:
+        return self.front.scope, self.question.key
+
+    def tags(self) -> list[str]:
+        return self.tag_names()
+
+    def start_refresh(self, flight: Any) -> None:
+        if self.again is None or not _refreshing.acquire(blocking=False):
+            _core.count_skipped_refresh(flight)
+            finish(flight, ABANDONED, None)
+            return
+        try:
+            self.again(self, flight)
+        except BaseException:
+            _refreshing.release()
+            raise
+
+    def prepare(self) -> list[tuple[str, str]]:
+        """The conditional fields for the app, from what is kept of the key's last answer."""
+        flight = innermost()
+        kept = _core.kept(flight) if flight is not None else None
+        if isinstance(kept, Variants):
+            self.variants = kept
+        self.kept = self.front.core.match(self.question, kept) if isinstance(kept, tuple) else None
+        fields = self.front.validators(self.kept)
+        self.asked_conditionally = bool(fields)
+        return fields
+
+
+    def load(self) -> Any:
+        try:
+            response = self.fetch(self.prepare())
+        except Exception as error:
+            raise AppRaisedError(error) from error
+        return self.judged(response)
+
+    def judged(self, response: Response | Unstored) -> Any:
+        value = response if isinstance(response, Unstored) else self.front.judge(self, response)
+        self.brought = value
+        return value
+
+
+def refresh_ended(ask: Any, flight: Any) -> None:
+    """Whatever a refresh came to: one that brought nothing is not tried again at once."""
+    _refreshing.release()
+    if flight.state == 0:
+        _core.fail(flight, TRANSIENT)
+        finish(flight, ABANDONED, None)
+
+
+def first_step(front: Front, ask: Ask) -> str | None:
+    """Why the request goes straight to the app, or None: it may wait for the cache."""
+    question = ask.question
+    if not front.cache._enabled:
+        return "off"
+    if not question.look:
+        if question.why == "key-too-long":
+            front.warn("key over the limit", question.primary[:200])
+        return str(question.why)
+    if front.passes(question.key):
+        return "recently-passed"
+    # What is not stored (HEAD, a range, no-store) is not loaded for others either.
+    if not question.store and _core.peek(front.cache, front.scope, question.key) is _core.MISSING:
+        return str(question.why) or "head"
+    return None
+
+
+def settle(front: Front, ask: Ask, value: Any) -> tuple[str, Any]:
+    """What this request does with what the cache gave it.
+
+    Returns:
+        ("stored", Stored), ("own", Unstored): what this very request brought, ("shared", Unstored), ("look", None): the
+        answer is for another variant; or ("pass", reason).
+    """
+    question = ask.question
+    if isinstance(value, Unstored):
+        if value is ask.brought:
+            if not value.shareable:
+                front.note_passing(question.key)
+            return "own", value
+        if value.shareable and not question.authorization:
+            return "shared", value
+        return "pass", value.why
+    if isinstance(value, Variants):
+        question.variant = front.core.variant_text(ask.raw, list(value.names))
+    stored = front.core.match(question, value)
+    if stored is None:
+        return "look", None
+    use = front.core.may_use(question, stored, front.life(question.key))
+    if use == 2:
+        return "pass", "authorization"
+    if use == 1 and ask.brought is None:
+        return "reload", None
+    return "stored", stored
+
+
+def label_of(front: Front, ask: Ask, stored: Stored) -> tuple[str, int, bool]:
+    """X-Cache, ns for which the answer is fresh, and whether another request's load brought it."""
+    left = front.life(ask.question.key)
+    if ask.brought is not None:
+        return "MISS", left if left else (ask.durations or (0,))[0], False
+    if ask.step == FOLLOW and stored.at >= ask.started:
+        return "MISS", left, True
+    return ("HIT" if left >= 0 else "STALE"), left, False
+
+
+def respond(front: Front, ask: Ask) -> tuple[str, Any]:
+    """Answers the request.
+
+    Returns:
+        ("answer", what front.core.render made), ("response", (Response, marks)): the app's own answer with X-Cache and
+        Cache-Status; or ("pass", reason): the caller asks the app itself.
+
+    Raises:
+        Exception: what the app raised, unchanged.
+    """
+    raised: Exception | None = None
+    try:
+        reason = first_step(front, ask)
+        if reason is not None:
+            return "pass", reason
+        anew = ask.question.reload
+        for _ in range(TRIES):
+            value = _load.reload(ask) if anew else _load.run(ask)
+            kind, what = settle(front, ask, value)
+            if kind == "look":
+                again = front.core.look(ask.raw)
+                if isinstance(again, tuple):
+                    return "answer", again
+                ask.question = again
+                continue
+            if kind == "reload":
+                anew = True
+                continue
+            return rendered(front, ask, kind, what)
+        return "pass", "variants"
+    except AppRaisedError as error:
+        raised = error.error
+    except ServerSideError as error:
+        return erred(front, ask, error)
+    except Exception as error:
+        front.warn("internal", repr(error))
+        return "pass", "internal"
+    raise raised
+
+
+def erred(front: Front, ask: Ask, error: ServerSideError) -> tuple[str, Any]:
+    """No stale answer could stand in for a 5xx."""
+    if ask.brought is None and ask.step == FOLLOW and not error.unstored.shareable:
+        return "pass", "error"
+    return rendered(front, ask, "own", error.unstored)
+
+
+def rendered(front: Front, ask: Ask, kind: str, what: Any) -> tuple[str, Any]:
+    question, forwards = ask.question, _core.Forward
+    if kind == "pass":
+        return "pass", what
+    if kind == "stored":
+        label, left, collapsed = label_of(front, ask, what)
+        hit = label != "MISS"
+        if not hit:
+            front.forget_passing(question.key)
+        forward = forwards.NONE if hit else forwards.REQUEST if question.reload else forwards.URI_MISS
+        if not hit and question.key != question.primary:
+            forward = forwards.VARY_MISS
+        front.counts[label.lower(), "collapsed" if collapsed else ""] += 1
+        in_cache = not hit and not collapsed and _core.peek(front.cache, front.scope, question.key) is not _core.MISSING
+        return "answer", front.core.render(question, what, left, label, hit, forward, in_cache, collapsed)
+    unstored: Unstored = what
+    front.counts["bypass" if unstored.why else "miss", unstored.why] += 1
+    label = "BYPASS" if unstored.why else "MISS"
+    marks = front.core.marks(question, label, forwards.URI_MISS, False, unstored.why)
+    return "response", (unstored.response, marks)
+
+
+def passed(front: Front, question: Any, reason: str) -> list[tuple[Any, Any]]:
+    """The marks of an answer that went round the cache."""
+    front.counts["bypass", reason] += 1
+    forward = question.forward if question.forward != _core.Forward.NONE else _core.Forward.BYPASS
+    return front.core.marks(question, "BYPASS", forward, False, reason)  # type: ignore[no-any-return]

@@ -1,0 +1,211 @@
+"""ResponseCache for WSGI apps (PEP 3333): `app.wsgi_app = ResponseCache(app.wsgi_app, cache)`.
+
+It obeys what the app's own answers say: Cache-Control, Vary, ETag, Last-Modified, Expires.
+
+Thread rule: any thread.
+Refuses to know: frameworks, and the rules of HTTP (cpp/core/http).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from stillwarm import _core, _load
+from stillwarm.web.facts import Response, header
+from stillwarm.web.front import Front
+from stillwarm.web.options import middleware_rules
+from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, passed, refresh_ended, respond
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from stillwarm._cache import Cache
+
+REFRESH = "stillwarm.refresh"  # environ of a background refresh: who answers it, and for which flight
+
+
+class ResponseCache:
+    """A WSGI app in front of a WSGI app, which answers from the cache what may be answered from there.
+
+    Args:
+        app: the app behind it.
+        cache: a stillwarm.Cache.
+        options: see `middleware_rules`.
+
+    Raises:
+        ConfigError: names the option, its value and what is accepted.
+    """
+
+    def __init__(self, app: WSGIApplication, cache: Cache, **options: Any) -> None:
+        self.app = app
+        self.front = Front(cache, middleware_rules(cache, options), "ResponseCache", asgi=False)
+        self._look = self.front.core.look
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if REFRESH in environ:
+            return self.app(environ, start_response)
+        found = self._look(environ)
+        if type(found) is tuple:
+            start_response(found[0], found[1])
+            return (found[2],)
+        return self._ask(environ, start_response, found)
+
+    def _ask(self, environ: WSGIEnvironment, start_response: StartResponse, question: Any) -> Iterable[bytes]:
+        front = self.front
+        ask = Ask(front, environ, question, lambda fields: fetch(self.app, asking(environ, fields), front.rules.max_body))
+        ask.again = self._refresh
+        if question.only_if_cached and not question.reload:
+            ask.fetch = None  # type: ignore[assignment]
+        kind, what = respond(front, ask) if not question.only_if_cached else self._stored_only(ask)
+        if kind == "answer":
+            start_response(what[0], what[1])
+            return (what[2],)
+        if kind == "response":
+            response, marks = what
+            return deliver(response, marks, start_response)
+        return self._pass(environ, start_response, question, what)
+
+    def _stored_only(self, ask: Ask) -> tuple[str, Any]:
+        """only-if-cached: a stored answer, or 504 (RFC 9111, 5.2.1.7)."""
+        value = _core.peek(ask.cache, ask.front.scope, ask.question.key)
+        stored = ask.front.core.match(ask.question, value) if isinstance(value, tuple) else None
+        left = ask.front.life(ask.question.key)
+        if stored is not None and ask.front.core.may_use(ask.question, stored, left) == 0:
+            label = "HIT" if left >= 0 else "STALE"
+            return "answer", ask.front.core.render(
+                ask.question, stored, left, label, True, _core.Forward.NONE, False, False
+            )
+        headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(GATEWAY_TIMEOUT)))]
+        marks = passed(ask.front, ask.question, "only-if-cached")
+        return "response", (Response(504, "504 Gateway Timeout", headers, GATEWAY_TIMEOUT), marks)
+
+    def _pass(self, environ: Any, start_response: Any, question: Any, reason: str) -> Iterable[bytes]:
+        front = self.front
+        if reason == "off":
+            return self.app(environ, start_response)
+        marks = passed(front, question, reason)
+
+        def started(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            if question.invalidates and status[:1] in "23":
+                _core.invalidate_key(front.cache, front.scope, question.primary, False)
+            return start_response(status, with_marks(headers, marks), *((exc_info,) if exc_info else ()))
+
+        return self.app(environ, started)
+
+    def _refresh(self, ask: Ask, flight: Any) -> None:
+        """A new request, from a copy of this one, on a thread of the load pool."""
+        environ = bare(ask.raw)
+        fresh = Ask(ask.front, environ, ask.question, lambda fields: self._fetch_again(environ, fields))
+
+        def run() -> None:
+            try:
+                _load.run_detached(fresh, flight)
+            finally:
+                refresh_ended(fresh, flight)
+
+        if not ask.cache._pool.submit(run, lambda: refresh_ended(fresh, flight)):
+            _core.count_skipped_refresh(flight)
+            refresh_ended(fresh, flight)
+
+    def _fetch_again(self, environ: Any, fields: list[tuple[str, str]]) -> Response:
+        response = fetch(self.app, asking(environ, fields), self.front.rules.max_body)
+        if response.close is not None:
+            response.close()
+        return response
+
+
+def bare(environ: WSGIEnvironment) -> WSGIEnvironment:
+    """A copy for another request: method, URL and headers, no body, nothing that frameworks put there."""
+    copy = {key: value for key, value in environ.items() if isinstance(value, str) and "." not in key}
+    copy.pop("CONTENT_LENGTH", None)
+    copy["REQUEST_METHOD"] = "GET"
+    for name in ("wsgi.version", "wsgi.url_scheme", "wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once"):
+        if name in environ:
+            copy[name] = environ[name]
+    copy["wsgi.input"], copy["wsgi.errors"] = io.BytesIO(), environ.get("wsgi.errors")
+    return copy
+
+
+_CONDITIONS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE")
+
+
+def asking(environ: WSGIEnvironment, fields: list[tuple[str, str]]) -> WSGIEnvironment:
+    """The environ with the cache's conditions in place of the client's, which the cache answers itself."""
+    asked = environ.copy()
+    for name in _CONDITIONS:
+        asked.pop(name, None)
+    for name, value in fields:
+        asked["HTTP_" + name.upper().replace("-", "_")] = value
+    return asked
+
+
+def fetch(app: WSGIApplication, environ: WSGIEnvironment, max_body: int) -> Response:
+    """Asks the app. Its body is gathered if its length is known and within the limit."""
+    started: list[Any] = []
+    written: list[bytes] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        started[:] = [status, headers]
+        return written.append
+
+    body = app(environ, start_response)
+    close = getattr(body, "close", None)
+    try:
+        chunks = iter(body)
+        first = None
+        if not started:  # a generator starts with its first part
+            first = next(chunks, b"")
+        line, headers = started
+        size = header(headers, "content-length")
+        known = isinstance(body, (list, tuple)) or (size.isdecimal() and int(size) <= max_body)
+        if environ["REQUEST_METHOD"] == "HEAD" or line[:3] in ("204", "304"):
+            known = True
+        if known:
+            parts = written + ([first] if first is not None else []) + list(chunks)
+            whole = b"".join(parts)
+            if len(whole) <= max_body:
+                if close is not None:
+                    close()
+                return Response(int(line[:3]), line, headers, whole)
+            chunks, first = iter([whole]), None
+        why = "too-large" if known or size else "streaming"
+        live = _chain(written, first, chunks)
+        return Response(int(line[:3]), line, headers, None, why, live, close)
+    except BaseException:
+        if close is not None:
+            close()
+        raise
+
+
+def _chain(written: list[bytes], first: bytes | None, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield from written
+    if first is not None:
+        yield first
+    yield from rest
+
+
+class _Closing:
+    """The rest of a body, which is closed with it."""
+
+    def __init__(self, parts: Iterator[bytes], close: Callable[[], None]) -> None:
+        self._parts, self.close = parts, close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._parts
+
+
+def deliver(response: Response, marks: list[tuple[str, str]], start_response: StartResponse) -> Iterable[bytes]:
+    """The app's own answer, with the cache's marks."""
+    start_response(response.line, with_marks(response.headers, marks))
+    if response.body is not None:
+        return (response.body,)
+    return _Closing(response.live, response.close) if response.close is not None else response.live  # type: ignore[no-any-return]
+
+
+def with_marks(headers: list[tuple[str, str]], marks: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The header fields with X-Cache and Cache-Status; an X-Cache of a cache further in stays."""
+    if any(key.lower() == "x-cache" for key, _ in headers):
+        marks = marks[1:]
+    return [*headers, *marks]
