@@ -13,7 +13,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Event", "Hit", "Hook", "Invalidated", "Loaded", "LoadFailed", "Missed", "StaleServed", "log_event"]
+__all__ = [
+    "AlertCleared",
+    "AlertRaised",
+    "Event",
+    "Hit",
+    "Hook",
+    "Invalidated",
+    "Loaded",
+    "LoadFailed",
+    "Missed",
+    "StaleServed",
+    "log_event",
+]
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,22 @@ class Invalidated(Event):
     stale: bool
 
 
+@dataclass(frozen=True)
+class AlertRaised(Event):
+    """A figure crossed its `threshold` (stillwarm.web.alerts). `type` is "alert", `key` the name of the alert."""
+
+    value: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class AlertCleared(Event):
+    """The figure is back on the good side of its `threshold`."""
+
+    value: float
+    threshold: float
+
+
 Hook = Callable[[Event], None]
 
 _log = logging.getLogger("stillwarm")
@@ -79,6 +107,8 @@ def log_event(event: Event) -> None:
         _log.debug("loaded in %.3f s (%s): %s", event.seconds, event.stored, event.key)
     elif isinstance(event, Missed):
         _log.debug("%s: %s", "joined" if event.joined else "miss", event.key)
+    elif isinstance(event, (AlertRaised, AlertCleared)):  # the WARNING line is the alert's own
+        _log.debug("alert %s: %s", "raised" if isinstance(event, AlertRaised) else "cleared", event.key)
     elif isinstance(event, Invalidated):
         _log.debug("invalidated%s: %s=%s", " (stale)" if event.stale else "", event.type, event.key)
     else:
