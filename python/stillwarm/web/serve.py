@@ -249,6 +249,19 @@ def rendered(front: Front, ask: Ask, kind: str, what: Any) -> tuple[str, Any]:
     return "response", (unstored.response, marks)
 
 
+def stored_only(ask: Ask, timeout: Callable[[], Response]) -> tuple[str, Any]:
+    """only-if-cached: a stored answer, or 504 (RFC 9111, 5.2.1.7)."""
+    front, question = ask.front, ask.question
+    value = _core.peek(front.cache, front.scope, question.key) if question.look else None
+    stored = front.core.match(question, value) if isinstance(value, tuple) else None
+    left = front.life(question.key)
+    if stored is not None and front.core.may_use(question, stored, left) == 0:
+        label = "HIT" if left >= 0 else "STALE"
+        front.counts[label.lower(), ""] += 1
+        return "answer", front.core.render(question, stored, left, label, True, _core.Forward.NONE, False, False)
+    return "response", (timeout(), passed(front, question, "only-if-cached"))
+
+
 def passed(front: Front, question: Any, reason: str) -> list[tuple[Any, Any]]:
     """The marks of an answer that went round the cache."""
     front.counts["bypass", reason] += 1

@@ -16,7 +16,7 @@ from stillwarm import _core, _load
 from stillwarm.web.facts import Response, header
 from stillwarm.web.front import Front
 from stillwarm.web.options import middleware_rules
-from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, passed, refresh_ended, respond
+from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, passed, refresh_ended, respond, stored_only
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -56,9 +56,7 @@ class ResponseCache:
         front = self.front
         ask = Ask(front, environ, question, lambda fields: fetch(self.app, asking(environ, fields), front.rules.max_body))
         ask.again = self._refresh
-        if question.only_if_cached and not question.reload:
-            ask.fetch = None  # type: ignore[assignment]
-        kind, what = respond(front, ask) if not question.only_if_cached else self._stored_only(ask)
+        kind, what = stored_only(ask, wsgi_timeout) if question.only_if_cached else respond(front, ask)
         if kind == "answer":
             start_response(what[0], what[1])
             return (what[2],)
@@ -66,20 +64,6 @@ class ResponseCache:
             response, marks = what
             return deliver(response, marks, start_response)
         return self._pass(environ, start_response, question, what)
-
-    def _stored_only(self, ask: Ask) -> tuple[str, Any]:
-        """only-if-cached: a stored answer, or 504 (RFC 9111, 5.2.1.7)."""
-        value = _core.peek(ask.cache, ask.front.scope, ask.question.key)
-        stored = ask.front.core.match(ask.question, value) if isinstance(value, tuple) else None
-        left = ask.front.life(ask.question.key)
-        if stored is not None and ask.front.core.may_use(ask.question, stored, left) == 0:
-            label = "HIT" if left >= 0 else "STALE"
-            return "answer", ask.front.core.render(
-                ask.question, stored, left, label, True, _core.Forward.NONE, False, False
-            )
-        headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(GATEWAY_TIMEOUT)))]
-        marks = passed(ask.front, ask.question, "only-if-cached")
-        return "response", (Response(504, "504 Gateway Timeout", headers, GATEWAY_TIMEOUT), marks)
 
     def _pass(self, environ: Any, start_response: Any, question: Any, reason: str) -> Iterable[bytes]:
         front = self.front
@@ -209,3 +193,8 @@ def with_marks(headers: list[tuple[str, str]], marks: list[tuple[str, str]]) -> 
     if any(key.lower() == "x-cache" for key, _ in headers):
         marks = marks[1:]
     return [*headers, *marks]
+
+
+def wsgi_timeout() -> Response:
+    headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(GATEWAY_TIMEOUT)))]
+    return Response(504, "504 Gateway Timeout", headers, GATEWAY_TIMEOUT)

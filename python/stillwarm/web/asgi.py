@@ -1,0 +1,252 @@
+"""ResponseCache for ASGI apps: `app.add_middleware(ResponseCache, cache=cache)`, or `ResponseCache(app, cache=cache)`.
+
+It obeys what the app's own answers say: Cache-Control, Vary, ETag, Last-Modified, Expires.
+
+Thread rule: each call runs on its own loop; any number of loops.
+Refuses to know: frameworks, and the rules of HTTP (cpp/core/http).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from stillwarm import _aload, _core
+from stillwarm.web.aserve import AsyncAsk, respond
+from stillwarm.web.facts import Response, header, line_of
+from stillwarm.web.front import Front
+from stillwarm.web.options import middleware_rules
+from stillwarm.web.serve import GATEWAY_TIMEOUT, passed, refresh_ended, stored_only
+
+if TYPE_CHECKING:
+    from stillwarm._cache import Cache
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+REFRESH = "stillwarm.refresh"  # scope of a background refresh: who answers it, and for which flight
+
+_refreshes: set[asyncio.Task[None]] = set()  # asyncio keeps only weak references
+
+
+class ResponseCache:
+    """An ASGI app in front of an ASGI app, which answers from the cache what may be answered from there.
+
+    Args:
+        app: the app behind it.
+        cache: a stillwarm.Cache.
+        options: see `stillwarm.web.options.middleware_rules`.
+
+    Raises:
+        ConfigError: names the option, its value and what is accepted.
+    """
+
+    def __init__(self, app: App, cache: Cache, **options: Any) -> None:
+        self.app = app
+        self.front = Front(cache, middleware_rules(cache, options), "ResponseCache", asgi=True)
+        self._look = self.front.core.look
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or REFRESH in scope:
+            await self.app(scope, receive, send)
+            return
+        found = self._look(scope)  # type: ignore[arg-type]
+        if type(found) is tuple:
+            await send(found[0])
+            await send(found[1])
+            return
+        await self._ask(scope, receive, send, found)
+
+    async def _ask(self, scope: Scope, receive: Receive, send: Send, question: Any) -> None:
+        front = self.front
+        relay = Relay(front, question, send)
+
+        async def ask_app(fields: list[tuple[str, str]]) -> Response:
+            return await fetch(self.app, asking(scope, fields), receive, front.rules.max_body, relay)
+
+        ask = AsyncAsk(front, scope, question, ask_app)
+        ask.again = self._refresh
+        kind, what = stored_only(ask, asgi_timeout) if question.only_if_cached else await respond(front, ask)
+        if relay.sent:
+            return  # it streamed, and went to the client as it came
+        if kind == "answer":
+            await send(what[0])
+            await send(what[1])
+        elif kind == "response":
+            response, marks = what
+            await deliver(response, marks, send)
+        else:
+            await self._pass(scope, receive, send, question, what)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, question: Any, reason: str) -> None:
+        front = self.front
+        if reason == "off":
+            await self.app(scope, receive, send)
+            return
+        marks = passed(front, question, reason)
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if question.invalidates and 200 <= message["status"] < 400:
+                    _core.invalidate_key(front.cache, front.scope, question.primary, False)
+                message["headers"] = with_marks(message.get("headers", ()), marks)
+            await send(message)
+
+        await self.app(scope, receive, marked)
+
+    def _refresh(self, ask: AsyncAsk, flight: Any) -> None:
+        """A new request, from a copy of this one, as a task of this loop."""
+        scope = bare(ask.raw)
+
+        async def ask_app(fields: list[tuple[str, str]]) -> Response:
+            return await fetch(self.app, asking(scope, fields), no_body(), self.front.rules.max_body, None)
+
+        start_refresh(AsyncAsk(ask.front, scope, ask.question, ask_app), flight)
+
+
+def start_refresh(fresh: AsyncAsk, flight: Any) -> None:
+    """Runs the load of a refresh as a task."""
+
+    async def run() -> None:
+        await _aload.run_load(fresh, flight)
+
+    spawn(run(), fresh, flight)
+
+
+def spawn(work: Any, ask: Any, flight: Any) -> None:
+    try:
+        task = asyncio.get_running_loop().create_task(work)
+    except BaseException:
+        work.close()
+        raise
+    flight.loop = asyncio.get_running_loop()
+    _refreshes.add(task)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        _refreshes.discard(task)
+        if not task.cancelled():
+            task.exception()  # the flight has it
+        refresh_ended(ask, flight)
+
+    task.add_done_callback(ended)
+
+
+class Relay:
+    """Passes on, as it comes, what the app streams to the request that leads."""
+
+    def __init__(self, front: Front, question: Any, send: Send) -> None:
+        self.front, self.question, self.send = front, question, send
+        self.sent = False
+
+    async def start(self, start: Message, why: str) -> None:
+        self.sent = True
+        marks = passed(self.front, self.question, why)
+        start["headers"] = with_marks(start.get("headers", ()), marks)
+        await self.send(start)
+
+
+async def fetch(app: App, scope: Scope, receive: Receive, max_body: int, relay: Relay | None) -> Response:
+    """Asks the app. Its body is gathered if it comes in one part, or if its length is known and within the limit."""
+    start: Message = {}
+    parts: list[bytes] = []
+    why = ""
+    size = 0
+
+    async def take(message: Message) -> None:
+        nonlocal start, why, size
+        if message["type"] == "http.response.start":
+            start = message
+            return
+        if message["type"] != "http.response.body":
+            if relay is not None and relay.sent:
+                await relay.send(message)
+                return
+            why = "streaming"  # trailers, a file to be sent, a push: not for the store
+            if relay is not None:
+                await relay.start(start, why)
+                await relay.send(message)
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if not why:
+            length = header(start.get("headers", ()), "content-length")
+            size += len(body)
+            if size > max_body or (length.isdecimal() and int(length) > max_body):
+                why = "too-large"
+            elif more and not length.isdecimal():
+                why = "streaming"
+            if why and relay is not None:
+                await relay.start(start, why)
+                for part in parts:
+                    await relay.send({"type": "http.response.body", "body": part, "more_body": True})
+        if why:
+            parts.clear()
+            if relay is not None:
+                await relay.send(message)
+        else:
+            parts.append(bytes(body))
+
+    await app(scope, receive, take)
+    if not start:
+        raise RuntimeError("the app ended without an answer")
+    status = start["status"]
+    headers = [(bytes(key), bytes(value)) for key, value in start.get("headers", ())]
+    return Response(status, line_of(status), headers, None if why else b"".join(parts), why)
+
+
+_SCOPE = ("type", "asgi", "http_version", "scheme", "path", "raw_path", "query_string", "root_path", "client", "server")
+_NOT_COPIED = (b"content-length", b"transfer-encoding", b"if-none-match", b"if-modified-since", b"range", b"if-range")
+
+
+def bare(scope: Scope) -> Scope:
+    """A copy for another request: method, URL and headers, no body, nothing that frameworks put there."""
+    copy: Scope = {name: scope[name] for name in _SCOPE if name in scope}
+    copy["method"] = "GET"
+    copy["headers"] = [(key, value) for key, value in scope.get("headers", ()) if key not in _NOT_COPIED]
+    if "state" in scope:
+        copy["state"] = dict(scope["state"])
+    return copy
+
+
+def asking(scope: Scope, fields: list[tuple[str, str]]) -> Scope:
+    """The scope with the cache's conditions in place of the client's, which the cache answers itself."""
+    headers = [(k, v) for k, v in scope["headers"] if k not in (b"if-none-match", b"if-modified-since")]
+    headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in fields]
+    return {**scope, "headers": headers}
+
+
+def no_body() -> Receive:
+    done = False
+
+    async def receive() -> Message:
+        nonlocal done
+        if not done:
+            done = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await asyncio.Event().wait()  # a client that stays until the task ends
+        return {"type": "http.disconnect"}
+
+    return receive
+
+
+async def deliver(response: Response, marks: list[tuple[bytes, bytes]], send: Send) -> None:
+    """The app's own answer, with the cache's marks."""
+    headers = with_marks(response.headers, marks)
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body or b""})
+
+
+def with_marks(headers: Any, marks: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The header fields with X-Cache and Cache-Status; an X-Cache of a cache further in stays."""
+    headers = list(headers)
+    if any(key.lower() == b"x-cache" for key, _ in headers):
+        marks = marks[1:]
+    return [*headers, *marks]
+
+
+def asgi_timeout() -> Response:
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(GATEWAY_TIMEOUT)).encode())]
+    return Response(504, "504 Gateway Timeout", headers, GATEWAY_TIMEOUT)
