@@ -312,4 +312,19 @@ class Cache {
   std::int64_t alive_before_;
 };
 
+// A cache with one entry of 100 s of which 80 fresh, stale to 120, failsafe to 150.
+struct Timed : Cache {
+  static constexpr std::uint64_t kKey = 1;
+
+  Timed() {
+    defaults = {100 * kSecond, 20 * kSecond, 50 * kSecond, 7 * kSecond, 0.8, 0};
+    flow.scopes()[0].durations = defaults;
+    set(kKey, 10);
+  }
+  Decision look_at(Nanos offset) {
+    now = kStart + offset;
+    return look(kKey);
+  }
+};
+
 }  // namespace stillwarm::test

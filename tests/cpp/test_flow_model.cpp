@@ -2,7 +2,7 @@
 // and a moved clock; also from inside comparisons. What is checked is what is promised:
 //   - no resurrection: nothing is returned, joined or stored that began before an invalidation that concerns it
 //   - at most one attached flight per key
-//   - stale values within their limits, soft invalidations included
+//   - stale values within their limits, soft invalidations included; what is kept longer is only offered to loads
 //   - the limits of entries and bytes
 #include <gtest/gtest.h>
 
@@ -31,8 +31,8 @@ class Schedule {
         keys_of_(reentrant ? 12 : 60),
         cache_(kLimits, reentrant ? [](std::uint64_t id) { return (id % 3) << 32; } : Cache::Hash(test::scramble)),
         random_(seed) {
-    cache_.flow.scopes()[0].durations = {10 * kSecond, 5 * kSecond, 12 * kSecond, 2 * kSecond, 0.5, 0};
-    cache_.add_scope(1, {20 * kSecond, 8 * kSecond, 0, 0, 0, 0.3});
+    cache_.flow.scopes()[0].durations = {10 * kSecond, 5 * kSecond, 12 * kSecond, 2 * kSecond, 0.5, 0, 15 * kSecond};
+    cache_.add_scope(1, {20 * kSecond, 8 * kSecond, 0, 0, kEarlyAuto, 0.3, 30 * kSecond});
     cache_.add_scope(1, {kForever, 6 * kSecond, 9 * kSecond, 3 * kSecond, 0, 0});
   }
 
@@ -49,6 +49,7 @@ class Schedule {
     }
     EXPECT_GT(returned_, steps / 20) << "the schedule has to exercise something";
     EXPECT_GT(stored_, steps / 50);
+    EXPECT_GT(offered_, reentrant_ ? 0 : steps / 1'000);
   }
 
  private:
@@ -122,9 +123,11 @@ class Schedule {
       if (event > v.stamp) fresh = std::min(fresh, at);
     }
     const Durations& d = v.durations;
+    const Nanos gone = add(fresh, std::max(d.stale_while_revalidate, d.stale_if_error));
     const Nanos limit = state <= State::kEarly   ? fresh
                         : state == State::kStale ? add(fresh, d.stale_while_revalidate)
-                                                 : add(fresh, std::max(d.stale_while_revalidate, d.stale_if_error));
+                        : state == State::kKept  ? add(gone, d.keep)
+                                                 : gone;
     ASSERT_LT(cache_.now, limit) << "state " << static_cast<int>(state);
   }
 
@@ -136,7 +139,11 @@ class Schedule {
     const Decision d = cache_.look(name.id, name.scope);
     if (d.entry != kNone && d.step != Step::kAbsent) judge(cache_.value_at(d.entry), floor, soft, d.state);
     if (d.step == Step::kLead || d.step == Step::kRefresh) {
+      const bool nothing = d.nothing();
+      const bool kept = d.state == State::kKept;
       running_.push_back({cache_.lead(name.id, name.scope, d.step == Step::kRefresh), ++event_});
+      running_.back().load->flight.found_nothing = nothing;
+      if (kept) offer(name);
     } else if (d.step == Step::kFollow) {
       const auto it =
           std::find_if(running_.begin(), running_.end(), [&](const Running& r) { return &r.load->flight == d.flight; });
@@ -145,10 +152,22 @@ class Schedule {
     }
   }
 
+  // What a load that found it KEPT may revive.
+  void offer(const Name& name) {
+    const Key& key = keys_[name];
+    const std::uint64_t floor = key.floor;
+    const auto soft = key.soft;
+    const Index i = cache_.flow.revivable(cache_.probe(name.id, name.scope), cache_.now);
+    cache_.release_dead();
+    if (!is_entry(i)) return;
+    judge(cache_.value_at(i), floor, soft, State::kKept);
+    ++offered_;
+  }
+
   std::uint64_t prepare(const Name& name, std::uint64_t stamp) {
     const bool own = chance(4);
     cache_.defaults = cache_.flow.scopes()[name.scope].durations;
-    if (own) cache_.defaults = {4 * kSecond, 2 * kSecond, 9 * kSecond, kSecond, 0, 0};
+    if (own) cache_.defaults = {4 * kSecond, 2 * kSecond, 9 * kSecond, kSecond, 0, 0, 5 * kSecond};
     cache_.own_durations = own;
     cache_.random = static_cast<double>(random_() % 100) / 100;
     cache_.weight = chance(20) ? random_() % 500 : random_() % 60 + 1;
@@ -286,6 +305,7 @@ class Schedule {
   std::uint64_t value_ = 0;
   int returned_ = 0;
   int stored_ = 0;
+  int offered_ = 0;
   std::map<Name, Key> keys_;
   std::unordered_map<std::uint64_t, Value> values_;
   std::vector<Running> running_;

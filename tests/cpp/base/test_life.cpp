@@ -1,6 +1,7 @@
 // Deadlines and states: the formulas, every boundary to the nanosecond, and arithmetic at the end of time.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <random>
 
 #include "core/base/duration.hpp"
@@ -36,8 +37,8 @@ class Made {
   std::unique_ptr<Extra> extra_;
 };
 
-Durations durations(Nanos ttl, Nanos swr = 0, Nanos sie = 0, double early = 0, double jitter = 0) {
-  return {ttl, swr, sie, 0, early, jitter};
+Durations durations(Nanos ttl, Nanos swr = 0, Nanos sie = 0, double early = 0, double jitter = 0, Nanos keep = 0) {
+  return {ttl, swr, sie, 0, early, jitter, keep};
 }
 
 TEST(Life, StatesChangeAtTheirVeryInstant) {
@@ -62,6 +63,18 @@ TEST(Life, ThePeriodsOfServiceOverlapAndDoNotAddUp) {
   const Life longer_if = Made(durations(100 * kS, 20 * kS, 50 * kS)).life();
   EXPECT_EQ(longer_if.stale_until, kNow + 120 * kS);
   EXPECT_EQ(longer_if.gone_at, kNow + 150 * kS);
+}
+
+TEST(Life, WhatIsKeptIsKeptAfterAllService) {
+  for (const bool own : {false, true}) {
+    const Made e(durations(100 * kS, 20 * kS, 50 * kS, 0, 0, 30 * kS), 0, own);
+    EXPECT_EQ(e.at(kNow + 150 * kS - 1), State::kFailsafe);
+    EXPECT_EQ(e.at(kNow + 150 * kS), State::kKept);
+    EXPECT_EQ(e.at(kNow + 180 * kS - 1), State::kKept);
+    EXPECT_EQ(e.at(kNow + 180 * kS), State::kGone);
+    EXPECT_EQ(e.life().kept_until, kNow + 180 * kS);
+  }
+  EXPECT_EQ(Made(durations(100 * kS, 0, 0, 0, 0, kForever)).life().kept_until, kForever);
 }
 
 TEST(Life, WithoutPeriodsOfServiceFreshIsFollowedByGone) {
@@ -107,6 +120,39 @@ TEST(Life, EarlyNeverComesAfterFresh) {
   }
 }
 
+TEST(Life, EarlyByTheLoadsTimeLeavesItTwoOfThemAndMore) {
+  const Durations d = durations(1000 * kS, 0, 0, kEarlyAuto);
+  const Made least(d, 0, true, false, 3 * kS);
+  EXPECT_EQ(least.life().fresh_until, kNow + 1000 * kS);
+  EXPECT_EQ(least.entry.next_at, kNow + 994 * kS);
+  EXPECT_EQ(least.at(kNow + 994 * kS), State::kEarly);
+  const Made more(d, 1 - std::exp(-3.0), true, false, 3 * kS);
+  EXPECT_NEAR(static_cast<double>(more.entry.next_at - kNow), 985e9, 1e3) << "3 s * (2 + 3)";
+  EXPECT_EQ(Made(d, 0.999, true, false, 900 * kS).entry.next_at, kNow + 500 * kS) << "at most half of the life";
+  EXPECT_EQ(Made(d, 0.9, true, false, 0).entry.next_at, kNow + 1000 * kS) << "what was not loaded";
+  EXPECT_EQ(Made(d, 0.9, false, false, 0).entry.extra, nullptr) << "nor does it need more memory";
+  EXPECT_EQ(Made(durations(kForever, 0, 0, kEarlyAuto), 0.9, true, false, kS).entry.next_at, kForever);
+}
+
+// The promise of XFetch: the chance of a refresh before t falls exponentially with the distance from the end.
+TEST(Life, EarlyByTheLoadsTimeSpreadsExponentially) {
+  std::mt19937_64 random(14);
+  std::uniform_real_distribution<double> part(0, 1);
+  constexpr int kDraws = 20'000;
+  int beyond[3] = {};
+  double sum = 0;
+  for (int n = 0; n < kDraws; ++n) {
+    const Made e(durations(10'000 * kS, 0, 0, kEarlyAuto), part(random), true, false, kS);
+    const double window = static_cast<double>(kNow + 10'000 * kS - e.entry.next_at) / 1e9;
+    ASSERT_GE(window, 2.0);
+    sum += window;
+    for (int k = 0; k < 3; ++k) beyond[k] += window > 2 + k ? 1 : 0;
+  }
+  EXPECT_NEAR(sum / kDraws, 3.0, 0.05);
+  EXPECT_NEAR(beyond[1], kDraws * std::exp(-1.0), kDraws * 0.02);
+  EXPECT_NEAR(beyond[2], kDraws * std::exp(-2.0), kDraws * 0.02);
+}
+
 TEST(Life, ForeverStaysForever) {
   const Made e(durations(kForever, 10 * kS, 20 * kS, 0.5, 0.5), 0.9);
   EXPECT_EQ(e.life().fresh_until, kForever);
@@ -140,7 +186,7 @@ TEST(Life, MakeStaleNeverLengthens) {
   std::mt19937_64 random(13);
   for (int n = 0; n < 2'000; ++n) {
     const bool own = n % 2 == 0;
-    Made e(durations(100 * kS, 20 * kS, 50 * kS, own && n % 3 == 0 ? 0.8 : 0), 0, own);
+    Made e(durations(100 * kS, 20 * kS, 50 * kS, own && n % 3 == 0 ? 0.8 : 0, 0, n % 5 * kS), 0, own);
     for (int k = 0; k < 3; ++k) {
       const Life before = e.life();
       const Nanos next_before = e.entry.next_at;
@@ -149,6 +195,7 @@ TEST(Life, MakeStaleNeverLengthens) {
       ASSERT_EQ(e.life().fresh_until, std::min(before.fresh_until, at));
       ASSERT_LE(e.life().stale_until, before.stale_until);
       ASSERT_LE(e.life().gone_at, before.gone_at);
+      ASSERT_LE(e.life().kept_until, before.kept_until);
       ASSERT_EQ(e.entry.next_at, std::min(next_before, at));
     }
   }

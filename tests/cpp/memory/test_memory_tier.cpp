@@ -125,7 +125,7 @@ TEST(MemoryTier, ReplaceReturnsTheOldValueAndKeepsTheKey) {
   const Handle key = cache.flow.memory()[i].key;
   Item* next = Item::make(11);
   Handle old = cache.flow.memory().replace(
-      i, next, [&](Entry& e) { fill(e, cache.result(next), nullptr, 0, e.born, cache.now); });
+      i, next, [&](Entry& e) { fill(e, cache.result(next), nullptr, 0, e.born, cache.now, 0); });
   EXPECT_EQ(Item::of(old)->id(), 10u);
   Item::of(old)->release();
   EXPECT_EQ(cache.at(1), i);
