@@ -1,0 +1,192 @@
+"""What a cache's figures are called where they leave the process, what they mean, and how they are read.
+
+Thread rule: any thread. Nothing is counted here: figures are read from the cache when somebody asks.
+Refuses to know: who asks; metrics (Prometheus) and otel (OpenTelemetry) do, and import their libraries themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
+
+from stillwarm._stats import State
+
+if TYPE_CHECKING:
+    from stillwarm._cache import Cache
+
+PREFIX: Final = "stillwarm_"
+
+# A figure's name and the values of its labels.
+Key: TypeAlias = tuple[str, tuple[str, ...]]
+
+
+class Figure(NamedTuple):
+    """A figure. `counter`: it only grows. `worst`: of several caches or processes the largest counts, not the sum."""
+
+    help: str
+    unit: str
+    counter: bool
+    labels: tuple[str, ...]
+    worst: bool = False
+
+
+_TYPE: Final = ("namespace", "type")
+_CACHE: Final = ("namespace",)
+
+FIGURES: Final[dict[str, Figure]] = {
+    "hits": Figure("Calls answered with a fresh value.", "{call}", True, _TYPE),
+    "stale_hits": Figure(
+        "Calls answered with a stale value, during a refresh or in place of an error.", "{call}", True, _TYPE
+    ),
+    "misses": Figure("Calls that waited for a load, joined ones included.", "{call}", True, _TYPE),
+    "loads": Figure("Runs of a loader, retries included.", "{load}", True, _TYPE),
+    "load_errors": Figure("Runs of a loader that raised.", "{load}", True, _TYPE),
+    "load_seconds": Figure("Time spent in loaders.", "s", True, _TYPE),
+    "joined": Figure("Misses that shared the load of another caller.", "{call}", True, _TYPE),
+    "lost_fills": Figure(
+        "Loaded values that were not stored, because of an invalidation meanwhile.", "{value}", True, _TYPE
+    ),
+    "evictions": Figure(
+        "Entries that left before their time, by cause: size, too_large, invalidated, not_found.",
+        "{entry}",
+        True,
+        (*_TYPE, "cause"),
+    ),
+    "expired": Figure("Entries that left because their time was over.", "{entry}", True, _TYPE),
+    "skipped_refreshes": Figure("Background refreshes that found the load pool full.", "{refresh}", True, _TYPE),
+    "remote_errors": Figure("Failures of the remote tier.", "{error}", True, _TYPE),
+    "seconds_saved": Figure(
+        "Estimate of the time that callers did not wait: calls answered from the cache times the mean time of a load.",
+        "s",
+        True,
+        _TYPE,
+    ),
+    "entries": Figure("Entries in memory.", "{entry}", False, _TYPE),
+    "bytes": Figure("Bytes of the entries in memory, keys included.", "By", False, _TYPE),
+    "max_bytes": Figure("Budget of the memory tier in bytes; absent without one.", "By", False, _CACHE),
+    "max_entries": Figure("Budget of the memory tier in entries; absent without one.", "{entry}", False, _CACHE),
+    "flights": Figure("Loads that run now.", "{load}", False, _CACHE),
+    "state": Figure(
+        "1 for the state that the cache is in: HEALTHY, WARMING, DEGRADED or DOWN.", "", False, (*_CACHE, "state"), True
+    ),
+    "http_responses": Figure(
+        "HTTP responses by what the cache did with them, and why.", "{response}", True, (*_CACHE, "outcome", "reason")
+    ),
+    "alert_crossings": Figure("How often an alert began.", "{alert}", True, (*_CACHE, "alert")),
+    "alert_active": Figure("1 while the alert holds.", "", False, (*_CACHE, "alert"), True),
+}
+
+_OF_TYPE: Final = tuple(name for name, figure in FIGURES.items() if figure.labels == _TYPE and name != "seconds_saved")
+
+_lock = threading.Lock()
+
+
+class _Seen:
+    """What was read from one cache before: raw counts, and the counters as they were given."""
+
+    __slots__ = ("given", "raw", "saved")
+
+    def __init__(self) -> None:
+        self.raw: dict[Key, float] = {}
+        self.given: dict[Key, float] = {}
+        self.saved: dict[str, tuple[float, float]] = {}  # by type: calls answered, seconds
+
+
+_seen: WeakKeyDictionary[Cache, _Seen] = WeakKeyDictionary()
+
+
+def read(cache: Cache, web: bool = True) -> dict[Key, float]:
+    """Every figure of a cache. Counters never fall: what `cache_clear()` takes from the counts stays in them."""
+    now = _raw(cache)
+    if web:
+        now.update(_web(cache))
+    with _lock:
+        seen = _seen.setdefault(cache, _Seen())
+        for key, value in now.items():
+            if FIGURES[key[0]].counter:
+                grown = max(0.0, value - seen.raw.get(key, 0))
+                seen.raw[key] = value
+                seen.given[key] = now[key] = seen.given.get(key, 0) + grown
+        _estimate(cache, seen, now)
+    return now
+
+
+def _raw(cache: Cache) -> dict[Key, float]:
+    space = cache.namespace
+    stats = cache.stats()
+    now: dict[Key, float] = {}
+    for type_name, counters in stats.types.items():
+        labels = (space, type_name)
+        for name in _OF_TYPE:
+            now[name, labels] = getattr(counters, name)
+        for cause, count in counters.evictions.items():
+            now["evictions", (space, type_name, cause)] = count
+    for name, budget in (("max_bytes", stats.max_bytes), ("max_entries", stats.max_entries)):
+        if budget is not None:
+            now[name, (space,)] = budget
+    now["flights", (space,)] = stats.flights
+    for state in State:
+        now["state", (space, state.value)] = float(stats.state is state)
+    return now
+
+
+def _web(cache: Cache) -> dict[Key, float]:
+    """What the web layer tells of itself, if the app has one."""
+    space = cache.namespace
+    now: dict[Key, float] = {}
+    counts = sys.modules.get("stillwarm.web._counts")
+    if counts is not None:
+        for (outcome, reason), count in counts.counts(cache).items():
+            now["http_responses", (space, str(outcome), str(reason))] = count
+    alerts = sys.modules.get("stillwarm.web.alerts")
+    if alerts is not None:
+        for alert in alerts.alerts_of(cache):
+            now["alert_crossings", (space, alert.name)] = alert.crossings
+            now["alert_active", (space, alert.name)] = float(alert.active)
+    return now
+
+
+def _estimate(cache: Cache, seen: _Seen, now: dict[Key, float]) -> None:
+    """Adds seconds_saved. Each call counts with the mean at the reading after it, so that the sum never falls."""
+    for name, labels in [key for key in now if key[0] == "hits"]:
+        answered = now[name, labels] + now["stale_hits", labels]
+        loads = now["loads", labels]
+        mean = now["load_seconds", labels] / loads if loads else 0.0
+        before, seconds = seen.saved.get(labels[1], (0.0, 0.0))
+        seconds += (answered - before) * mean
+        seen.saved[labels[1]] = answered, seconds
+        now["seconds_saved", labels] = seconds
+
+
+def read_all(caches: Iterable[Cache]) -> dict[Key, float]:
+    """The figures of several caches; those of one namespace together."""
+    total: dict[Key, float] = {}
+    for cache in caches:
+        for key, value in read(cache).items():
+            if key not in total:
+                total[key] = value
+            elif FIGURES[key[0]].worst:
+                total[key] = max(total[key], value)
+            else:
+                total[key] += value
+    return total
+
+
+def grafana_dashboard() -> str:
+    """The Grafana dashboard of these figures, as JSON to import."""
+    return Path(__file__).with_name("grafana.json").read_text(encoding="utf-8")
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+__all__ = ["FIGURES", "Figure", "Key", "grafana_dashboard", "read", "read_all"]
