@@ -146,29 +146,21 @@ std::optional<ByteRange> parse_range(std::string_view text, std::uint64_t size) 
 }
 
 bool is_stored_field(std::string_view name) noexcept {
-  static constexpr std::array<std::string_view, 14> kNotStored = {"connection",
-                                                                  "keep-alive",
-                                                                  "proxy-connection",
-                                                                  "te",
-                                                                  "trailer",
-                                                                  "transfer-encoding",
-                                                                  "upgrade",
-                                                                  "proxy-authenticate",
-                                                                  "age",
-                                                                  "proxy-authorization",
-                                                                  "proxy-authentication-info",
-                                                                  "x-cache",
-                                                                  "set-cookie",
-                                                                  "cache-status"};
+  static constexpr std::array<std::string_view, 14> kNotStored = {
+      "connection", "keep-alive",   "proxy-connection",    "te",
+      "trailer",    "upgrade",      "transfer-encoding",   "proxy-authenticate",
+      "age",        "cache-status", "proxy-authorization", "proxy-authentication-info",
+      "x-cache",    "set-cookie"};
   return !is_one_of(name, kNotStored);
 }
 
 bool is_in_304(std::string_view name) noexcept {
-  static constexpr std::array<std::string_view, 9> kIn304 = {
-      "cache-control", "content-location", "date", "etag", "expires", "vary", "last-modified", "age", "set-cookie"};
+  static constexpr std::array<std::string_view, 8> kIn304 = {
+      "cache-control", "content-location", "date", "etag", "expires", "vary", "last-modified", "age"};
   return is_one_of(name, kIn304);
 }
 
+// Content-Type too: frameworks put their default on every empty answer, and JSON would come back as HTML.
 bool is_kept_on_304(std::string_view name) noexcept {
   static constexpr std::array<std::string_view, 5> kKept = {"content-length", "content-encoding", "content-type",
                                                             "content-range", "etag"};
