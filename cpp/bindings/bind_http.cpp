@@ -104,7 +104,7 @@ void bind_http(pb::module_& m) {
            pb::arg("obeys_request"), pb::arg("per_user"), pb::arg("declares_cookies"), pb::arg("heuristic"),
            pb::arg("stored"), pb::arg("variants"), pb::arg("digest"))
       .def("look", &Front::look, pb::arg("raw"), pb::arg("own_key") = pb::none(), pb::arg("part") = pb::none(),
-           pb::pos_only(), "The finished answer as a tuple, or an HttpQuestion.")
+           pb::arg("may_answer") = true, pb::pos_only(), "The finished answer as a tuple, or an HttpQuestion.")
       .def(
           "render",
           [](const Front& front, const Question& question, pb::handle stored, Nanos fresh_left, std::string_view label,

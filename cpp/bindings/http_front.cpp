@@ -80,7 +80,8 @@ void Front::add(pb::list& headers, pb::handle name, std::string_view value) cons
   headers.append(pb::make_tuple(name, text(value)));
 }
 
-pb::object Front::look(pb::handle raw, std::optional<std::string_view> own_key, std::optional<std::string_view> part) {
+pb::object Front::look(pb::handle raw, std::optional<std::string_view> own_key, std::optional<std::string_view> part,
+                       bool may_answer) {
   Question q;
   q.primary = options_.prefix;
   if (!own_key) q.primary += "GET:";
@@ -126,7 +127,7 @@ pb::object Front::look(pb::handle raw, std::optional<std::string_view> own_key, 
       }
       value = field(value, kFirst);
     }
-    if (Py_TYPE(value) != stored_) break;
+    if (Py_TYPE(value) != stored_ || !may_answer) break;
     if (flow->hit(probe, now) != i) break;  // not fresh, or watched
     const Nanos fresh_left = life_of(e, flow->scopes()[e.scope].durations).fresh_until - now;
     // The value may leave the cache while its answer is made.

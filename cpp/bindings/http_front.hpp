@@ -43,9 +43,10 @@ class Front {
   Front(CacheBase* cache, ScopeId scope, FrontOptions options, http::Route route, PyTypeObject* stored,
         PyTypeObject* variants, PyObject* digest, std::string debug_token);
 
-  // A finished answer, or the question. `own_key` replaces the URI; `part` is what else the key depends on.
+  // A finished answer, or (always, unless `may_answer`) the question. `own_key` replaces the URI; `part` is what else
+  // the key depends on.
   pybind11::object look(pybind11::handle raw, std::optional<std::string_view> own_key,
-                        std::optional<std::string_view> part);
+                        std::optional<std::string_view> part, bool may_answer);
 
   // The stored answer as this request gets it: whole, 304, 206 or 416.
   pybind11::object render(const Question& question, pybind11::handle stored, Nanos fresh_left, std::string_view label,

@@ -39,7 +39,7 @@ async def respond(front: Front, ask: AsyncAsk) -> tuple[str, Any]:
             value = await (_aload.areload(ask) if anew else _aload.run(ask))
             kind, what = settle(front, ask, value)
             if kind == "look":
-                again = front.core.look(ask.raw)
+                again = front.core.look(ask.raw, *ask.looked)
                 if isinstance(again, tuple):
                     return "answer", again
                 ask.question = again

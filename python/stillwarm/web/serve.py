@@ -37,6 +37,8 @@ class Ask(Target):
         "fetch",
         "front",
         "kept",
+        "left",
+        "looked",
         "question",
         "raw",
         "result",
@@ -61,15 +63,18 @@ class Ask(Target):
         self.again: Callable[[Ask, Any], None] | None = None
         self.result: Callable[[Response], Any] = lambda response: response
         self.tag_names: Callable[[], list[str]] = list
+        self.looked: tuple[str | None, str | None] = (None, None)  # the route's own key, and what else it depends on
         self.durations: tuple[int, int, int, int] | None = None
         self.kept: Stored | None = None
         self.variants: Variants | None = None
         self.asked_conditionally = False
         self.brought: Any = None
         self.step = -1
+        self.left = 0
         self.started = _core.clock_now()
 
     def begin(self, count: bool) -> tuple[int, Any, Any]:
+        self.left = self.front.life(self.question.key)  # now: a refresh may be over before this request is answered
         found = _core.begin_key(self.cache, self.front.scope, self.question.key, count)
         self.step = found[0]
         return found
@@ -162,7 +167,7 @@ def settle(front: Front, ask: Ask, value: Any) -> tuple[str, Any]:
     stored = front.core.match(question, value)
     if stored is None:
         return "look", None
-    use = front.core.may_use(question, stored, front.life(question.key))
+    use = front.core.may_use(question, stored, ask.left if ask.brought is None else front.life(question.key))
     if use == 2:
         return "pass", "authorization"
     if use == 1 and ask.brought is None:
@@ -172,12 +177,10 @@ def settle(front: Front, ask: Ask, value: Any) -> tuple[str, Any]:
 
 def label_of(front: Front, ask: Ask, stored: Stored) -> tuple[str, int, bool]:
     """X-Cache, ns for which the answer is fresh, and whether another request's load brought it."""
-    left = front.life(ask.question.key)
-    if ask.brought is not None:
-        return "MISS", left if left else (ask.durations or (0,))[0], False
-    if ask.step == FOLLOW and stored.at >= ask.started:
-        return "MISS", left, True
-    return ("HIT" if left >= 0 else "STALE"), left, False
+    if ask.brought is not None or (ask.step == FOLLOW and stored.at >= ask.started):
+        left = front.life(ask.question.key) or (ask.durations or (0,))[0]
+        return "MISS", left, ask.brought is None
+    return ("HIT" if ask.left >= 0 else "STALE"), ask.left, False
 
 
 def respond(front: Front, ask: Ask) -> tuple[str, Any]:
@@ -200,7 +203,7 @@ def respond(front: Front, ask: Ask) -> tuple[str, Any]:
             value = _load.reload(ask) if anew else _load.run(ask)
             kind, what = settle(front, ask, value)
             if kind == "look":
-                again = front.core.look(ask.raw)
+                again = front.core.look(ask.raw, *ask.looked)
                 if isinstance(again, tuple):
                     return "answer", again
                 ask.question = again
@@ -243,6 +246,8 @@ def rendered(front: Front, ask: Ask, kind: str, what: Any) -> tuple[str, Any]:
         in_cache = not hit and not collapsed and _core.peek(front.cache, front.scope, question.key) is not _core.MISSING
         return "answer", front.core.render(question, what, left, label, hit, forward, in_cache, collapsed)
     unstored: Unstored = what
+    if unstored.response is None:
+        raise AppRaisedError(unstored.error or RuntimeError("no answer"))
     front.counts["bypass" if unstored.why else "miss", unstored.why] += 1
     label = "BYPASS" if unstored.why else "MISS"
     marks = front.core.marks(question, label, forwards.URI_MISS, False, unstored.why)

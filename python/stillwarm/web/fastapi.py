@@ -1,0 +1,391 @@
+"""Stillwarm for FastAPI and Starlette: `cache_response` for routes, management endpoints, and the ASGI middleware.
+
+Dependencies run for every request, so that whoever may not see an answer does not get it from the cache either; they
+are no part of the key. A hit sends stored bytes: nothing is validated or encoded again.
+
+Thread rule: each request on its own loop; any number of loops.
+Refuses to know: the rules of HTTP (cpp/core/http), and how a request waits for a load (aserve).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import inspect
+import typing
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+try:
+    from starlette.concurrency import run_in_threadpool
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response as StarletteResponse
+    from starlette.responses import StreamingResponse
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"stillwarm.fastapi needs FastAPI: pip install 'stillwarm[fastapi]' ({error})", name=error.name
+    ) from None
+
+from stillwarm import _aload, _core
+from stillwarm._cache import Cache
+from stillwarm._default import default_cache
+from stillwarm._durations import shown
+from stillwarm.errors import ConfigError
+from stillwarm.web.aserve import AsyncAsk, respond
+from stillwarm.web.asgi import REFRESH, ResponseCache, bare, no_body, spawn, with_marks
+from stillwarm.web.facts import Response, Unstored, header, line_of
+from stillwarm.web.options import CacheType, define_types
+from stillwarm.web.plan import Plan
+from stillwarm.web.serve import passed
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+V = TypeVar("V", bound=Callable[..., Any])
+
+_REQUEST, _RESPONSE = "stillwarm_request", "stillwarm_response"
+_NOT_SHARED = frozenset({401, 403, 407, 412, 416, 421, 429})  # what these answer depends on who asks
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+_given: contextvars.ContextVar[Any] = contextvars.ContextVar("stillwarm_given")
+
+
+class Stillwarm:
+    """Caches the routes of a FastAPI or Starlette app: `warm = Stillwarm(cache)`.
+
+    Args:
+        cache: what the routes use; None: the process's own (`stillwarm.default_cache`, from the environment).
+        app: calls `init_app(app)` at once.
+    """
+
+    def __init__(self, cache: Cache | None = None, app: Any = None) -> None:
+        if cache is not None and not isinstance(cache, Cache):
+            raise ConfigError(f"cache={shown(cache)}: accepted: a stillwarm.Cache, or None")
+        self._cache = default_cache() if cache is None else cache
+        define_types(self._cache)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Any) -> None:
+        """Makes the cache known as `app.state.stillwarm`. Decorated routes work without it."""
+        app.state.stillwarm = self._cache
+
+    async def cache(self) -> Cache:
+        """The cache, as a dependency: `cache: Annotated[Cache, Depends(warm.cache)]`."""
+        return self._cache
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """`FastAPI(lifespan=warm.lifespan)`: closes the cache when the app ends."""
+        self.init_app(app)
+        try:
+            yield
+        finally:
+            self._cache.close()
+
+    def cache_response(self, type: Any = None, /, **options: Any) -> Callable[[V], V]:
+        """Keeps what a route answers: `@warm.cache_response("dashboard", ttl=300)`, below `@app.get(...)`.
+
+        Only GET is kept (HEAD is answered from it), never 4xx and 5xx (see `absent_ttl`), nothing with `no-store`,
+        `private` or Set-Cookie. A request with a cookie or with credentials goes straight to the route, unless it says
+        what its answer depends on: `per_user=` or `vary_on=`.
+
+        Args:
+            type: name of a type (`cache.define`, `CacheType`) whose settings hold where none is given here.
+            ttl: how long an answer is fresh; a duration.
+            key: template or callable of the path's and query's arguments, in place of host, path and query.
+            per_user: a callable of the Request that returns who asks (it may be a coroutine function), or True: whoever
+                has this Authorization and Cookie header.
+            vary_on: request headers ("accept-language", "cookie:theme") that the answer depends on, or a callable of
+                the Request; `()` says that it depends on no cookie.
+            unless: a callable of the response: what satisfies it is not stored.
+            tags: for `cache.invalidate(tag=)`: a list, or a callable of the route's arguments.
+            invalidates: what a successful write through this route makes invalid: tags, or {"type": ...}, {"key": ...},
+                {"pattern": ...}; a list, or a callable of the route's arguments.
+            stale_while_revalidate, stale_if_error, early_refresh, absent_ttl, jitter, max_body, ignore_cookies,
+                debug_token, classify, stale_on: see the guide.
+
+        Raises:
+            ConfigError: an option does not exist or its value is not accepted, the type is unknown, there is no ttl.
+        """
+        if callable(type) and not isinstance(type, str):
+            raise ConfigError("@warm.cache_response needs parentheses: @warm.cache_response(ttl=60)")
+
+        def decorate(route: V) -> V:
+            return decorated(self._cache, route, type, dict(options))  # type: ignore[return-value]
+
+        return decorate
+
+    def management(self, *, auth: Any, **options: Any) -> APIRouter:
+        """The management endpoints and the operator's page as a router; see `stillwarm.web.management`."""
+        from stillwarm.web._router import router
+        from stillwarm.web.management import Management
+
+        return router(Management(self._cache, auth=auth, **options))
+
+
+def decorated(cache: Cache, route: Callable[..., Any], type: Any, options: dict[str, Any]) -> Callable[..., Any]:
+    name = f"{getattr(route, '__module__', '?')}.{getattr(route, '__qualname__', '?')}"
+    if inspect.isasyncgenfunction(route) or inspect.isgeneratorfunction(route):
+        raise ConfigError(f"cache_response of {name}: a route that streams (yield) cannot be cached")
+    plan = Plan(name, type, options, asgi=True)
+    front = plan.front(cache)
+    signature = resolved(route)
+    request_name = named(signature, Request) or _REQUEST
+    response_name = named(signature, StarletteResponse) or _RESPONSE
+    is_async = inspect.iscoroutinefunction(route)
+
+    @functools.wraps(route)
+    async def cached_route(*args: Any, **kwargs: Any) -> Any:
+        request = kwargs.get(request_name)
+        if request is None:  # Starlette calls a route with the request alone
+            request = next((one for one in args if isinstance(one, Request)), None)
+            if request is None:
+                return await called(route, is_async, args, kwargs)
+        injected = kwargs.get(response_name)
+        kwargs.pop(_REQUEST, None), kwargs.pop(_RESPONSE, None)
+        return await answer(plan, front, Call(route, is_async, args, kwargs, request, injected))
+
+    added = [
+        inspect.Parameter(own, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+        for own, used, annotation in ((_REQUEST, request_name, Request), (_RESPONSE, response_name, StarletteResponse))
+        if own == used
+    ]
+    parameters = list(signature.parameters.values())
+    last = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
+    kept = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    cached_route.__signature__ = signature.replace(parameters=[*kept, *added, *last])  # type: ignore[attr-defined]
+    cached_route.uncached = route  # type: ignore[attr-defined]
+    return cached_route
+
+
+class Call(typing.NamedTuple):
+    """One call of a route by the framework."""
+
+    route: Callable[..., Any]
+    is_async: bool
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    request: Request
+    injected: Any  # the Response whose headers and status the route may set; None in Starlette
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of path and query, as far as the URL gives them."""
+        params = {**self.request.query_params, **self.request.path_params}
+        return {**params, **{k: v for k, v in self.kwargs.items() if k in params}}
+
+
+async def called(route: Callable[..., Any], is_async: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return await (route(*args, **kwargs) if is_async else run_in_threadpool(route, *args, **kwargs))
+
+
+async def answer(plan: Plan, front: Any, call: Call) -> Any:
+    """One request to a decorated route."""
+    request = call.request
+    scope: Any = request.scope
+    own_key = plan.key(**call.arguments()) if plan.key is not None else None
+    user = plan.per_user(request) if callable(plan.per_user) else None
+    if inspect.isawaitable(user):
+        user = await user
+    part = plan.part(front, scope, user, plan.vary_call(request) if plan.vary_call is not None else None)
+    refresh = scope.get(REFRESH)
+    ours = refresh is not None and refresh[0] is front
+    found = front.core.look(scope, own_key, part, not ours)
+    before = list(call.injected.raw_headers) if call.injected is not None else []  # of dependencies: this request's own
+    if type(found) is tuple:
+        return finished(found, before)
+
+    async def fetch(_: list[tuple[str, str]]) -> Response | Unstored:
+        return await fetched(front, call, before)
+
+    ask = AsyncAsk(front, scope, found, fetch)  # type: ignore[arg-type]
+    ask.tag_names = plan.tag_names(call.arguments())
+    ask.result = lambda response: response.live
+    ask.looked = (own_key, part)
+    if ours:
+        ask.question.key = refresh[1].key
+        await _aload.run_load(ask, refresh[1])
+        return StarletteResponse(status_code=204)
+    ask.again = again
+    kind, what = await respond(front, ask)
+    if kind == "answer":
+        return finished(what, before)
+    if kind == "response":
+        response, marks = what
+        return marked(response.live, marks)
+    value = await called(call.route, call.is_async, call.args, call.kwargs)
+    if what == "off":
+        return value
+    response = await rendered(call, value, before)
+    response.raw_headers = [*response.raw_headers, *before]
+    if request.method in _WRITES and response.status_code < 400:
+        _core.invalidate_key(front.cache, front.scope, found.primary, False)
+        for intent in plan.invalidates(**call.arguments()):
+            front.cache.invalidate(**intent)
+    return marked(response, passed(front, found, what))
+
+
+def finished(found: tuple[Any, ...], before: list[tuple[bytes, bytes]]) -> StarletteResponse:
+    """A response from what the core made. Its headers are the stored ones: Starlette adds none of its own."""
+    start, rest = found
+    response = StarletteResponse(status_code=start["status"])
+    response.body = rest["body"]
+    response.raw_headers = [*start["headers"], *before]
+    return response
+
+
+def marked(response: StarletteResponse, marks: list[tuple[bytes, bytes]]) -> StarletteResponse:
+    response.raw_headers = with_marks(response.raw_headers, marks)
+    return response
+
+
+async def fetched(front: Any, call: Call, before: list[tuple[bytes, bytes]]) -> Response | Unstored:
+    """Calls the route. What only concerns who asked is not shared."""
+    try:
+        value = await called(call.route, call.is_async, call.args, call.kwargs)
+        response = await rendered(call, value, before)
+    except HTTPException as error:
+        if error.status_code in (404, 410) and front.rules.absent_ttl:
+            response = await handled(call.request, error)
+        elif error.status_code in _NOT_SHARED:
+            return Unstored(None, False, "status", error)
+        else:
+            raise
+    headers = [(bytes(key), bytes(value)) for key, value in response.raw_headers]
+    size = header(headers, "content-length")
+    body = None if isinstance(response, StreamingResponse) else getattr(response, "body", None)
+    why = "" if isinstance(body, (bytes, memoryview)) and hasattr(response, "render") and not _is_file(response) else "streaming"
+    if (size.isdecimal() and int(size) > front.rules.max_body) or (not why and len(body or b"") > front.rules.max_body):
+        why = "too-large"
+    if before:
+        response.raw_headers = [*response.raw_headers, *before]
+    line = line_of(response.status_code)
+    return Response(response.status_code, line, headers, None if why else bytes(body or b""), why, response)
+
+
+def _is_file(response: StarletteResponse) -> bool:
+    return hasattr(response, "path") and hasattr(response, "stat_result")  # FileResponse has a body it does not send
+
+
+async def rendered(call: Call, value: Any, before: list[tuple[bytes, bytes]]) -> StarletteResponse:
+    """The route's value as the response that FastAPI makes of it: response model, response class, status.
+
+    With the headers that the route itself gave; not with those of its dependencies (`before`): they are not stored.
+    """
+    injected = call.injected
+    if not isinstance(value, StarletteResponse):
+        value = await by_fastapi(call, value)
+        if injected is not None:
+            own = list(injected.raw_headers)
+            for pair in before:
+                if pair in own:
+                    own.remove(pair)
+            value.raw_headers = [*value.raw_headers, *own]
+    return value
+
+
+async def by_fastapi(call: Call, value: Any) -> StarletteResponse:
+    handler = handler_of(call.request.scope.get("route"))
+    if handler is None:
+        raise TypeError(f"the route answered {type(value).__name__}, and Starlette takes only a Response")
+    token = _given.set(value)
+    try:
+        response: StarletteResponse = await handler(call.request)
+    finally:
+        _given.reset(token)
+    status = getattr(call.injected, "status_code", None)
+    if status:
+        response.status_code = status
+    return response
+
+
+async def give() -> Any:
+    """An endpoint that answers what the decorated route already answered."""
+    return _given.get()
+
+
+def handler_of(route: Any) -> Any:
+    """FastAPI's own handler of a route, with `give` as its endpoint and without its dependencies and body."""
+    if route is None:
+        return None
+    from fastapi import routing
+    from fastapi.dependencies.utils import get_dependant
+
+    # A route of an included router is described by a context of its own in newer versions.
+    variable = getattr(routing, "_effective_route_context_var", None)
+    context = variable.get() if variable is not None else None
+    source = context if context is not None and context.original_route is route else route
+    cached = getattr(source, "__dict__", {}).get("_stillwarm_handler")
+    if cached is not None:
+        return cached
+    own = {"dependant": get_dependant(path="/", call=give), "body_field": None, "embed_body_fields": False}
+    if hasattr(source, "secure_cloned_response_field"):
+        own["response_field"] = source.secure_cloned_response_field
+    arguments = {}
+    for name, parameter in inspect.signature(routing.get_request_handler).parameters.items():
+        if name in own:
+            arguments[name] = own[name]
+        elif hasattr(source, name):
+            arguments[name] = getattr(source, name)
+        elif parameter.default is inspect.Parameter.empty:
+            raise TypeError(f"this version of FastAPI asks for {name}")
+    handler = routing.get_request_handler(**arguments)
+    with contextlib.suppress(AttributeError, TypeError):
+        source._stillwarm_handler = handler
+    return handler
+
+
+async def handled(request: Request, error: HTTPException) -> StarletteResponse:
+    """What the app's own handler makes of the error, or what Starlette does."""
+    handlers = getattr(request.app, "exception_handlers", {})
+    handler = handlers.get(type(error)) or handlers.get(error.status_code) or handlers.get(HTTPException)
+    if handler is None:
+        raise error
+    response = handler(request, error)
+    return await response if inspect.isawaitable(response) else response  # type: ignore[no-any-return]
+
+
+def again(ask: Any, flight: Any) -> None:
+    """A background refresh: a new request through the whole app, from a copy of this one (rule H6)."""
+    app = ask.raw["app"]
+    scope = bare(ask.raw)
+    scope[REFRESH] = (ask.front, flight)
+
+    async def nobody(message: Any) -> None:
+        """Nobody waits for this answer."""
+
+    async def run() -> None:
+        try:
+            await app(scope, no_body(), nobody)
+        except Exception as error:
+            ask.front.warn("refresh failed", repr(error))
+
+    spawn(run(), ask, flight)
+
+
+def resolved(route: Callable[..., Any]) -> inspect.Signature:
+    """The signature with its annotations evaluated where they were written."""
+    signature = inspect.signature(route)
+    try:
+        hints = typing.get_type_hints(route, include_extras=True)
+    except Exception:
+        return signature
+    parameters = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in signature.parameters.values()]
+    returns = hints.get("return", signature.return_annotation)
+    return signature.replace(parameters=parameters, return_annotation=returns)
+
+
+def named(signature: inspect.Signature, kind: type) -> str | None:
+    """The parameter that is annotated with this class."""
+    for parameter in signature.parameters.values():
+        annotation = parameter.annotation
+        if typing.get_origin(annotation) is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        if inspect.isclass(annotation) and issubclass(annotation, kind):
+            return parameter.name
+    return None
+
+
+__all__ = ["CacheType", "ResponseCache", "Stillwarm"]

@@ -1,0 +1,284 @@
+"""Stillwarm for Flask: `cache_response` for views, management endpoints, and the WSGI middleware.
+
+Thread rule: any thread.
+Refuses to know: the rules of HTTP (cpp/core/http), and how a request waits for a load (serve).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+try:
+    from flask import Flask, current_app, request
+    from flask.globals import request_ctx
+    from werkzeug.exceptions import HTTPException
+    from werkzeug.wrappers import Response as FlaskResponse
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f"stillwarm.flask needs Flask: pip install 'stillwarm[flask]' ({error})", name=error.name) from None
+
+from stillwarm import _core, _load
+from stillwarm._cache import Cache
+from stillwarm._durations import shown
+from stillwarm.errors import ConfigError
+from stillwarm.web.facts import Response, Unstored, header
+from stillwarm.web.options import CacheType, define_types
+from stillwarm.web.plan import Plan
+from stillwarm.web.serve import Ask, passed, refresh_ended, respond
+from stillwarm.web.wsgi import REFRESH, ResponseCache, bare, with_marks
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+
+V = TypeVar("V", bound=Callable[..., Any])
+
+_SETTINGS = ("url", "namespace", "max_bytes", "max_entries", "ttl", "load_threads", "enabled")
+_NOT_SHARED = frozenset({401, 403, 407, 412, 416, 421, 429})  # what these answer depends on who asks
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Stillwarm:
+    """The Flask extension: `warm = Stillwarm(cache)`, or `warm = Stillwarm()` and `warm.init_app(app)`.
+
+    Args:
+        cache: what the routes use; None: each app gets a cache of its own from its STILLWARM_* settings.
+        app: calls `init_app(app)` at once.
+    """
+
+    def __init__(self, cache: Cache | None = None, app: Flask | None = None) -> None:
+        if cache is not None and not isinstance(cache, Cache):
+            raise ConfigError(f"cache={shown(cache)}: accepted: a stillwarm.Cache, or None")
+        self._cache = cache
+        self._plans: list[Plan] = []
+        if cache is not None:
+            define_types(cache)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask, cache: Cache | None = None) -> None:
+        """Ties the app to a cache: the one given here or to Stillwarm, or one made from `app.config`.
+
+        STILLWARM_NAMESPACE, STILLWARM_MAX_BYTES, STILLWARM_MAX_ENTRIES, STILLWARM_TTL, STILLWARM_LOAD_THREADS,
+        STILLWARM_ENABLED and STILLWARM_URL are the arguments of `Cache`.
+
+        Raises:
+            ConfigError: names the setting, its value and what is accepted; or the route whose type is unknown.
+        """
+        cache = cache or self._cache
+        if cache is None:
+            given = {name: app.config[f"STILLWARM_{name.upper()}"] for name in _SETTINGS if f"STILLWARM_{name.upper()}" in app.config}
+            try:
+                cache = Cache(**given)
+            except ConfigError as error:
+                name = str(error).partition("=")[0]
+                raise ConfigError(f"STILLWARM_{name.upper()}: {error}" if name in given else str(error)) from None
+        define_types(cache)
+        app.extensions.setdefault("stillwarm", {})[self] = cache
+        for plan in self._plans:
+            plan.front(cache)
+
+    def cache(self) -> Cache:
+        """The cache of the app that runs now; outside of one, that of Stillwarm.
+
+        Raises:
+            RuntimeError: there is none: `init_app` was not called for this app.
+        """
+        app = current_app._get_current_object() if current_app else None  # type: ignore[attr-defined]
+        found = app.extensions.get("stillwarm", {}).get(self) if app is not None else None
+        cache = found or self._cache
+        if cache is None:
+            raise RuntimeError("this app has no cache: call warm.init_app(app), or give Stillwarm a Cache")
+        return cache  # type: ignore[no-any-return]
+
+    def cache_response(self, type: Any = None, /, **options: Any) -> Callable[[V], V]:
+        """Keeps what a view answers: `@warm.cache_response("dashboard", ttl=300)`, below `@app.get(...)`.
+
+        Only GET is kept (HEAD is answered from it), never 4xx and 5xx (see `absent_ttl`), nothing with `no-store`,
+        `private` or Set-Cookie. A request with a cookie or with credentials goes straight to the view, unless the route
+        says what its answer depends on: `per_user=` or `vary_on=`.
+
+        Args:
+            type: name of a type (`cache.define`, `CacheType`) whose settings hold where none is given here.
+            ttl: how long an answer is fresh; a duration.
+            key: template or callable of the view's arguments, in place of host, path and query.
+            per_user: a callable that returns who asks, or True: whoever has this Authorization and Cookie header.
+            vary_on: request headers ("accept-language", "cookie:theme") that the answer depends on, or a callable;
+                `()` says that it depends on no cookie.
+            unless: a callable of the response: what satisfies it is not stored.
+            tags: for `cache.invalidate(tag=)`: a list, or a callable of the view's arguments.
+            invalidates: what a successful write through this view makes invalid: tags, or {"type": ...}, {"key": ...},
+                {"pattern": ...}; a list, or a callable of the view's arguments.
+            stale_while_revalidate, stale_if_error, early_refresh, absent_ttl, jitter, max_body, ignore_cookies,
+                debug_token, classify, stale_on: see the guide.
+
+        Raises:
+            ConfigError: an option does not exist or its value is not accepted, the type is unknown, there is no ttl.
+        """
+        if callable(type) and not isinstance(type, str):
+            raise ConfigError("@warm.cache_response needs parentheses: @warm.cache_response(ttl=60)")
+
+        def decorate(view: V) -> V:
+            name = f"{getattr(view, '__module__', '?')}.{getattr(view, '__qualname__', '?')}"
+            plan = Plan(name, type, dict(options), asgi=False)
+            self._plans.append(plan)
+            if self._cache is not None:
+                plan.front(self._cache)
+
+            @functools.wraps(view)
+            def cached_view(*args: Any, **kwargs: Any) -> Any:
+                return answer(self, plan, view, args, kwargs)
+
+            cached_view.uncached = view  # type: ignore[attr-defined]
+            return cached_view  # type: ignore[return-value]
+
+        return decorate
+
+    def management(self, *, auth: Any, **options: Any) -> Blueprint:
+        """The management endpoints and the operator's page as a Blueprint; see `stillwarm.web.management`."""
+        from stillwarm.web._blueprint import blueprint
+        from stillwarm.web.management import Management
+
+        name = options.pop("name", "stillwarm")
+        return blueprint(Management(self._cache or self.cache(), auth=auth, **options), name=name)
+
+
+def answer(warm: Stillwarm, plan: Plan, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """One request to a decorated view."""
+    front = plan.front(warm.cache())
+    environ = request.environ
+    own_key = plan.key(**kwargs) if plan.key is not None else None
+    user = plan.per_user() if callable(plan.per_user) else None
+    part = plan.part(front, environ, user, plan.vary_call() if plan.vary_call is not None else None)
+    refresh = environ.get(REFRESH)
+    ours = refresh is not None and refresh[0] is front
+    found = front.core.look(environ, own_key, part, not ours)
+    if type(found) is tuple:
+        return finished(found)
+
+    def fetch(_: list[tuple[str, str]]) -> Response | Unstored:
+        return fetched(plan, front, view, args, kwargs)
+
+    ask = Ask(front, environ, found, fetch)  # type: ignore[arg-type]
+    ask.tag_names = plan.tag_names(kwargs)
+    ask.result = lambda response: response.live
+    ask.looked = (own_key, part)
+    if ours:
+        ask.question.key = refresh[1].key
+        _load.run_detached(ask, refresh[1])
+        return FlaskResponse(status=204)
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    ask.again = lambda ask, flight: again(app, ask, flight)
+    kind, what = respond(front, ask)
+    if kind == "answer":
+        return finished(what)
+    if kind == "response":
+        response, marks = what
+        return marked(response.live, marks)
+    response = current_app.make_response(current_app.ensure_sync(view)(*args, **kwargs))
+    if what == "off":
+        return response
+    if request.method in _WRITES and response.status_code < 400:
+        _core.invalidate_key(front.cache, front.scope, found.primary, False)
+        for intent in plan.invalidates(**kwargs):
+            front.cache.invalidate(**intent)
+    return marked(response, passed(front, found, what))
+
+
+def finished(found: tuple[Any, ...]) -> FlaskResponse:
+    """A Flask response from what the core made."""
+    line, headers, body = found
+    response = current_app.response_class(response=body, status=line, headers=headers)
+    if line[:3] == "304":
+        response.headers.pop("Content-Type", None)
+        response.headers.pop("Content-Length", None)
+    return response
+
+
+def marked(response: FlaskResponse, marks: list[tuple[str, str]]) -> FlaskResponse:
+    fields = with_marks(list(response.headers), marks)[len(response.headers) :]
+    for name, value in fields:
+        response.headers.add(name, value)
+    return response
+
+
+def fetched(plan: Plan, front: Any, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response | Unstored:
+    """Calls the view. What only concerns who asked is not shared."""
+    watched = Watched()
+    try:
+        response = current_app.make_response(current_app.ensure_sync(view)(*args, **kwargs))
+    except HTTPException as error:
+        code = error.code or 500
+        if code in (404, 410) and front.rules.absent_ttl:
+            response = current_app.make_response(current_app.handle_user_exception(error))
+        elif code in _NOT_SHARED:
+            return Unstored(None, False, "status", error)
+        else:
+            raise
+    finally:
+        personal = watched.personal(plan)
+    headers = list(response.headers)
+    if personal:
+        headers.append(("Set-Cookie", "the session's, which Flask is about to write"))
+    size = header(headers, "content-length")
+    if response.is_streamed or response.direct_passthrough or (size.isdecimal() and int(size) > front.rules.max_body):
+        why = "too-large" if size.isdecimal() and int(size) > front.rules.max_body else "streaming"
+        return Response(response.status_code, response.status, headers, None, why, response)
+    body = response.get_data()
+    if len(body) > front.rules.max_body:
+        return Response(response.status_code, response.status, headers, None, "too-large", response)
+    return Response(response.status_code, response.status, headers, body, "", response)
+
+
+class Watched:
+    """Sees what a view does besides answering: reads or writes the session, or arranges to change its response later.
+
+    What Flask's own hooks did to the session before is not the view's doing, and stays noted.
+    """
+
+    def __init__(self) -> None:
+        self._context: Any = request_ctx._get_current_object()  # type: ignore[attr-defined]
+        # Not by the proxy, nor by the property of newer versions: asking them counts as reading the session.
+        self._session = self._context.__dict__.get("_session", self._context.__dict__.get("session"))
+        self._later = len(getattr(self._context, "_after_request_functions", ()))
+        self._before = [getattr(self._session, name, False) for name in ("accessed", "modified")]
+        self._note(False, False)
+
+    def _note(self, accessed: bool, modified: bool) -> None:
+        for name, value in (("accessed", accessed), ("modified", modified)):
+            if hasattr(self._session, name):
+                setattr(self._session, name, value)
+
+    def personal(self, plan: Plan) -> bool:
+        """Whether the answer belongs to one session: it was written, or it was read and the key does not name a user."""
+        accessed, modified = (getattr(self._session, name, False) for name in ("accessed", "modified"))
+        self._note(accessed or self._before[0], modified or self._before[1])
+        has_cookie = current_app.config["SESSION_COOKIE_NAME"] in request.cookies
+        later = len(getattr(self._context, "_after_request_functions", ())) > self._later
+        return bool(modified or later or (accessed and has_cookie and plan.per_user is None))
+
+
+def again(app: Any, ask: Ask, flight: Any) -> None:
+    """A background refresh: a new request through the whole app, from a copy of this one (rule H6)."""
+    environ = bare(ask.raw)
+    environ[REFRESH] = (ask.front, flight)
+
+    def run() -> None:
+        try:
+            body = app.wsgi_app(environ, lambda status, headers, exc_info=None: lambda data: None)
+            try:
+                for _ in body:
+                    pass
+            finally:
+                getattr(body, "close", lambda: None)()
+        except Exception as error:
+            ask.front.warn("refresh failed", repr(error))
+        finally:
+            refresh_ended(ask, flight)
+
+    if not ask.cache._pool.submit(run, lambda: refresh_ended(ask, flight)):
+        _core.count_skipped_refresh(flight)
+        refresh_ended(ask, flight)
+
+
+__all__ = ["CacheType", "ResponseCache", "Stillwarm"]

@@ -1,0 +1,120 @@
+"""What `cache_response` was told about one route, and the front that follows from it for each cache.
+
+Thread rule: any thread.
+Refuses to know: frameworks. A view's arguments come as keywords.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import string
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import quote
+
+from stillwarm._durations import shown
+from stillwarm._types import check_names
+from stillwarm.errors import ConfigError
+from stillwarm.web.facts import digest
+from stillwarm.web.front import Front, checked_invalidates, checked_names, tags_of
+from stillwarm.web.options import ROUTE, route_rules, type_name
+
+_OWN: Final = frozenset({"key", "vary_on", "per_user", "tags", "invalidates"})
+
+
+class Plan:
+    """A route as its decorator describes it."""
+
+    def __init__(self, name: str, type: Any, options: dict[str, Any], *, asgi: bool) -> None:
+        self.where = f"cache_response of {name}"
+        check_names(options, ROUTE | _OWN, self.where)
+        self.name = name
+        self.type = type_name(type if type is not None else options.pop("type", None))
+        self.asgi = asgi
+        self.key = checked_key(options.pop("key", None))
+        per_user = options.pop("per_user", None)
+        if per_user is not None and per_user is not True and per_user is not False and not callable(per_user):
+            raise ConfigError(f"per_user={shown(per_user)}: accepted: True, or a callable that returns who asks (str)")
+        self.per_user = per_user or None
+        vary_on = options.pop("vary_on", None)
+        self.vary_call = vary_on if callable(vary_on) else None
+        self.vary_on = () if callable(vary_on) else tuple(n.lower() for n in checked_names(vary_on, "vary_on"))
+        self.declares = vary_on is not None or self.per_user is not None
+        tags = options.pop("tags", None)
+        self.tags = tags if callable(tags) else tags_of(tags or ())
+        self.writes = "invalidates" in options
+        self.invalidates = checked_invalidates(options.pop("invalidates", None))
+        self.options = options
+        self._fronts: weakref.WeakKeyDictionary[Any, Front] = weakref.WeakKeyDictionary()
+
+    def front(self, cache: Any) -> Front:
+        """The front of this route for a cache; made when first asked for.
+
+        Raises:
+            ConfigError: an unknown type, no ttl, a value that is not accepted.
+        """
+        front = self._fronts.get(cache)
+        if front is None:
+            options = self.options
+            if self.writes and self.type is None and "ttl" not in options and "ttl" not in cache._defaults:
+                options = {"ttl": 0, **options}  # a route that only writes has nothing to store
+            rules = route_rules(cache, self.type, options, self.where)
+            rules = dataclasses.replace(rules, per_user=self.per_user is not None, declares_cookies=self.declares)
+            front = self._fronts.setdefault(cache, Front(cache, rules, self.name, asgi=self.asgi))
+        return front
+
+    def part(self, front: Front, raw: Any, user: Any, varies: Any) -> str | None:
+        """What the key depends on besides the URI, without telling what it is."""
+        if not self.declares:
+            return None
+        text = ""
+        if self.per_user is True:
+            text += front.core.variant_text(raw, ["authorization", "cookie"])
+        elif self.per_user is not None:
+            text += "user-" if user is None else f"user={user!s}\n"
+        if self.vary_on:
+            text += front.core.variant_text(raw, [name for name in self.vary_on if not name.startswith("cookie:")])
+            wanted = [name[7:] for name in self.vary_on if name.startswith("cookie:")]
+            if wanted:
+                text += cookies(front.core.variant_text(raw, ["cookie"]), wanted)
+        if self.vary_call is not None:
+            text += f"vary={varies!s}"
+        return digest(text.encode("utf-8", "surrogatepass")) if text else None
+
+    def tag_names(self, arguments: dict[str, Any]) -> Callable[[], list[str]]:
+        return lambda: tags_of(self.tags, **arguments)
+
+
+def cookies(text: str, wanted: list[str]) -> str:
+    """The named cookies of a Cookie header, as a text that tells absent from empty."""
+    found = dict.fromkeys(wanted, "-")
+    for one in text.partition("=")[2].rstrip("\n").split(";"):
+        name, has_value, value = one.strip().partition("=")
+        if has_value and name.lower() in found:
+            found[name.lower()] = f"={value}"
+    return "".join(f"{name}{value}\n" for name, value in found.items())
+
+
+def checked_key(key: Any) -> Callable[..., str] | None:
+    """`key=` as a function of the view's arguments: a template such as "product:{product_id}", or a callable."""
+    if key is None or callable(key):
+        return key  # type: ignore[no-any-return]
+    if not isinstance(key, str) or not key:
+        raise ConfigError(f"key={shown(key)}: accepted: a template such as 'product:{{product_id}}', or a callable")
+    try:
+        fields = [(literal, name) for literal, name, _, _ in string.Formatter().parse(key)]
+    except ValueError as error:
+        raise ConfigError(f"key={shown(key)}: {error}") from None
+
+    def made(**arguments: Any) -> str:
+        parts = []
+        for literal, name in fields:
+            parts.append(literal)
+            if name is not None:
+                if name not in arguments:
+                    raise ConfigError(f"key={shown(key)}: the view has no argument {name!r}: {', '.join(arguments)}")
+                parts.append(quote(str(arguments[name]), safe=""))
+        return "".join(parts)
+
+    return made
