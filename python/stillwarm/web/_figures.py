@@ -76,6 +76,16 @@ def _counts(counters: Counters) -> dict[str, Any]:
 
 
 def _http(cache: Cache) -> dict[str, int] | None:
-    """What the route caching of this process counted; None where it is not in use: it is not imported for this."""
+    """How routes were answered, by outcome and, where there is a reason, by "outcome: reason".
+
+    None where route caching is not in use: it is not imported for this.
+    """
     counts = sys.modules.get("stillwarm.web._counts")
-    return None if counts is None else dict(counts.of(cache))
+    if counts is None:
+        return None
+    answered: dict[str, int] = {}
+    for (outcome, reason), count in counts.counts(cache).items():
+        answered[outcome] = answered.get(outcome, 0) + count
+        if reason:
+            answered[f"{outcome}: {reason}"] = count
+    return answered

@@ -54,7 +54,7 @@ class CacheStats(Counts):
     max_entries: int | None
     flights: int
     last_errors: list[LastError] = Field(description="The newest first.")
-    http: dict[str, Any] | None = Field(description="Of route caching, where it is in use.")
+    http: dict[str, int] | None = Field(description="How routes were answered, where route caching is in use.")
     types: dict[str, Counts]
 
 
@@ -74,6 +74,7 @@ class AlertBody(BaseModel):
     value: float | None
     threshold: float
     raised: Literal["below", "above"]
+    message: str
 
 
 class AlertsBody(BaseModel):
@@ -84,7 +85,7 @@ class AlertsBody(BaseModel):
 
 
 class HealthBody(BaseModel):
-    """Answer of /health; `alerts` are the active ones."""
+    """Answer of /health."""
 
     status: Literal["success", "error"]
     state: Literal["HEALTHY", "WARMING", "DEGRADED", "DOWN"]

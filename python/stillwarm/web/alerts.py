@@ -52,6 +52,14 @@ _DEFAULTS: Final[dict[str, float]] = {
 }
 _WINDOW: Final[dict[str, Any]] = {"window": "5m", "min_requests": 100, "min_entries": 100}
 
+_MEANING: Final = {
+    "hit_rate": "hit rate",
+    "errors": "errors in the window",
+    "entries": "entries",
+    "reuse": "hits of an entry on average",
+    "expired": "share of expired entries",
+}
+
 _log = logging.getLogger("stillwarm")
 
 
@@ -69,6 +77,14 @@ class Alert:
     def below(self) -> bool:
         """Whether it is raised by a figure that is too low."""
         return self.name in _BELOW
+
+    @property
+    def message(self) -> str:
+        """What is measured, the figure and the threshold, for people."""
+        if self.name == "tier_down":
+            return "the cache is DOWN" if self.active else "the cache is not down"
+        value, threshold = _written(self.name, self.value), _written(self.name, self.threshold)
+        return f"{_MEANING[self.name]}: {value}; raised {'below' if self.below else 'above'} {threshold}"
 
 
 class _Sample(NamedTuple):
@@ -211,8 +227,12 @@ def _sample(stats: Stats) -> _Sample:
     return _Sample(_core.clock_now(), stats.hits + stats.stale_hits, stats.misses, errors)
 
 
+def _written(name: str, value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.4g} %" if name in _FRACTIONS else f"{value:,.6g}"
+
+
 def _tell(cache: Cache, event: hooks.AlertRaised | hooks.AlertCleared) -> None:
-    value, threshold, name = f"{event.value:.4g}", f"{event.threshold:.4g}", cache.namespace
+    name, value, threshold = cache.namespace, _written(event.key, event.value), _written(event.key, event.threshold)
     if isinstance(event, hooks.AlertRaised):
         _log.warning("alert %s of cache %r: %s, threshold %s", event.key, name, value, threshold)
     else:

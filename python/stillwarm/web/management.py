@@ -183,11 +183,11 @@ class Management:
 
     def _health(self, asked: Asked) -> Answer:
         """The cache's state; errors above their threshold make a HEALTHY one DEGRADED, other alerts are only listed."""
-        active = [alert for alert in self._alerts.look(self.cache) if alert.active]
+        alerts = self._alerts.look(self.cache)
         state = self.cache.state.value
-        if state == "HEALTHY" and any(alert.name == "errors" for alert in active):
+        if state == "HEALTHY" and any(alert.active and alert.name == "errors" for alert in alerts):
             state = "DEGRADED"
-        body = {"status": "error" if state == "DOWN" else "success", "state": state, "alerts": [*map(_shown, active)]}
+        body = {"status": "error" if state == "DOWN" else "success", "state": state, "alerts": [*map(_shown, alerts)]}
         return answer(body, 503 if state == "DOWN" else 200)
 
     def _list_alerts(self, asked: Asked) -> Answer:
@@ -204,12 +204,10 @@ class Management:
     def _metrics(self, asked: Asked) -> Answer:
         try:
             from stillwarm import metrics
-
-            rendered = metrics.render(self.cache)
-        except ImportError:
+        except ModuleNotFoundError:
             raise Refused(501, "metrics need prometheus_client: pip install 'stillwarm[metrics]'") from None
-        body, kind = rendered if isinstance(rendered, tuple) else (rendered, "text/plain; version=0.0.4; charset=utf-8")
-        return raw(body if isinstance(body, bytes) else body.encode(), kind, "default-src 'none'")
+        body, kind = metrics.render(self.cache, asked.headers.get("accept", ""))
+        return raw(body, kind, "default-src 'none'")
 
     def _entry(self, asked: Asked) -> Answer:
         key = text_field("key", _parameter(asked, "key"))
@@ -338,6 +336,7 @@ def _shown(alert: _alerts.Alert) -> dict[str, Any]:
         "value": None if alert.value is None else round(alert.value, 4),
         "threshold": alert.threshold,
         "raised": "below" if alert.below else "above",
+        "message": alert.message,
     }
 
 
