@@ -10,7 +10,7 @@ Refuses to know: HTTP. Who asks: the management endpoints, the metrics, or the a
 | tier_down | the cache's state is DOWN                                            | True             |
 | entries   | entries are above                                                    | 10_000           |
 | reuse     | hits of an entry, on average, are below, of at least `min_entries`   | 2                |
-| expired   | share of entries that are over and still there is above              | 0.2              |
+| expired   | share of entries that are over and still there is above, as `reuse`  | 0.2              |
 
 A raised alert writes one WARNING line and an AlertRaised event; when the figure is back on the good side it writes one
 INFO line and an AlertCleared, and may be raised again. A figure that cannot be told, as the hit rate of three calls,
@@ -161,7 +161,9 @@ class Alerts:
     def _entry_figures(self, cache: Cache, now: int) -> dict[str, float | None]:
         self._read_after = now + _SECOND
         held = _core.totals(cache)["entries"]
-        if not self._alerts.keys() & {"reuse", "expired"} or not self._min_entries <= held <= _MOST_READ:
+        if held < self._min_entries:
+            return {"expired": 0.0}  # not worth a purge
+        if held > _MOST_READ or not self._alerts.keys() & {"reuse", "expired"}:
             return {}
         began = time.perf_counter_ns()
         rows = _core.snapshot(cache, -1)  # without those that are over
