@@ -87,6 +87,12 @@ def _command() -> "typer.Typer":
             raise typer.BadParameter(f"{port}; accepted: 0 to 65535", param_hint="--port")
         raise typer.Exit(_demo(name, serve, port, as_json, fast))
 
+    @app.command(help="Print the Grafana dashboard of the metrics as JSON, ready to import.")
+    def grafana() -> None:
+        from stillwarm._readings import grafana_dashboard
+
+        sys.stdout.write(grafana_dashboard())
+
     return app
 
 

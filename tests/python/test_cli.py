@@ -113,6 +113,15 @@ def test_cli_missing_package_is_named_with_the_way_to_get_it(package: str) -> No
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_cli_grafana_prints_the_dashboard(encoding: str) -> None:
+    # Without prometheus_client: whoever imports the dashboard need not run the app.
+    code = "import sys; sys.modules['prometheus_client'] = None; from stillwarm.cli import main; main()"
+    done = run([sys.executable, "-c", code, "grafana"], PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["title"] == "stillwarm"
+
+
 def test_cli_is_not_needed_to_import_stillwarm() -> None:
     code = "import sys, stillwarm; print(sorted({'typer', 'rich', 'flask', 'click'} & set(sys.modules)))"
     assert run([sys.executable, "-c", code]).stdout == b"[]\n"

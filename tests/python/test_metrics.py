@@ -182,6 +182,7 @@ def test_metrics_caches_of_one_namespace_are_added_up_and_others_stand_apart() -
     told = [
         Told(hits=1, state=State.DOWN),
         Told(hits=20),
+        Told(),
         Told("other", hits=300),
     ]
     for one in told:
@@ -189,7 +190,7 @@ def test_metrics_caches_of_one_namespace_are_added_up_and_others_stand_apart() -
         metrics.register(one, registry)  # type: ignore[arg-type]  # again: not twice
     assert value(registry, "hits_total", namespace="shop") == 21
     assert value(registry, "hits_total", namespace="other") == 300
-    assert value(registry, "max_bytes", namespace="shop") == 2000
+    assert value(registry, "max_bytes", namespace="shop") == 3000
     assert value(registry, "state", namespace="shop", state="HEALTHY") == 1
     assert value(registry, "state", namespace="shop", state="DOWN") == 1
 
