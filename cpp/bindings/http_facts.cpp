@@ -224,6 +224,13 @@ bool read_asgi(PyObject* scope, const FrontOptions& options, OwnedRequest& reque
   static PyObject* const kHeaders = PyUnicode_InternFromString("headers");
   request.method = text_of(item(scope, kMethod));
   PyObject* headers = item(scope, kHeaders);
+  if (headers != nullptr && !PyList_Check(headers) && !PyTuple_Check(headers)) {  // any iterable will do (ASGI)
+    PyObject* made = PySequence_List(headers);
+    const bool kept = made != nullptr && PyDict_SetItem(scope, kHeaders, made) == 0;
+    Py_XDECREF(made);
+    if (!kept) return false;
+    headers = made;
+  }
   std::string_view host;
   if (headers != nullptr && (PyList_Check(headers) || PyTuple_Check(headers))) {
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(headers); ++i) {
@@ -237,8 +244,6 @@ bool read_asgi(PyObject* scope, const FrontOptions& options, OwnedRequest& reque
         set_field(request, name, value, options);
       }
     }
-  } else if (headers != nullptr) {
-    return refuse("scope[\"headers\"] must be a list");
   }
   const std::string_view scheme = text_of(item(scope, kScheme));
   append_escaped(key, scheme.empty() ? "http" : scheme, true);

@@ -11,7 +11,6 @@ from collections import Counter
 from typing import Any
 
 _fronts: weakref.WeakKeyDictionary[Any, list[weakref.ref[Any]]] = weakref.WeakKeyDictionary()
-_gone: weakref.WeakKeyDictionary[Any, Counter[tuple[str, str]]] = weakref.WeakKeyDictionary()
 
 
 def register(cache: Any, front: Any) -> None:
@@ -20,7 +19,7 @@ def register(cache: Any, front: Any) -> None:
 
 
 def counts(cache: Any) -> dict[tuple[str, str], int]:
-    """Answers by (outcome, reason). Outcomes: hit, stale, miss, bypass, warning; a reason is empty where none is due."""
+    """Answers by (outcome, reason). Outcomes: hit, stale, miss, bypass, warning; some have no reason."""
     total: Counter[tuple[str, str]] = Counter()
     for ref in _fronts.get(cache, []):
         front = ref()

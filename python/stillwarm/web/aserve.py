@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from stillwarm import _aload
+from stillwarm.errors import LoadTimeout, RecursiveLoadError
 from stillwarm.web.facts import AppRaisedError, ServerSideError
 from stillwarm.web.front import Front
 from stillwarm.web.serve import TRIES, Ask, erred, first_step, rendered, settle
@@ -53,6 +54,8 @@ async def respond(front: Front, ask: AsyncAsk) -> tuple[str, Any]:
         raised = error.error
     except ServerSideError as error:
         return erred(front, ask, error)
+    except (LoadTimeout, RecursiveLoadError) as error:  # another's load takes too long, or waits for this very request
+        return "pass", "timeout" if isinstance(error, LoadTimeout) else "recursive"
     except Exception as error:
         front.warn("internal", repr(error))
         return "pass", "internal"

@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from stillwarm import _aload, _core
+from stillwarm._landing import finish
+from stillwarm._target import VALUE, innermost
 from stillwarm.web.aserve import AsyncAsk, respond
-from stillwarm.web.facts import Response, header, line_of
+from stillwarm.web.facts import Response, Unstored, header, line_of
 from stillwarm.web.front import Front
 from stillwarm.web.options import middleware_rules
 from stillwarm.web.serve import GATEWAY_TIMEOUT, passed, refresh_ended, stored_only
@@ -54,7 +56,12 @@ class ResponseCache:
         if scope["type"] != "http" or REFRESH in scope:
             await self.app(scope, receive, send)
             return
-        found = self._look(scope)  # type: ignore[arg-type]
+        try:
+            found = self._look(scope)  # type: ignore[arg-type]
+        except Exception as error:  # not a scope as ASGI has it
+            self.front.warn("internal", repr(error))
+            await self.app(scope, receive, send)
+            return
         if type(found) is tuple:
             await send(found[0])
             await send(found[1])
@@ -70,6 +77,7 @@ class ResponseCache:
 
         ask = AsyncAsk(front, scope, question, ask_app)
         ask.again = self._refresh
+        relay.ask = ask
         kind, what = stored_only(ask, asgi_timeout) if question.only_if_cached else await respond(front, ask)
         if relay.sent:
             return  # it streamed, and went to the client as it came
@@ -140,10 +148,16 @@ class Relay:
 
     def __init__(self, front: Front, question: Any, send: Send) -> None:
         self.front, self.question, self.send = front, question, send
+        self.ask: AsyncAsk | None = None
         self.sent = False
 
     async def start(self, start: Message, why: str) -> None:
         self.sent = True
+        flight = innermost()
+        if self.ask is not None and flight is not None:  # those who wait do not wait for the end of a stream
+            self.ask.brought = Unstored(None, False, why)
+            finish(flight, VALUE, self.ask.brought)
+            self.front.note_passing(self.question.key)
         marks = passed(self.front, self.question, why)
         start["headers"] = with_marks(start.get("headers", ()), marks)
         await self.send(start)
@@ -159,7 +173,7 @@ async def fetch(app: App, scope: Scope, receive: Receive, max_body: int, relay: 
     async def take(message: Message) -> None:
         nonlocal start, why, size
         if message["type"] == "http.response.start":
-            start = message
+            start = {**message, "headers": list(message.get("headers", ()))}
             return
         if message["type"] != "http.response.body":
             if relay is not None and relay.sent:

@@ -256,7 +256,11 @@ async def fetched(front: Any, call: Call, before: list[tuple[bytes, bytes]]) -> 
     headers = [(bytes(key), bytes(value)) for key, value in response.raw_headers]
     size = header(headers, "content-length")
     body = None if isinstance(response, StreamingResponse) else getattr(response, "body", None)
-    why = "" if isinstance(body, (bytes, memoryview)) and hasattr(response, "render") and not _is_file(response) else "streaming"
+    why = (
+        ""
+        if isinstance(body, (bytes, memoryview)) and hasattr(response, "render") and not _is_file(response)
+        else "streaming"
+    )
     if (size.isdecimal() and int(size) > front.rules.max_body) or (not why and len(body or b"") > front.rules.max_body):
         why = "too-large"
     if before:

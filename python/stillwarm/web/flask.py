@@ -16,7 +16,9 @@ try:
     from werkzeug.exceptions import HTTPException
     from werkzeug.wrappers import Response as FlaskResponse
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"stillwarm.flask needs Flask: pip install 'stillwarm[flask]' ({error})", name=error.name) from None
+    raise ModuleNotFoundError(
+        f"stillwarm.flask needs Flask: pip install 'stillwarm[flask]' ({error})", name=error.name
+    ) from None
 
 from stillwarm import _core, _load
 from stillwarm._cache import Cache
@@ -67,7 +69,11 @@ class Stillwarm:
         """
         cache = cache or self._cache
         if cache is None:
-            given = {name: app.config[f"STILLWARM_{name.upper()}"] for name in _SETTINGS if f"STILLWARM_{name.upper()}" in app.config}
+            given = {
+                name: app.config[f"STILLWARM_{name.upper()}"]
+                for name in _SETTINGS
+                if f"STILLWARM_{name.upper()}" in app.config
+            }
             try:
                 cache = Cache(**given)
             except ConfigError as error:
@@ -202,7 +208,9 @@ def marked(response: FlaskResponse, marks: list[tuple[str, str]]) -> FlaskRespon
     return response
 
 
-def fetched(plan: Plan, front: Any, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response | Unstored:
+def fetched(
+    plan: Plan, front: Any, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Response | Unstored:
     """Calls the view. What only concerns who asked is not shared."""
     watched = Watched()
     try:
@@ -250,7 +258,7 @@ class Watched:
                 setattr(self._session, name, value)
 
     def personal(self, plan: Plan) -> bool:
-        """Whether the answer belongs to one session: it was written, or it was read and the key does not name a user."""
+        """Whether the answer belongs to one session: it was written, or read and the key does not name a user."""
         accessed, modified = (getattr(self._session, name, False) for name in ("accessed", "modified"))
         self._note(accessed or self._before[0], modified or self._before[1])
         has_cookie = current_app.config["SESSION_COOKIE_NAME"] in request.cookies

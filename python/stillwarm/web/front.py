@@ -175,7 +175,8 @@ class Front:
                 Response(stored.status, stored.line, list(stored.headers), stored.body), False, after["why"]
             )
         declared = self.rules.ttl_wins
-        shareable = after["shareable"] and response.body is not None and (after["store"] or declared)
+        # A HEAD's answer is nobody else's. What nothing declares cacheable is not shared: it may depend on anything.
+        shareable = after["shareable"] and response.body is not None and question.store and (after["store"] or declared)
         if after["transient_error"]:
             raise ServerSideError(Unstored(response, shareable and declared, after["why"]))
         if after["why"] == "malformed":
@@ -213,7 +214,7 @@ class Front:
         return 0 if life is None else life[1]
 
     def validators(self, kept: Stored | None) -> list[tuple[str, str]]:
-        """The conditional fields of a request that asks the app whether what is stored still holds (RFC 9111, 4.3.1)."""
+        """The conditional fields that ask the app whether what is stored still holds (RFC 9111, 4.3.1)."""
         if kept is None or kept.status != 200:
             return []
         found = []

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from stillwarm._cache import Cache
 
 _WEB: Final = frozenset({"heuristic", "ignore_cookies", "debug_token", "max_body", "max_key", "absent_ttl", "keep"})
-_STORE: Final = frozenset({"stale_while_revalidate", "stale_if_error", "early_refresh", "classify", "stale_on", "unless"})
+_STORE: Final = frozenset(
+    {"stale_while_revalidate", "stale_if_error", "early_refresh", "classify", "stale_on", "unless"}
+)
 MIDDLEWARE: Final = _WEB | _STORE | {"ttl", "type", "vary_cookies"}
 ROUTE: Final = _WEB | _STORE | {"ttl", "type", "jitter"}
 

@@ -9,13 +9,15 @@ Refuses to know: frameworks. A front's caller says how the app is asked (`fetch`
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Final
 
 from stillwarm import _core, _load
 from stillwarm._landing import finish
-from stillwarm._target import ABANDONED, FOLLOW, TRANSIENT, Target, innermost
+from stillwarm._target import ABANDONED, FOLLOW, RUNNING, TRANSIENT, Target, innermost
+from stillwarm.errors import LoadTimeout, RecursiveLoadError
 from stillwarm.web.facts import AppRaisedError, Response, ServerSideError, Stored, Unstored, Variants
 from stillwarm.web.front import Front
 
@@ -23,7 +25,35 @@ MOST_REFRESHES: Final = 8  # background refreshes of routes at once, per process
 TRIES: Final = 3  # how often a follower looks again when what it waited for was for somebody else
 GATEWAY_TIMEOUT: Final = b"504: only a stored answer was asked for, and there is none\n"
 
-_refreshing = threading.BoundedSemaphore(MOST_REFRESHES)
+_refreshing: dict[int, Any] = {}  # the flights, by id
+_lock = threading.Lock()
+
+
+def take_turn(flight: Any) -> bool:
+    """Whether one more background refresh may run. What a loop that is closed left behind does not count."""
+    with _lock:
+        if len(_refreshing) >= MOST_REFRESHES:
+            for key, other in list(_refreshing.items()):
+                if other.loop is not None and other.loop.is_closed():
+                    del _refreshing[key]
+        if len(_refreshing) >= MOST_REFRESHES:
+            return False
+        _refreshing[id(flight)] = flight
+        return True
+
+
+def end_turn(flight: Any) -> None:
+    with _lock:
+        _refreshing.pop(id(flight), None)
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # the parent's refreshes do not run here
+    _refreshing.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Ask(Target):
@@ -86,14 +116,14 @@ class Ask(Target):
         return self.tag_names()
 
     def start_refresh(self, flight: Any) -> None:
-        if self.again is None or not _refreshing.acquire(blocking=False):
+        if self.again is None or not take_turn(flight):
             _core.count_skipped_refresh(flight)
             finish(flight, ABANDONED, None)
             return
         try:
             self.again(self, flight)
         except BaseException:
-            _refreshing.release()
+            end_turn(flight)
             raise
 
     def prepare(self) -> list[tuple[str, str]]:
@@ -106,7 +136,6 @@ class Ask(Target):
         fields = self.front.validators(self.kept)
         self.asked_conditionally = bool(fields)
         return fields
-
 
     def load(self) -> Any:
         try:
@@ -123,8 +152,8 @@ class Ask(Target):
 
 def refresh_ended(ask: Any, flight: Any) -> None:
     """Whatever a refresh came to: one that brought nothing is not tried again at once."""
-    _refreshing.release()
-    if flight.state == 0:
+    end_turn(flight)
+    if flight.state == RUNNING:
         _core.fail(flight, TRANSIENT)
         finish(flight, ABANDONED, None)
 
@@ -156,11 +185,13 @@ def settle(front: Front, ask: Ask, value: Any) -> tuple[str, Any]:
     question = ask.question
     if isinstance(value, Unstored):
         if value is ask.brought:
-            if not value.shareable:
+            if not value.shareable and not question.authorization:
                 front.note_passing(question.key)
             return "own", value
         if value.shareable and not question.authorization:
             return "shared", value
+        if value.why == "authorization" and not question.authorization:
+            return "look", None  # what one with credentials got says nothing about others
         return "pass", value.why
     if isinstance(value, Variants):
         question.variant = front.core.variant_text(ask.raw, list(value.names))
@@ -217,6 +248,8 @@ def respond(front: Front, ask: Ask) -> tuple[str, Any]:
         raised = error.error
     except ServerSideError as error:
         return erred(front, ask, error)
+    except (LoadTimeout, RecursiveLoadError) as error:  # another's load takes too long, or waits for this very request
+        return "pass", "timeout" if isinstance(error, LoadTimeout) else "recursive"
     except Exception as error:
         front.warn("internal", repr(error))
         return "pass", "internal"

@@ -46,7 +46,11 @@ class ResponseCache:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if REFRESH in environ:
             return self.app(environ, start_response)
-        found = self._look(environ)
+        try:
+            found = self._look(environ)
+        except Exception as error:  # not an environ as PEP 3333 has it
+            self.front.warn("internal", repr(error))
+            return self.app(environ, start_response)
         if type(found) is tuple:
             start_response(found[0], found[1])
             return (found[2],)
@@ -54,7 +58,9 @@ class ResponseCache:
 
     def _ask(self, environ: WSGIEnvironment, start_response: StartResponse, question: Any) -> Iterable[bytes]:
         front = self.front
-        ask = Ask(front, environ, question, lambda fields: fetch(self.app, asking(environ, fields), front.rules.max_body))
+        ask = Ask(
+            front, environ, question, lambda fields: fetch(self.app, asking(environ, fields), front.rules.max_body)
+        )
         ask.again = self._refresh
         kind, what = stored_only(ask, wsgi_timeout) if question.only_if_cached else respond(front, ask)
         if kind == "answer":
