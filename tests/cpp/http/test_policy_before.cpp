@@ -39,12 +39,26 @@ TEST(HttpBefore, MethodsOtherThanGetAndHeadPass) {
     bool invalidates;
   };
   const Method methods[] = {
-      {"POST", true},      {"PUT", true},     {"PATCH", true},    {"DELETE", true}, {"MKCOL", true},
-      {"PROPPATCH", true}, {"CONNECT", true}, {"OPTIONS", false}, {"TRACE", false}, {"PROPFIND", false},
-      {"REPORT", false},   {"SEARCH", false}, {"QUERY", false},   {"get", true},  // RFC 9110, 9.1: methods are
-                                                                                  // case-sensitive, and 9111, 4.4: an
-                                                                                  // unknown one counts as unsafe
-      {"Head", true},      {"GETX", true},    {"GE", true},       {"", true},
+      {"POST", true},
+      {"PUT", true},
+      {"PATCH", true},
+      {"DELETE", true},
+      {"MKCOL", true},
+      {"PROPPATCH", true},
+      {"CONNECT", true},
+      {"OPTIONS", false},
+      {"TRACE", false},
+      {"PROPFIND", false},
+      {"REPORT", false},
+      {"SEARCH", false},
+      {"QUERY", false},
+      {"get", true},  // RFC 9110, 9.1: methods are
+                      // case-sensitive, and 9111, 4.4: an
+                      // unknown one counts as unsafe
+      {"Head", true},
+      {"GETX", true},
+      {"GE", true},
+      {"", true},
   };
   for (const Method& method : methods) {
     SCOPED_TRACE(method.name);
