@@ -19,7 +19,7 @@ from stillwarm.web.aserve import AsyncAsk, respond
 from stillwarm.web.facts import Response, Unstored, header, line_of
 from stillwarm.web.front import Front
 from stillwarm.web.options import middleware_rules
-from stillwarm.web.serve import GATEWAY_TIMEOUT, passed, refresh_ended, stored_only
+from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, passed, refresh_ended, stored_only
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
@@ -106,7 +106,7 @@ class ResponseCache:
 
         await self.app(scope, receive, marked)
 
-    def _refresh(self, ask: AsyncAsk, flight: Any) -> None:
+    def _refresh(self, ask: Ask, flight: Any) -> None:
         """A new request, from a copy of this one, as a task of this loop."""
         scope = bare(ask.raw)
 

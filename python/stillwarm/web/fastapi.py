@@ -192,7 +192,7 @@ async def answer(plan: Plan, front: Any, call: Call) -> Any:
     part = plan.part(front, scope, user, plan.vary_call(request) if plan.vary_call is not None else None)
     refresh = scope.get(REFRESH)
     ours = refresh is not None and refresh[0] is front
-    found = front.core.look(scope, own_key, part, not ours)
+    found: Any = front.core.look(scope, own_key, part, not ours)
     before = list(call.injected.raw_headers) if call.injected is not None else []  # of dependencies: this request's own
     if type(found) is tuple:
         return finished(found, before)
@@ -200,7 +200,7 @@ async def answer(plan: Plan, front: Any, call: Call) -> Any:
     async def fetch(_: list[tuple[str, str]]) -> Response | Unstored:
         return await fetched(front, call, before)
 
-    ask = AsyncAsk(front, scope, found, fetch)  # type: ignore[arg-type]
+    ask = AsyncAsk(front, scope, found, fetch)
     ask.tag_names = plan.tag_names(call.arguments())
     ask.result = lambda response: response.live
     ask.looked = (own_key, part)
@@ -287,7 +287,8 @@ async def rendered(call: Call, value: Any, before: list[tuple[bytes, bytes]]) ->
                 if pair in own:
                     own.remove(pair)
             value.raw_headers = [*value.raw_headers, *own]
-    return value
+    response: StarletteResponse = value
+    return response
 
 
 async def by_fastapi(call: Call, value: Any) -> StarletteResponse:
@@ -324,10 +325,14 @@ def handler_of(route: Any) -> Any:
     cached = getattr(source, "__dict__", {}).get("_stillwarm_handler")
     if cached is not None:
         return cached
-    own = {"dependant": get_dependant(path="/", call=give), "body_field": None, "embed_body_fields": False}
+    own: dict[str, Any] = {
+        "dependant": get_dependant(path="/", call=give),
+        "body_field": None,
+        "embed_body_fields": False,
+    }
     if hasattr(source, "secure_cloned_response_field"):
         own["response_field"] = source.secure_cloned_response_field
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for name, parameter in inspect.signature(routing.get_request_handler).parameters.items():
         if name in own:
             arguments[name] = own[name]

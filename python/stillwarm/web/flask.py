@@ -95,7 +95,7 @@ class Stillwarm:
         cache = found or self._cache
         if cache is None:
             raise RuntimeError("this app has no cache: call warm.init_app(app), or give Stillwarm a Cache")
-        return cache  # type: ignore[no-any-return]
+        return cache
 
     def cache_response(self, type: Any = None, /, **options: Any) -> Callable[[V], V]:
         """Keeps what a view answers: `@warm.cache_response("dashboard", ttl=300)`, below `@app.get(...)`.
@@ -156,16 +156,16 @@ def answer(warm: Stillwarm, plan: Plan, view: Callable[..., Any], args: tuple[An
     own_key = plan.key(**kwargs) if plan.key is not None else None
     user = plan.per_user() if callable(plan.per_user) else None
     part = plan.part(front, environ, user, plan.vary_call() if plan.vary_call is not None else None)
-    refresh = environ.get(REFRESH)
+    refresh: Any = environ.get(REFRESH)
     ours = refresh is not None and refresh[0] is front
-    found = front.core.look(environ, own_key, part, not ours)
+    found: Any = front.core.look(environ, own_key, part, not ours)
     if type(found) is tuple:
         return finished(found)
 
     def fetch(_: list[tuple[str, str]]) -> Response | Unstored:
         return fetched(plan, front, view, args, kwargs)
 
-    ask = Ask(front, environ, found, fetch)  # type: ignore[arg-type]
+    ask = Ask(front, environ, found, fetch)
     ask.tag_names = plan.tag_names(kwargs)
     ask.result = lambda response: response.live
     ask.looked = (own_key, part)

@@ -304,4 +304,4 @@ def passed(front: Front, question: Any, reason: str) -> list[tuple[Any, Any]]:
     """The marks of an answer that went round the cache."""
     front.counts["bypass", reason] += 1
     forward = question.forward if question.forward != _core.Forward.NONE else _core.Forward.BYPASS
-    return front.core.marks(question, "BYPASS", forward, False, reason)  # type: ignore[no-any-return]
+    return front.core.marks(question, "BYPASS", forward, False, reason)

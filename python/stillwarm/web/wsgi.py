@@ -108,7 +108,7 @@ class ResponseCache:
 
 def bare(environ: WSGIEnvironment) -> WSGIEnvironment:
     """A copy for another request: method, URL and headers, no body, nothing that frameworks put there."""
-    copy = {key: value for key, value in environ.items() if isinstance(value, str) and "." not in key}
+    copy: dict[str, Any] = {key: value for key, value in environ.items() if isinstance(value, str) and "." not in key}
     copy.pop("CONTENT_LENGTH", None)
     copy["REQUEST_METHOD"] = "GET"
     for name in ("wsgi.version", "wsgi.url_scheme", "wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once"):
@@ -191,7 +191,7 @@ def deliver(response: Response, marks: list[tuple[str, str]], start_response: St
     start_response(response.line, with_marks(response.headers, marks))
     if response.body is not None:
         return (response.body,)
-    return _Closing(response.live, response.close) if response.close is not None else response.live  # type: ignore[no-any-return]
+    return _Closing(response.live, response.close) if response.close is not None else response.live
 
 
 def with_marks(headers: list[tuple[str, str]], marks: list[tuple[str, str]]) -> list[tuple[str, str]]:
