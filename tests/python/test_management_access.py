@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import hmac
+import io
 import itertools
 import logging
 from typing import Any
 
 import pytest
+from werkzeug.test import create_environ, run_wsgi_app
 
-from managing import BEARER, CHANGE, FRAMEWORKS, SECRET, TOKEN, Ask, client, flask_app, lines
+from managing import BEARER, CHANGE, FRAMEWORKS, SECRET, TOKEN, Ask, client, fastapi_app, flask_app, lines
 from stillwarm import Cache, ConfigError
 from stillwarm.web import _access
 from stillwarm.web._blueprint import blueprint
@@ -300,3 +302,74 @@ def test_management_flask_keeps_its_answers_when_the_app_limits_bodies(cache: Ca
     app.config["MAX_CONTENT_LENGTH"] = 100
     got = client("flask", app=app)("POST", "/invalidate-key", BEARER, {"key": "x" * 200})
     assert (got.status, got.json["status"]) == (413, "error")
+
+
+class Endless(io.RawIOBase):
+    """A body that goes on for ever, and counts what was read of it."""
+
+    taken = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.taken += len(buffer)
+        assert self.taken < 200_000, "nobody stops reading"
+        return len(buffer)
+
+
+@pytest.mark.parametrize("length", [None, "65537", "1000000"])
+def test_management_nobody_can_make_flask_read_more_than_the_limit(cache: Cache, length: str | None) -> None:
+    body = Endless()
+    environ = create_environ(
+        "/api/cache/clear-all", method="POST", headers={"Content-Type": "application/json", **BEARER}
+    )
+    environ |= {"wsgi.input": io.BufferedReader(body, 1024), "wsgi.input_terminated": True}
+    environ |= {"HTTP_TRANSFER_ENCODING": "chunked"} if length is None else {"CONTENT_LENGTH": length}
+    if length is None:
+        environ.pop("CONTENT_LENGTH", None)
+    _, status, _ = run_wsgi_app(flask_app(Management(cache, auth=TOKEN)), environ)
+    assert status.startswith("413")
+    assert (body.taken > 65_536) == (length is None)
+
+
+@pytest.mark.parametrize("length", [None, "65537", "1000000"])
+async def test_management_nobody_can_make_fastapi_read_more_than_the_limit(cache: Cache, length: str | None) -> None:
+    taken = 0
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal taken
+        taken += 1000
+        assert taken < 200_000, "nobody stops reading"
+        return {"type": "http.request", "body": b" " * 1000, "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", f"Bearer {TOKEN}".encode()), (b"content-type", b"application/json")]
+    headers += [(b"content-length", length.encode())] if length else []
+    scope = {"type": "http", "method": "POST", "path": "/api/cache/clear-all", "query_string": b"", "headers": headers}
+    await fastapi_app(Management(cache, auth=TOKEN))(scope, receive, send)
+    assert sent[0]["status"] == 413
+    assert (taken > 65_536) == (length is None)
+
+
+@pytest.mark.parametrize("auth", [TOKEN, has_session], ids=["token", "callable"])
+async def test_management_half_a_body_changes_nothing(cache: Cache, auth: Any) -> None:
+    cache.set("k", 1)
+    messages = iter([{"type": "http.request", "body": b"", "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    given = {**BEARER, **SESSION, **CHANGE, "Content-Type": "application/json"}
+    headers = [(name.lower().encode(), value.encode()) for name, value in given.items()]
+    scope = {"type": "http", "method": "POST", "path": "/api/cache/clear-all", "query_string": b"", "headers": headers}
+    await fastapi_app(Management(cache, auth=auth))(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert cache.contains("k")
