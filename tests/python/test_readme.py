@@ -1,4 +1,4 @@
-"""README.md says nothing that is not so: its code runs, and the tests, settings, jobs and files that it names exist."""
+"""README.md and the page on HTTP say nothing that is not so: their code runs; the tests, settings, jobs and files they name exist."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from stillwarm._types import OPTIONS, TYPE_OPTIONS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [README, (ROOT / "python/stillwarm/web/README.md").read_text("utf-8")]
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return [b for page in PAGES for b in re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)]
 
 
 def heading(block: str) -> str:
     """The heading above a block, for the name of its test."""
-    above = README[: README.index(block)]
+    page = next(page for page in PAGES if block in page)
+    above = page[: page.index(block)]
     return re.findall(r"^#+ (.*)$", above, re.MULTILINE)[-1].replace(" ", "_").replace(",", "")
 
 
