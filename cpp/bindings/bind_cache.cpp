@@ -120,7 +120,10 @@ PyObject* add_to(CacheBase* cache, ScopeId scope, pb::handle key, pb::handle del
   }
   PyObject* sum = PyNumber_Add(old, delta.ptr());  // ints: no Python code
   if (sum == nullptr) throw pb::error_already_set();
-  flow->fence_key(k.probe.hash);
+  if (!flow->detach(k.probe)) {  // nor do texts that are compared: `i` is still the entry
+    Py_DECREF(sum);
+    throw pb::error_already_set();
+  }
   flow->memory()[i].value = Py_NewRef(sum);
   Py_DECREF(old);
   return sum;

@@ -26,18 +26,23 @@ py::PyFlow* flow_of(PyFlight* f) { return as_cache(f->cache)->flow; }
 
 pb::object object_or_none(PyObject* o) { return pb::reinterpret_borrow<pb::object>(o == nullptr ? Py_None : o); }
 
-// durations: None for those of the scope, or (ttl, swr, sie, keep). Returns 0 stored, 1 lost, 2 too large, 3 not kept.
+// durations: None for those of the scope, or (ttl, swr, sie, keep), or these with (early, jitter). Returns 0 stored, 1
+// lost, 2 too large, 3 not kept.
 int commit(pb::handle flight, pb::handle value, pb::handle durations, const std::vector<std::uint64_t>& tags,
            std::int64_t weight, bool negative) {
   PyFlight* f = flight_of(flight);
   py::Keep keep;
   keep.durations = flow_of(f)->scopes()[f->flight.scope].durations;
   if (!durations.is_none()) {
-    const auto own = durations.cast<std::tuple<Nanos, Nanos, Nanos, Nanos>>();
-    keep.durations.ttl = std::get<0>(own);
-    keep.durations.stale_while_revalidate = std::get<1>(own);
-    keep.durations.stale_if_error = std::get<2>(own);
-    keep.durations.keep = std::get<3>(own);
+    const auto own = durations.cast<pb::tuple>();
+    keep.durations.ttl = keep.durations.negative_ttl = own[0].cast<Nanos>();
+    keep.durations.stale_while_revalidate = own[1].cast<Nanos>();
+    keep.durations.stale_if_error = own[2].cast<Nanos>();
+    keep.durations.keep = own[3].cast<Nanos>();
+    if (own.size() > 4) {
+      keep.durations.early = own[4].cast<double>();
+      keep.durations.jitter = own[5].cast<double>();
+    }
     keep.own_durations = true;
   }
   keep.tags = tags;

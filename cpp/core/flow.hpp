@@ -212,9 +212,6 @@ class Flow {
     memory_.reschedule(i);
   }
 
-  // What is being loaded under this hash now is not stored.
-  void fence_key(std::uint64_t hash) noexcept { fences_.raise_key(hash, marks_.take()); }
-
   // Loads in flight are not stored; the caller then picks the entries that match (`memory().each`).
   void fence_pattern() noexcept { fences_.raise_all(marks_.take()); }
 

@@ -17,7 +17,8 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, final, over
 
 _T_co = TypeVar("_T_co", covariant=True)
 _StoredKey: TypeAlias = Any  # hashable by content or by itself
-_Durations: TypeAlias = tuple[int, int, int, int]  # ttl, stale_while_revalidate, stale_if_error, keep
+# ttl, stale_while_revalidate, stale_if_error, keep; and, unless they are those of the scope, early and jitter
+_Durations: TypeAlias = tuple[int, int, int, int] | tuple[int, int, int, int, float, float]
 _Stored: TypeAlias = int  # 0 stored, 1 lost to an invalidation, 2 too large, 3 not kept
 _Step: TypeAlias = int  # 0 return, 1 return and refresh, 2 lead, 3 follow, 4 known to be absent
 
@@ -274,6 +275,105 @@ class RetryAttempt:
 def define_budget(name: str, capacity: int, refund: int, /) -> None: ...  # in thousandths of a token
 def budget_left(name: str, /) -> int: ...
 def refill_budgets() -> None: ...
+
+# ------------------------------------------------------------------------------------------------------------- http
+
+class Forward:
+    """Why a request went to the app (RFC 9211, 2.2)."""
+
+    NONE: Final[Forward]
+    BYPASS: Final[Forward]
+    METHOD: Final[Forward]
+    URI_MISS: Final[Forward]
+    VARY_MISS: Final[Forward]
+    MISS: Final[Forward]
+    REQUEST: Final[Forward]
+    STALE: Final[Forward]
+    PARTIAL: Final[Forward]
+
+@final
+class HttpQuestion:
+    """What a request asks, and what the policy says of it."""
+
+    @property
+    def look(self) -> bool: ...  # False: straight to the app
+    @property
+    def store(self) -> bool: ...
+    @property
+    def head(self) -> bool: ...
+    @property
+    def invalidates(self) -> bool: ...
+    @property
+    def reload(self) -> bool: ...
+    @property
+    def only_if_cached(self) -> bool: ...
+    @property
+    def authorization(self) -> bool: ...
+    @property
+    def why(self) -> str: ...
+    @property
+    def forward(self) -> Forward: ...
+    @property
+    def primary(self) -> str: ...  # key of the URI
+    key: str  # that of the variant, where the URI has any
+    variant: str
+
+@final
+class HttpFront:
+    """Answers requests of one route or app from the store."""
+
+    def __init__(
+        self,
+        cache: CacheBase,
+        scope: int,
+        *,
+        prefix: str,
+        asgi: bool,
+        ignored_cookies: list[str],
+        max_key: int,
+        debug_token: str,
+        ttl: int,  # -1 here and below: not given
+        stale_while_revalidate: int,
+        stale_if_error: int,
+        absent_ttl: int,
+        ttl_wins: bool,
+        obeys_request: bool,
+        per_user: bool,
+        declares_cookies: bool,
+        heuristic: bool,
+        stored: type[tuple[Any, ...]],
+        variants: type[tuple[Any, ...]],
+        digest: Callable[[bytes], str],
+    ) -> None: ...
+    def look(
+        self, raw: dict[str, Any], own_key: str | None = None, part: str | None = None, may_answer: bool = True, /
+    ) -> tuple[Any, ...] | HttpQuestion: ...
+    def render(
+        self,
+        question: HttpQuestion,
+        stored: tuple[Any, ...],
+        fresh_left: int,
+        label: str,
+        hit: bool,
+        forward: Forward,
+        is_stored: bool,
+        collapsed: bool,
+        /,
+    ) -> tuple[Any, ...]: ...
+    def marks(
+        self, question: HttpQuestion, label: str, forward: Forward, is_stored: bool, detail: str, /
+    ) -> list[tuple[Any, Any]]: ...
+    def after(self, question: HttpQuestion, status: int, headers: Iterable[Any], /) -> dict[str, Any]: ...
+    def may_use(self, question: HttpQuestion, stored: tuple[Any, ...], fresh_left: int, /) -> int: ...
+    def match(self, question: HttpQuestion, value: object, /) -> Any: ...  # Stored or None
+    def variant_text(self, raw: dict[str, Any], names: list[str], /) -> str: ...
+    def variant_key(self, question: HttpQuestion, nonce: str, text: str, /) -> str: ...
+    @property
+    def hits(self) -> int: ...
+
+def is_stored_field(name: str, /) -> bool: ...
+def is_kept_on_304(name: str, /) -> bool: ...
+def http_date(at: int, /) -> str: ...
 
 # -------------------------------------------------------------------------------------------------------- for tests
 

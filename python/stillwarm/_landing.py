@@ -73,13 +73,15 @@ def store(target: Any, flight: Any, value: Any) -> int:
     settings, load = target.settings, flight.load
     if (load is not None and load._skip) or (settings.unless is not None and settings.unless(value)):
         return 3
-    durations = target.durations  # what the target says of this very value; None: as the settings say
+    durations: Any = target.durations  # what the target says of this very value; None: as the settings say
     if load is not None and load.ttl is not MISSING:
         durations = settings.durations(ttl_ns(load.ttl, "current_load().ttl"))
     elif callable(settings.ttl):
         durations = settings.durations(ttl_ns(settings.ttl(value), "the value returned by ttl="))
     elif durations is None and target.call is None:
         durations = settings.durations(settings.ttl)
+    if durations is not None and target.durations is None:  # the scope need not have them: it may serve many settings
+        durations = (*durations, settings.early, settings.jitter)
     tags = target.tags()
     if load is not None:
         tags += tag_names(load.tags)

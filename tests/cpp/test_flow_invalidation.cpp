@@ -187,11 +187,11 @@ TEST(Invalidation, DetachedFlightIsNeverStored) {
   EXPECT_EQ(cache.look(kId).step, Step::kLead);
 }
 
-TEST(Invalidation, FenceKeyStopsTheLoadAndKeepsTheValue) {
+TEST(Invalidation, DetachStopsTheLoadAndKeepsTheValue) {
   Service cache;
   cache.set(kId, 10);
   const auto load = cache.lead(kId, 0, true);
-  cache.flow.fence_key(cache.probe(kId).hash);
+  cache.flow.detach(cache.probe(kId));
   EXPECT_EQ(cache.commit(*load, 11), Stored::kLost);
   EXPECT_EQ(cache.value_at(cache.at(kId)), 10u);
 }

@@ -114,6 +114,8 @@ TEST(FlowKept, WhatIsInvalidatedIsNotOffered) {
       Keeping cache;
       cache.tags = {7};
       cache.set(kKey, 10);
+      for (std::uint64_t id = 100; id < 300; ++id) cache.set(id, id);
+      cache.flow.invalidate_tag(99, false, cache.now);  // the hand of the sweep is beyond the key
       cache.now = kStart + at;
       switch (form) {
         case 0:

@@ -1,7 +1,7 @@
-"""One entry's life on a moved clock: fresh, early, stale, failsafe, gone, and what a failing loader changes.
+"""One entry's life on a moved clock: fresh, early, stale, failsafe, gone; timeouts, and what a loader may say.
 
 Thread rule: one thread; background refreshes run on the load pool and are awaited by events.
-Refuses to know: how the core keeps its deadlines (tests/cpp does).
+Refuses to know: how the core keeps its deadlines (tests/cpp does); failing loaders (test_failing_loads.py).
 """
 
 from __future__ import annotations
@@ -12,50 +12,9 @@ from typing import Any
 
 import pytest
 
-import stillwarm
-from stillwarm import Cache, LoadTimeout, NotFound, current_load
-
-
-class Down(ConnectionError):
-    """The source is away: an error that classify() calls transient."""
-
-
-class Source:
-    """A loader whose answers and failures the test steers; `called` tells when a background refresh has come."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.error: Exception | None = None
-        self.called = threading.Semaphore(0)
-
-    def __call__(self, key: str = "k") -> int:
-        self.calls += 1
-        try:
-            if self.error is not None:
-                raise self.error
-            return self.calls
-        finally:
-            self.called.release()
-
-
-def settled(cache: Cache) -> None:
-    """Waits until no load is in the air."""
-    done = threading.Event()
-    for _ in range(2000):
-        if cache.stats().flights == 0:
-            return
-        done.wait(0.005)
-    raise AssertionError("a flight never landed")
-
-
-def cached(cache: Cache, source: Source, **options: Any) -> Any:
-    options.setdefault("jitter", 0)
-
-    @cache.cached(**options)
-    def load(key: str = "k") -> int:
-        return source(key)
-
-    return load
+from steered import Down, Source, cached, settled
+from stillwarm import Cache, ConfigError, LoadTimeout, _core, _load, current_load
+from stillwarm._verbs import KeyTarget
 
 
 def test_freshness_a_value_is_fresh_until_its_ttl_is_over(warm_cache: Cache, warm_clock: Any) -> None:
@@ -131,133 +90,60 @@ def test_freshness_an_early_hit_refreshes_in_the_background(warm_cache: Cache, w
     assert f.cache_info().stale_hits == 0
 
 
-def test_freshness_a_failed_early_refresh_is_tried_again(warm_cache: Cache, warm_clock: Any) -> None:
-    source = Source()
-    f = cached(warm_cache, source, ttl=100, early_refresh=0.5, stale_if_error=0)
-    assert f() == 1
-    source.called.acquire()
-    source.error = Down("away")
-    warm_clock.move(60)
-    assert f() == 1
-    assert source.called.acquire(timeout=5)
+def test_freshness_an_early_refresh_may_follow_the_time_of_the_load(warm_cache: Cache, warm_clock: Any) -> None:
+    took = [2.0]
+    called = threading.Semaphore(0)
+
+    @warm_cache.cached(ttl=1000, early_refresh="auto", jitter=0, stale_if_error=0)
+    def slow(key: str) -> int:
+        warm_clock.move(took[0])
+        called.release()
+        return 1
+
+    slow("a")
+    called.acquire()
+    warm_clock.move(499)
+    assert slow("a") == 1
+    assert warm_cache.stats().flights == 0, "half of the life at least it is only fresh"
+    warm_clock.move(1000 - 499 - 3.9)
+    assert slow("a") == 1, "the refresh has two times as long as the load took"
+    assert called.acquire(timeout=5)
     settled(warm_cache)
-    assert f() == 1  # it pauses: no second attempt yet
-    assert source.calls == 2
-    assert f.cache_info().load_errors == 1
-    assert "away" in (warm_cache.stats().last_error or "")
-    source.error = None
-    warm_clock.move(6)
-    assert f() == 1
-    assert source.called.acquire(timeout=5)
-    settled(warm_cache)
-    assert f() == 3
-    source.error = Down("away")
-    warm_clock.move(100)  # never lengthened by failures
-    with pytest.raises(Down):
-        f()
+    assert slow.cache_info().loads == 2
+    assert slow.cache_info().misses == 1
+    assert slow.cache_parameters()["early_refresh"] == "auto"
 
 
-def test_freshness_a_transient_error_serves_the_stale_value_by_default(warm_cache: Cache, warm_clock: Any) -> None:
-    source = Source()
-    f = cached(warm_cache, source, ttl=10)
-    assert f() == 1
-    source.error = Down("away")
-    warm_clock.move(15)
-    assert f() == 1
-    warm_clock.move(4.9)
-    assert f() == 1
-    warm_clock.move(0.2)  # as long again as it was fresh, and no longer
-    with pytest.raises(Down):
-        f()
+def test_freshness_an_early_refresh_by_time_spreads_and_leaves_out_what_was_not_loaded(warm_clock: Any) -> None:
+    cache = Cache(ttl=1000, early_refresh="auto", jitter=0, stale_if_error=0)
+    cache.set("set", 1)
+    settings = cache._direct_settings(1000)
+    loads = []
+    for n in range(300):
+        target = KeyTarget(cache, str(n), lambda: 1, settings)
+        loads.append((target, target.begin(True)[2]))
+    warm_clock.move(10)
+    for target, flight in loads:
+        _load.run_load(target, flight)
+
+    def early() -> int:
+        lives = [_core.life(cache, 0, str(n)) for n in range(300)]
+        return sum(life is not None and life[0] == 1 for life in lives)
+
+    warm_clock.move(1000 - 30)  # 2 * 10 s, and 10 s more for 1 in e
+    assert 60 < early() < 160
+    warm_clock.move(9.9)
+    assert early() > 280
+    warm_clock.move(0.1)
+    assert early() == 300, "the refresh has two times as long as the load took"
+    fresh = _core.life(cache, 0, "set")
+    assert fresh is None or fresh[0] != 1, "what was set is fresh to its end"
 
 
-def test_freshness_attempts_pause_longer_after_each_failure(warm_cache: Cache, warm_clock: Any) -> None:
-    source = Source()
-    f = cached(warm_cache, source, ttl="1h")
-    f()
-    source.error = Down("away")
-    warm_clock.move("61m")
-    attempts = []
-    for _ in range(400):
-        f()
-        attempts.append(source.calls)
-        warm_clock.move(1)
-    # In 400 s: 5, 10, 20, 40, 60, 60 ... each shortened by up to a quarter.
-    assert 8 <= attempts[-1] - 1 <= 14
-    source.error = None
-    warm_clock.move(60)
-    assert f() == attempts[-1] + 1
-
-
-def test_freshness_a_fatal_error_is_raised_although_a_stale_value_is_there(warm_cache: Cache, warm_clock: Any) -> None:
-    source = Source()
-    f = cached(warm_cache, source, ttl=10)
-    f()
-    source.error = ValueError("bad data")
-    warm_clock.move(11)
-    with pytest.raises(ValueError, match="bad data"):
-        f()
-    source.error = None
-    assert f() == 3
-
-
-def test_freshness_stale_if_error_0_switches_it_off(warm_cache: Cache, warm_clock: Any) -> None:
-    source = Source()
-    f = cached(warm_cache, source, ttl=10, stale_if_error=0)
-    f()
-    source.error = Down("away")
-    warm_clock.move(11)
-    with pytest.raises(Down):
-        f()
-
-
-def test_freshness_stale_on_and_classify_decide(warm_cache: Cache, warm_clock: Any) -> None:
-    a, b = Source(), Source()
-    f = cached(warm_cache, a, ttl=10, stale_on=KeyError)
-    g = cached(warm_cache, b, ttl=10, classify=lambda e: "transient" if isinstance(e, ValueError) else "fatal")
-    assert (f(), g()) == (1, 1)
-    warm_clock.move(11)
-    a.error, b.error = KeyError("x"), ValueError("x")
-    assert (f(), g()) == (1, 1)
-    warm_clock.move(8)
-    a.error, b.error = Down(), Down()
-    with pytest.raises(Down):
-        f()
-    with pytest.raises(Down):
-        g()
-
-
-def test_freshness_an_error_is_never_stored(warm_cache: Cache, warm_clock: Any) -> None:
-    source = Source()
-    f = cached(warm_cache, source, ttl=10)
-    source.error = Down("away")
-    for n in range(3):
-        with pytest.raises(Down):
-            f()
-        assert source.calls == n + 1
-    assert f.cache_info().currsize == 0
-
-
-def test_freshness_not_found_drops_the_entry_and_is_remembered_only_with_negative_ttl(
-    warm_cache: Cache, warm_clock: Any
-) -> None:
-    source, remembered = Source(), Source()
-    f = cached(warm_cache, source, ttl=10)
-    g = cached(warm_cache, remembered, ttl=10, negative_ttl=5)
-    assert (f(), g()) == (1, 1)
-    warm_clock.move(11)
-    source.error = remembered.error = NotFound("no such product")
-    for _ in range(3):
-        with pytest.raises(NotFound, match="no such product"):
-            f()
-        with pytest.raises(NotFound, match="no such product"):
-            g()
-    assert source.calls == 4
-    assert remembered.calls == 2
-    assert f.cache_info().currsize == 0
-    warm_clock.move(5.1)
-    remembered.error = None
-    assert g() == 3
+def test_freshness_an_early_refresh_is_a_fraction_or_auto(warm_cache: Cache) -> None:
+    for early in ("soon", 1.5, 0, True):
+        with pytest.raises(ConfigError, match=r"early_refresh=.*accepted: a fraction above 0 and below 1"):
+            warm_cache.cached(ttl=1, early_refresh=early)  # type: ignore[call-overload]
 
 
 def test_freshness_none_is_a_value(warm_cache: Cache) -> None:
@@ -386,23 +272,3 @@ def test_freshness_a_loader_may_change_ttl_and_tags_or_skip_the_store(warm_cache
     assert not load.cache_contains("short")
     with pytest.raises(RuntimeError, match="no load is running"):
         current_load()
-
-
-def test_freshness_retry_happens_inside_the_load(warm_cache: Cache) -> None:
-    source = Source()
-    source.error = Down("away")
-
-    def heal(seconds: float) -> None:
-        waits.append(seconds)
-        if len(waits) == 2:
-            source.error = None
-
-    waits: list[float] = []
-    f = cached(warm_cache, source, ttl=10, retry=stillwarm.Retry(on=stillwarm.transient, budget=None, jitter=0))
-    from stillwarm.retry import without_waiting
-
-    with without_waiting(sleep=heal):
-        assert f() == 3
-    assert waits == [0.2, 0.4]
-    assert f.cache_info().loads == 3
-    assert f.cache_info().load_errors == 2

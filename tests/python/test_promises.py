@@ -13,7 +13,7 @@ import pytest
 
 from reliability import history
 from reliability.schedules import schedules
-from reliability.subjects import SECOND, LoadsTwice, NaiveSubject, Ours, ServesTooOld
+from reliability.subjects import SECOND, LoadsTwice, NaiveSubject, OffersInvalidated, Ours, ServesTooOld
 from stillwarm import Cache, NotFound, _core
 
 
@@ -28,7 +28,7 @@ def test_promises_hold_in_random_schedules() -> None:
     schedules(Ours, examples=100, seed=20261120)
 
 
-@pytest.mark.parametrize("control", [NaiveSubject, LoadsTwice, ServesTooOld])
+@pytest.mark.parametrize("control", [NaiveSubject, LoadsTwice, ServesTooOld, OffersInvalidated])
 def test_promises_are_seen_broken_in_a_control(control: type[Ours]) -> None:
     with pytest.raises(AssertionError):
         schedules(control, examples=200, seed=20261120)

@@ -135,6 +135,17 @@ def test_targets_refresh_does_not_join_a_load_that_began_before() -> None:
     assert cache.stats().lost_fills == 1
 
 
+def test_targets_who_come_after_an_incr_do_not_join_a_load_from_before_it() -> None:
+    cache = Cache(ttl=60)
+    cache.set("n", 5)
+    _, _, before = _core.begin_key(cache, 0, "n", True, True)
+    assert cache.incr("n") == 6
+    step, _, after = _core.begin_key(cache, 0, "n", True, True)
+    assert (step, after is before) == (_load.LEAD, False)
+    for flight in (before, after):
+        _load.finish(flight, ABANDONED, None)
+
+
 def test_targets_a_reload_that_fails_leaves_the_value_and_its_life() -> None:
     cache = Cache(ttl=60)
     cache.set("key", 1)

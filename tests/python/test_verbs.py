@@ -7,11 +7,12 @@ Refuses to know: decorated functions.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import pytest
 
-from stillwarm import Cache, ConfigError
+from stillwarm import Cache, ConfigError, NotFound
 
 
 def test_verbs_set_get_delete_contains(warm_cache: Cache, warm_clock: Any) -> None:
@@ -195,3 +196,38 @@ def test_verbs_close_twice_and_work_on() -> None:
     cache.close()
     assert cache.get("k") is None
     assert "0 entries" in repr(cache)
+
+
+def test_verbs_get_or_set_has_all_settings_of_its_cache(warm_clock: Any) -> None:
+    cache = Cache(ttl=100, early_refresh=0.5, jitter=0, stale_if_error=0, negative_ttl=10)
+    loads: list[int] = []
+
+    def load() -> int:
+        loads.append(1)
+        if len(loads) == 1:
+            raise NotFound("not yet")
+        return len(loads)
+
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            cache.get_or_set("key", load)
+    assert len(loads) == 1, "the absence is remembered"
+    warm_clock.move(10)
+    assert cache.get_or_set("key", load) == 2
+    warm_clock.move(49)
+    assert cache.get_or_set("key", load) == 2
+    assert cache.stats().flights == 0
+    warm_clock.move(1)
+    assert cache.get_or_set("key", load) == 2, "early"
+    for _ in range(2000):
+        if len(loads) == 3 and cache.stats().flights == 0:
+            break
+        threading.Event().wait(0.005)
+    assert cache.get("key") == 3
+    spread = Cache(ttl=100, jitter=0.5)
+    left = []
+    for n in range(100):
+        spread.get_or_set(str(n), lambda: 1)
+        left.append(spread.ttl_left(str(n)) or 0)
+    assert max(left) - min(left) > 25
+    assert 50 <= min(left) <= max(left) <= 100

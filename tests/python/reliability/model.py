@@ -16,7 +16,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from reliability.subjects import ERRORS, FAILSAFE, FILLERS, KEYS, NEGATIVE, SECOND, STALE, TTL, Ours
+from reliability.subjects import ERRORS, FAILSAFE, FILLERS, KEEP, KEYS, NEGATIVE, SECOND, STALE, TTL, Ours
 from stillwarm import NotFound, _core
 from stillwarm._load import ABSENT, FOLLOW, LEAD, MISSING, REFRESH, RETURN, RETURN_STALE
 
@@ -33,6 +33,7 @@ class Entry:
     fresh_until: int
     stale: int = 0
     failsafe: int = 0
+    keep: int = 0
     negative: bool = False
     failures: int = 0
     pause: tuple[int, int] = (0, 0)  # the next attempt waits until some moment between these
@@ -45,7 +46,10 @@ class Entry:
             return "gone"
         if now < self.fresh_until + self.stale:
             return "stale"
-        return "failsafe" if now < self.fresh_until + max(self.stale, self.failsafe) else "gone"
+        gone_at = self.fresh_until + max(self.stale, self.failsafe)
+        if now < gone_at:
+            return "failsafe"
+        return "kept" if now < gone_at + self.keep else "gone"
 
 
 @dataclass
@@ -86,6 +90,11 @@ class Machine(RuleBasedStateMachine):
     # --- what the model knows
 
     def entry(self, key: str) -> Entry | None:
+        """What a call may get: not what is only kept."""
+        entry = self.stored(key)
+        return None if entry is not None and entry.state(self.now) == "kept" else entry
+
+    def stored(self, key: str) -> Entry | None:
         entry = self.entries.get(key)
         if entry is not None and entry.state(self.now) == "gone":
             del self.entries[key]
@@ -150,10 +159,22 @@ class Machine(RuleBasedStateMachine):
         if step in (LEAD, REFRESH):
             assert flight is None, f"{key}: a second load beside one that could be joined"
             self.flights.append(Flight(key, self.source[key], handle, step == REFRESH))
+            self.is_offered(key, self.cache.kept(handle))
         if step in (LEAD, FOLLOW):
             self.counts["misses"] += 1
         else:
             self.counts["hits" if state == "fresh" else "stale_hits"] += 1
+
+    def is_offered(self, key: str, value: Any) -> None:
+        entry = self.stored(key)
+        if value is MISSING:
+            assert entry is None or entry.negative or entry.maybe, f"{key}: what is kept is not offered"
+            if entry is not None and entry.maybe:
+                del self.entries[key]
+            return
+        assert entry is not None, f"{key}: offered, and there is nothing"
+        assert value == entry.version
+        self.sees(key, value)
 
     # Rules are chosen alike often, and an invalidation undoes much: these lead deeper into an entry's life.
 
@@ -163,7 +184,7 @@ class Machine(RuleBasedStateMachine):
         if self.flights:
             self.end_well(self.flights.pop())
 
-    @rule(data=st.data(), key=keys, seconds=st.sampled_from([6, 11, 16, 20]))
+    @rule(data=st.data(), key=keys, seconds=st.sampled_from([6, 11, 16, 20, 32]))
     def call_later(self, data: st.DataObject, key: str, seconds: int) -> None:
         if key not in self.entries:
             self.call_and_load(key)
@@ -196,7 +217,8 @@ class Machine(RuleBasedStateMachine):
 
     def end_well(self, flight: Flight) -> None:
         self.counts["loads"] += 1
-        self.store(flight, Entry(flight.version, self.now + TTL * SECOND, STALE * SECOND, FAILSAFE * SECOND))
+        fresh_until = self.now + TTL * SECOND
+        self.store(flight, Entry(flight.version, fresh_until, STALE * SECOND, FAILSAFE * SECOND, KEEP * SECOND))
         self.cache.commit(flight.key, flight.handle, flight.version)
         assert flight.handle.state == 1
         assert flight.handle.value == flight.version
@@ -270,6 +292,9 @@ class Machine(RuleBasedStateMachine):
                     flight.attached = False
             elif way == "pattern":
                 flight.lost, flight.joinable = True, False  # the glob is matched against stored keys only
+                entry = self.stored(flight.key)
+                if concerned and entry is not None:  # and what is stored is invalidated by its key
+                    flight.attached = flight.attached and entry.maybe and flight.handle.attached
             else:
                 flight.joinable = flight.joinable and not (
                     concerned or way == "tag"

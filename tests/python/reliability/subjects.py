@@ -13,7 +13,7 @@ from stillwarm._types import replace
 from stillwarm._verbs import KeyTarget
 
 SECOND = 1_000_000_000
-TTL, STALE, FAILSAFE = 10, 5, 20  # s
+TTL, STALE, FAILSAFE, KEEP = 10, 5, 20, 15  # s
 NEGATIVE = 3
 CAP = 6_000  # bytes
 
@@ -36,6 +36,7 @@ class Ours:
             ttl=TTL,
             stale_while_revalidate=STALE,
             stale_if_error=FAILSAFE,
+            keep=KEEP,
             negative_ttl=NEGATIVE,
             jitter=0.0,
             tags=lambda number: [f"tag{number % 2}"],
@@ -49,6 +50,7 @@ class Ours:
             self.cache._direct_settings(TTL),
             stale_while_revalidate=STALE * SECOND,
             stale_if_error=FAILSAFE * SECOND,
+            keep=KEEP * SECOND,
             jitter=0.0,
         )
 
@@ -60,8 +62,17 @@ class Ours:
     def begin(self, key: str) -> tuple[int, Any, Any]:
         return self.target(key).begin(True)
 
+    def kept(self, flight: Any) -> Any:
+        """What is offered to the load."""
+        return _core.kept(flight)
+
     def commit(self, key: str, flight: Any, value: Any) -> None:
+        """A load whose source has not changed since what it is offered revives that."""
         _core.count_load(flight, 0, False)
+        if _core.kept(flight) == value:
+            flight.load = _load.Load(flight)
+            flight.load.not_modified()
+            value = "forgotten"
         _load.committed(self.target(key), flight, value, 0)
 
     def fail(self, key: str, flight: Any, kind: str) -> Any:
@@ -179,3 +190,20 @@ class ServesTooOld(Ours):
         target = self.target(key)
         _core.touch(self.cache, *target.key(), _core.FOREVER)
         return super().fail(key, flight, kind)
+
+
+class OffersInvalidated(Ours):
+    """The same cache with a fourth one: what was stored is offered to its load, also when it was invalidated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: dict[str, Any] = {}
+
+    def commit(self, key: str, flight: Any, value: Any) -> None:
+        super().commit(key, flight, value)
+        self.last[key] = value
+
+    def kept(self, flight: Any) -> Any:
+        key = f"f{flight.key}" if flight.scope == self.function._scope else flight.key
+        offered = super().kept(flight)
+        return self.last.get(key, offered) if offered is _core.MISSING else offered
