@@ -1,7 +1,7 @@
 """Cache: what a user holds. It checks its arguments, decorates functions, and ends its pool with the process.
 
 Thread rule: every method from any thread; the `a` twins from any loop.
-Refuses to know: how hits, loads and waiting work. Its bases have the rest: _invalidating, _verbs, _observed.
+Refuses to know: how hits, loads and waiting work. Its bases have the rest: _warm, _invalidating, _verbs, _observed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from stillwarm import _core, hooks
 from stillwarm._cached import decorate
 from stillwarm._durations import shown, size
-from stillwarm._invalidating import NO_REMOTE, Invalidating
+from stillwarm._invalidating import NO_REMOTE
 from stillwarm._observed import Scope, count
 from stillwarm._pool import LoadPool
 from stillwarm._types import OPTIONS, TYPE_OPTIONS, check_names, checked_level, resolve
 from stillwarm._verbs import UNSET
+from stillwarm._warm import Warming
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _caches: weakref.WeakSet[Cache] = weakref.WeakSet()
 _log = logging.getLogger("stillwarm")
 
 
-class Cache(Invalidating):
+class Cache(Warming):
     """A cache in this process's memory.
 
     Args:
@@ -74,6 +75,7 @@ class Cache(Invalidating):
         "_scopes",
         "_type_ids",
         "_types",
+        "_warming",
         "namespace",
     )
 
@@ -112,6 +114,7 @@ class Cache(Invalidating):
         self._last_errors = {}
         self._direct = {}
         self._hooks = ()
+        self._warming = set()
         self._pool = LoadPool(count(load_threads, "load_threads", 1024))
         _core.set_single(self, 0)
         _core.set_direct(self, self._plain_direct_ttl(), Cache._set_slowly)
@@ -243,6 +246,7 @@ def _after_fork_in_child() -> None:
     for cache in list(_caches):
         _core.detach_all(cache)
         cache._pool.reset()
+        cache._warming.clear()
 
 
 def _at_exit() -> None:
