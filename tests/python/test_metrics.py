@@ -18,6 +18,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from flask import Flask
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as openmetrics
@@ -25,6 +26,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stillwarm import Cache, Counters, State, Stats, _core, metrics
 from stillwarm._readings import FIGURES, read
+from stillwarm.flask import Stillwarm
+from stillwarm.web.wsgi import ResponseCache
 
 SCRAPES = Path(__file__).parent / "isolated" / "scrapes.py"
 SECOND = 10**9
@@ -274,6 +277,26 @@ def test_metrics_of_the_web_layer(cache: Cache, monkeypatch: pytest.MonkeyPatch)
     assert [value(cache, "alert_active", alert=name) for name in ("hit_rate", "errors")] == [1, 0]
 
 
+def test_metrics_of_a_middleware_and_of_management_over_http(cache: Cache) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Cache-Control", "max-age=60"), ("Content-Type", "text/plain")])
+        return [b"page"]
+
+    web = Flask("app")
+    web.wsgi_app = ResponseCache(app, cache)  # type: ignore[method-assign]
+    for _ in range(4):
+        assert web.test_client().get("/page").data == b"page"
+    manager = Flask("manager")
+    manager.register_blueprint(Stillwarm(cache).management(auth="the-token-of-a-test"))
+    got = manager.test_client().get("/api/cache/metrics", headers={"Authorization": "Bearer the-token-of-a-test"})
+    assert got.status_code == 200
+    assert got.content_type == metrics.render(cache)[1]
+    shown = {s.labels["outcome"]: s.value for s in families(got.data)["stillwarm_http_responses"].samples}
+    assert shown["hit"] == 3
+    assert sum(shown.values()) == 4
+    assert {s.labels["alert"] for s in families(got.data)["stillwarm_alert_active"].samples} >= {"hit_rate"}
+
+
 def test_metrics_missing_package_is_named_with_the_way_to_get_it() -> None:
     code = "import sys; sys.modules['prometheus_client'] = None; import stillwarm.metrics"
     command = [sys.executable, "-c", code]
@@ -317,6 +340,20 @@ def test_metrics_of_processes_of_their_own_are_added_up_exactly(tmp_path: Path) 
     assert all(name.startswith("stillwarm_") for name in found)
     samples = {(s.labels["namespace"], s.labels["type"]): s.value for s in found["stillwarm_hits"].samples}
     assert samples == {("shop", "default"): 10 + 200 + 3000}
+
+
+def test_metrics_of_a_worker_with_management_are_there_for_the_others(tmp_path: Path) -> None:
+    worker = (
+        "from stillwarm import Cache; from stillwarm.web.management import Management;"
+        "c = Cache(namespace='shop'); m = Management(c, auth='the-token-of-a-test'); c.set('k', 1, 5); c.get('k')"
+    )
+    asked = "from stillwarm import Cache, metrics; print(metrics.render(Cache(namespace='shop'))[0].decode())"
+    env = environment(PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    for code in (worker, asked):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    (sample,) = families(done.stdout.encode())["stillwarm_hits"].samples
+    assert sample.value == 1
 
 
 def test_metrics_of_a_reused_process_number_go_on(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ asks for it and sends it with each request. With a callable the files need its T
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from importlib import resources
@@ -78,6 +79,16 @@ _PREFIX: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _log = logging.getLogger("stillwarm")
 
 
+def _tell_other_processes(cache: Cache) -> None:
+    """Where prometheus_client adds up processes, each has to write its figures before another one is asked."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        try:
+            from stillwarm import metrics
+        except ModuleNotFoundError:
+            return  # and /metrics answers 501
+        metrics.register(cache, None)
+
+
 class Management:
     """What `warm.management()` mounts.
 
@@ -115,6 +126,7 @@ class Management:
         self.prefix = prefix
         self._webhook = None if webhook_secret is None else Webhook(webhook_secret)
         self._alerts = _alerts.watch(cache, alerts)
+        _tell_other_processes(cache)
         self._routes: dict[str, tuple[str, Callable[[Asked], Answer]]] = {
             "/stats": ("GET", self._stats),
             "/health": ("GET", self._health),
