@@ -1,4 +1,4 @@
-"""README.md and the page on HTTP say nothing that is not so: their code runs; the tests, settings, jobs and files they name exist."""
+"""README.md and the page on HTTP say nothing that is not so: code runs; tests, settings, jobs and files exist."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class Stillwarm:
 
         return decorate
 
-    def management(self, *, auth: Any, **options: Any) -> APIRouter:
+    def management(self, *, auth: Any = None, **options: Any) -> APIRouter:
         """The management endpoints and the operator's page as a router; see `stillwarm.web.management`."""
         from stillwarm.web._router import router
         from stillwarm.web.management import Management

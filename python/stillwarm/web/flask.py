@@ -140,12 +140,12 @@ class Stillwarm:
 
         return decorate
 
-    def management(self, *, auth: Any, **options: Any) -> Blueprint:
+    def management(self, *, auth: Any = None, **options: Any) -> Blueprint:
         """The management endpoints and the operator's page as a Blueprint; see `stillwarm.web.management`."""
         from stillwarm.web._blueprint import blueprint
         from stillwarm.web.management import Management
 
-        name = options.pop("name", "stillwarm")
+        name = options.pop("name", None)  # of the Blueprint
         return blueprint(Management(self._cache or self.cache(), auth=auth, **options), name=name)
 
 
