@@ -133,7 +133,8 @@ TEST(HttpCacheControl, WhatIsNoNumberIsMalformed) {
                                   "stale-while-revalidate",
                                   "stale-if-error=never",
                                   "min-fresh",
-                                  R"(max-age="6\0")"};
+                                  R"(max-age="6\0")",
+                                  "max-age=\"60"};
   for (const std::string_view text : bad) {
     const Directives directives = parse_cache_control(text);
     EXPECT_TRUE(directives.malformed) << text;
