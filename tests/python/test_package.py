@@ -34,6 +34,7 @@ NAMES = [
     "State",
     "Stats",
     "StillwarmError",
+    "Warmed",
     "__version__",
     "cached",
     "current_load",

@@ -145,7 +145,7 @@ def test_warm_names_the_way_for_coroutine_functions(cache: Cache) -> None:
     async def score(asin: str) -> str:
         return asin
 
-    with pytest.raises(ConfigError, match="await cache.awarm"):
+    with pytest.raises(ConfigError, match=r"await cache\.awarm"):
         cache.warm([(score, "a")])
 
 
