@@ -6,15 +6,12 @@
 Prints the table; a full run also keeps it in benchmarks/results/in_process.{md,svg}. `--quick` is a smoke run of some
 seconds with few rivals that writes nothing unless it is told where. A rival that is not installed is named and left
 out. Exits with 1 if a stampede loaded more than once, which no busy machine excuses; a missed goal is only reported.
-Hit ratios are a program of their own, hit_ratio/run.py; `make bench` runs both.
+Hit ratios and hits over HTTP are programs of their own, hit_ratio/run.py and http/run.py; `make bench` runs all.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -27,25 +24,6 @@ PARTS = {"hits": hits, "misses": misses, "memory": memory, "threads": threads, "
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def facts(rivals: adapters.Rivals) -> dict[str, str]:
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        "load at the start": f"{os.getloadavg()[0]:.1f} processes",
-        "Python": f"{platform.python_version()} ({platform.python_compiler()})",
-        "versions": ", ".join(f"{name} {version}" for name, version in rivals.versions.items()),
-        "command": f"python benchmarks/run.py {' '.join(sys.argv[1:])}".rstrip(),
-        **({"left out": "; ".join(rivals.missing)} if rivals.missing else {}),
-    }
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a smoke run of some seconds")
@@ -54,7 +32,8 @@ def main() -> int:
     args = parser.parse_args()
     plan = QUICK if args.quick else FULL
     rivals = adapters.load(adapters.FEW if args.quick else adapters.MODULES)
-    known = facts(rivals)
+    command = f"python benchmarks/run.py {' '.join(sys.argv[1:])}".rstrip()
+    known = report.facts(rivals.versions, command, rivals.missing)
     for line in rivals.missing:
         print(line, file=sys.stderr)
     sections: list[Section] = []

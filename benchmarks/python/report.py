@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import datetime
 import html
 import math
-from collections.abc import Sequence
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from python.measure import Row, Section
 from rivals import OURS
 
+IN_PROCESS = (
+    "Times of calls are CPU time of the thread: medians of interleaved rounds, the empty loop of the same round "
+    "subtracted. A ratio is the median of the rounds' own ratios, ours by theirs, so less is better."
+)
 REACHED = {True: "yes", False: "**no**", None: ""}
+
+
+def cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def facts(versions: Mapping[str, str], command: str, missing: Sequence[str] = ()) -> dict[str, str]:
+    """When, where and with what it was measured."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "load at the start": f"{os.getloadavg()[0]:.1f} processes",
+        "Python": f"{platform.python_version()} ({platform.python_compiler()})",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "command": command,
+        **({"left out": "; ".join(missing)} if missing else {}),
+    }
 
 
 def number(value: float) -> str:
@@ -35,11 +63,12 @@ def details(section: Section) -> list[str]:
     return lines
 
 
-def markdown(sections: Sequence[Section], facts: dict[str, str]) -> str:
-    lines = ["# In process", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
+def markdown(
+    sections: Sequence[Section], facts: dict[str, str], title: str = "In process", how: str = IN_PROCESS
+) -> str:
+    lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     lines += [
-        "Times of calls are CPU time of the thread: medians of interleaved rounds, the empty loop of the same round "
-        "subtracted. A ratio is the median of the rounds' own ratios, ours by theirs, so less is better.",
+        how,
         "",
         *summary([row for section in sections for row in section.rows]),
         "",
@@ -49,12 +78,12 @@ def markdown(sections: Sequence[Section], facts: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def picture(sections: Sequence[Section], facts: dict[str, str]) -> str:
+def picture(sections: Sequence[Section], facts: dict[str, str], title: str = "In process, less is better") -> str:
     """A panel per question, in two columns; bars on a logarithmic scale where they differ by more than 20."""
     width, bar, gap = 620, 15, 46
     columns: list[list[str]] = [[], []]
     heights = [60, 60]
-    about = html.escape(f"In process, less is better. {facts['date']}, {facts['machine']}, Python {facts['Python']}")
+    about = html.escape(f"{title}. {facts['date']}, {facts['machine']}, Python {facts['Python']}")
     for section in sections:
         at = heights.index(min(heights))
         columns[at].append(panel(section, at * width, heights[at], width, bar))
