@@ -7,7 +7,7 @@ Refuses to know: the rules of HTTP (cpp/core/http), and how a request waits for 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
@@ -32,6 +32,8 @@ from stillwarm.web.wsgi import REFRESH, ResponseCache, bare, with_marks
 
 if TYPE_CHECKING:
     from flask import Blueprint
+
+    from stillwarm._warm import Progress, Warmed
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -139,6 +141,35 @@ class Stillwarm:
             return cached_view  # type: ignore[return-value]
 
         return decorate
+
+    def warm_up(
+        self,
+        app: Flask,
+        urls: Iterable[str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        at_once: int = 4,
+        progress: Progress | None = None,
+    ) -> Warmed:
+        """Asks the app for each URL, in this process, so that what its routes keep is there before the first client.
+
+        `cache.state` is WARMING meanwhile. It returns when it is done: call it on a thread of its own, or before the app
+        is served. An error is logged and counted; see `Cache.warm`.
+
+        Args:
+            urls: as clients will ask for them, with scheme and host; or paths, where the app has a SERVER_NAME.
+            headers: for each request, such as an Accept-Language or a customer's Authorization.
+            at_once: how many requests at a time.
+            progress: called with how many are done, and of how many, after each.
+
+        Raises:
+            ConfigError: a URL has no host.
+        """
+        from stillwarm.web.warming import warm_up
+
+        with app.app_context():
+            cache = self.cache()
+        return warm_up(cache, app, urls, headers, at_once, progress)
 
     def management(self, *, auth: Any = None, **options: Any) -> Blueprint:
         """The management endpoints and the operator's page as a Blueprint; see `stillwarm.web.management`."""
