@@ -73,9 +73,7 @@ def test_failing_loads_attempts_pause_longer_after_each_failure(warm_cache: Cach
     assert f() == attempts[-1] + 1
 
 
-def test_failing_loads_a_fatal_error_is_raised_although_a_stale_value_is_there(
-    warm_cache: Cache, warm_clock: Any
-) -> None:
+def test_failing_loads_a_fatal_error_is_raised_beside_a_stale_value(warm_cache: Cache, warm_clock: Any) -> None:
     source = Source()
     f = cached(warm_cache, source, ttl=10)
     f()
