@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from stillwarm._readings import FIGURES
 from stillwarm.otel import instrument
 
 SECOND = 10**9
+PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 class Ended(SpanProcessor):
@@ -88,6 +90,10 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
     return {k.removeprefix("stillwarm."): v for k, v in (span.attributes or {}).items()}
 
 
+def inside(child: ReadableSpan, parent: ReadableSpan) -> bool:
+    return child.parent is not None and child.parent.span_id == parent.context.span_id
+
+
 # -------------------------------------------------------------------------------------------------------------- spans
 
 
@@ -128,10 +134,8 @@ def test_otel_span_is_between_the_callers_and_the_loaders(cache: Cache) -> None:
         score("a")
         assert trace.get_current_span().name == "GET /"  # type: ignore[attr-defined]
     (request,), (load,), (query,) = seen.spans("GET /"), seen.spans(), seen.spans("SELECT")
-    assert load.parent is not None
-    assert query.parent is not None
-    assert load.parent.span_id == request.context.span_id
-    assert query.parent.span_id == load.context.span_id
+    assert inside(load, request)
+    assert inside(query, load)
     assert load.start_time is not None
     assert query.start_time is not None
     assert load.end_time is not None
@@ -151,10 +155,8 @@ async def test_otel_span_of_a_coroutine_function_is_in_the_callers(cache: Cache)
     with seen.app.start_as_current_span("GET /"):
         await asyncio.gather(score("a"), score("a"))
     (request,), (load,), (query,) = seen.spans("GET /"), seen.spans(), seen.spans("SELECT")
-    assert load.parent is not None
-    assert query.parent is not None
-    assert load.parent.span_id == request.context.span_id
-    assert query.parent.span_id == load.context.span_id
+    assert inside(load, request)
+    assert inside(query, load)
     assert [event.name for event in request.events] == ["stillwarm.joined"]
 
 
@@ -172,9 +174,7 @@ def test_otel_load_in_the_pool_is_in_the_callers_span(cache: Cache) -> None:
     assert thread[0].startswith("stillwarm-load")
     seen.ended.wait()  # after the caller was woken
     (request,) = seen.spans("GET /")
-    parent = seen.only().parent
-    assert parent is not None
-    assert parent.span_id == request.context.span_id
+    assert inside(seen.only(), request)
 
 
 def test_otel_background_refresh_is_a_root_with_a_link_to_the_request(cache: Cache) -> None:
@@ -309,8 +309,7 @@ def test_otel_loads_inside_each_other_have_their_own_outcomes(cache: Cache) -> N
     assert (attributes(within)["stored"], attributes(around)["stored"]) == ("failed", "stored")
     assert around.status.is_ok
     assert around.events == ()
-    assert within.parent is not None
-    assert within.parent.span_id == around.context.span_id
+    assert inside(within, around)
 
 
 def test_otel_two_tracers_of_one_cache_both_know_the_outcome(cache: Cache) -> None:
@@ -394,18 +393,12 @@ def test_otel_api_without_an_sdk_does_nothing() -> None:
         "end = instrument(c); print(c.cached(ttl=5)(lambda x: x)(7)); end(); "
         "assert not any(m.startswith('opentelemetry.sdk') for m in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=paths(), check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=PATHS, check=False)
     assert (done.stdout, done.stderr) == ("7\n", "")
 
 
 def test_otel_missing_package_is_named_with_the_way_to_get_it() -> None:
     code = "import sys; sys.modules['opentelemetry'] = None; import stillwarm.otel"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=paths(), check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=PATHS, check=False)
     assert done.returncode == 1
     assert "pip install 'stillwarm[otel]'" in done.stderr.splitlines()[-1]
-
-
-def paths() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
