@@ -134,6 +134,7 @@ def async_loop(run: Callable[[Any], float], statement: str, seconds: float, **na
 
 def fitting(timed: Callable[[int], float], seconds: float) -> int:
     """How often to repeat so that it takes about `seconds`."""
+    timed(1)  # a first call may import and load
     count = 1
     while (took := timed(count)) < seconds / 4:
         count *= 2
