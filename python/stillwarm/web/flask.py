@@ -153,8 +153,8 @@ class Stillwarm:
     ) -> Warmed:
         """Asks the app for each URL, in this process, so that what its routes keep is there before the first client.
 
-        `cache.state` is WARMING meanwhile. It returns when it is done: call it on a thread of its own, or before the app
-        is served. An error is logged and counted; see `Cache.warm`.
+        `cache.state` is WARMING meanwhile. It returns when it is done: call it on a thread of its own, or before
+        the app is served. An error is logged and counted; see `Cache.warm`.
 
         Args:
             urls: as clients will ask for them, with scheme and host; or paths, where the app has a SERVER_NAME.
@@ -225,7 +225,8 @@ def answer(warm: Stillwarm, plan: Plan, view: Callable[..., Any], args: tuple[An
 def finished(found: tuple[Any, ...]) -> FlaskResponse:
     """A Flask response from what the core made."""
     line, headers, body = found
-    response = current_app.response_class(response=body, status=line, headers=headers)
+    # A list: of bytes Werkzeug would count the length anew, and that of HEAD's answer is the length of GET's.
+    response = current_app.response_class(response=[body], status=line, headers=headers)
     if line[:3] == "304":
         response.headers.pop("Content-Type", None)
         response.headers.pop("Content-Length", None)

@@ -1,4 +1,4 @@
-"""Warming up routes: asks an app for URLs, in its own process, so that their answers are stored before the first client.
+"""Warming up routes: asks an app for URLs, in its own process, so that their answers are stored before clients come.
 
 A URL is asked for as a client would, host and all: the host is part of an answer's key.
 
