@@ -35,6 +35,16 @@ http::Stored facts_of(PyObject* stored, Nanos fresh_left) {
   return s;
 }
 
+// The first stored field of that name (lower case); empty without one. The text belongs to `stored`.
+std::string_view header_of(PyObject* stored, std::string_view name) noexcept {
+  PyObject* headers = field(stored, kHeaders);
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(headers); ++i) {
+    PyObject* pair = PyTuple_GET_ITEM(headers, i);
+    if (http::equal_in_any_case(view_of(PyTuple_GET_ITEM(pair, 0)), name)) return view_of(PyTuple_GET_ITEM(pair, 1));
+  }
+  return {};
+}
+
 // Equal length and content, in a time that depends on the length alone.
 bool same_secret(std::string_view a, std::string_view b) noexcept {
   unsigned different = a.size() != b.size();
@@ -190,8 +200,14 @@ pb::list Front::marks(const Question& question, std::string_view label, const ht
 
 pb::object Front::render(const Question& question, pb::handle stored, Nanos fresh_left, std::string_view label,
                          const http::Status& status) const {
-  const http::Stored facts = facts_of(stored.ptr(), fresh_left);
-  http::Answer answer = http::answer(question.request.view(), facts);
+  http::Stored facts = facts_of(stored.ptr(), fresh_left);
+  const http::Request request = question.request.view();
+  http::Seconds wall = http::kNever;
+  if (!request.if_modified_since.empty() || !request.if_range.empty()) {  // dates are compared only where one is given
+    wall = static_cast<http::Seconds>(std::time(nullptr));
+    facts.date = header_of(stored.ptr(), "date");
+  }
+  const http::Answer answer = http::answer(request, facts, wall);
   http::Status s = status;
   s.has_ttl = true;
   // Seconds that are left are rounded down, those it is too old up: a stale answer never says 0.
