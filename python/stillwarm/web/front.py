@@ -195,11 +195,10 @@ class Front:
         ask.durations = (*after["durations"], self.rules.keep)
         question, names = ask.question, after["vary"]
         if question.key != question.primary:  # one more variant
-            known = ask.variants
-            if names and (known is None or not set(names) <= set(known.names)):
-                _core.invalidate_key(
-                    self.cache, self.scope, question.primary, False
-                )  # the next load makes a new record
+            known = _core.peek(self.cache, self.scope, question.primary)
+            if isinstance(known, Variants) and not set(names) <= set(known.names):
+                # It depends on more than was known: the next load makes a new record.
+                _core.invalidate_key(self.cache, self.scope, question.primary, False)
             return stored
         if not names:
             return stored
