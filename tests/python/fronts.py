@@ -195,7 +195,8 @@ class Server:
     Options are those of `cache_response` or of `ResponseCache`.
     """
 
-    def __init__(self, front: str, cache: Cache, handler: Handler, **options: Any) -> None:
+    def __init__(self, front: str, cache: Cache, handler: Handler, app: Any = None, **options: Any) -> None:
+        """`app`: a test's own app of that framework, in place of one that `handler` answers for."""
         self.front, self.cache, self.handler = front, cache, handler
         self.is_async = front in ("fastapi", "asgi")
         self.seen: list[Seen] = []
@@ -204,7 +205,7 @@ class Server:
         self._gate.set()
         self._loop = asyncio.new_event_loop() if self.is_async else None
         self._held: asyncio.Event | None = None
-        self.app: Any = getattr(self, f"_{front}")(options)
+        self.app: Any = getattr(self, f"_{front}")(options) if app is None else app
 
     def close(self) -> None:
         if self._loop is not None:
@@ -271,10 +272,20 @@ class Server:
         if others:
             await asyncio.wait(others, timeout=LIMIT)
 
+    def enter(self) -> None:
+        """A view is inside of the app; where requests race it waits for the others."""
+        self.inside += 1
+        assert self._gate.wait(LIMIT)
+
+    async def aenter(self) -> None:
+        """`enter` for coroutines."""
+        self.inside += 1
+        if self._held is not None:
+            await self._held.wait()
+
     def _saw(self, method: str, host: str, path: str, query: str, headers: dict[str, str]) -> Seen:
         seen = Seen(method, host, path, query, headers, len(self.seen) + 1)
         self.seen.append(seen)
-        self.inside += 1
         return seen
 
     # -------------------------------------------------------------------------------------------- of each framework
@@ -297,7 +308,7 @@ class Server:
             headers = {name.lower(): value for name, value in request.headers.items()}
             query = request.query_string.decode("latin-1")
             seen = self._saw(request.method, request.host, request.path, query, headers)
-            assert self._gate.wait(LIMIT)
+            self.enter()
             reply = self.handler(seen)
             response = flask.Response(reply.body, reply.status)
             for name, value in reply.headers:
@@ -325,8 +336,7 @@ class Server:
         async def route(request: fastapi.Request) -> fastapi.Response:
             url = request.url
             seen = self._saw(request.method, url.netloc, url.path, url.query, dict(request.headers))
-            if self._held is not None:
-                await self._held.wait()
+            await self.aenter()
             reply = self.handler(seen)
             response = fastapi.Response(reply.body, reply.status)
             for name, value in reply.headers:

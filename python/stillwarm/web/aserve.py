@@ -24,7 +24,7 @@ class AsyncAsk(Ask):
         try:
             response = await self.fetch(self.prepare())
         except Exception as error:
-            raise AppRaisedError(error) from error
+            raise self.raised(error) from error
         return self.judged(response)
 
 
@@ -51,6 +51,8 @@ async def respond(front: Front, ask: AsyncAsk) -> tuple[str, Any]:
             return rendered(front, ask, kind, what)
         return "pass", "variants"
     except AppRaisedError as error:
+        if not error.shareable and not ask.failed:
+            return "pass", "error"
         raised = error.error
     except ServerSideError as error:
         return erred(front, ask, error)

@@ -70,11 +70,15 @@ class Unstored(NamedTuple):
 
 
 class AppRaisedError(Exception):
-    """The app raised `error`: its own affair, which passes through unchanged."""
+    """The app raised `error`: its own affair, which passes through unchanged.
 
-    def __init__(self, error: Exception) -> None:
+    `shareable`: with those who asked for the same meanwhile.
+    """
+
+    def __init__(self, error: Exception, shareable: bool = False) -> None:
         super().__init__(repr(error))
         self.error = error
+        self.shareable = shareable
 
 
 class ServerSideError(Exception):

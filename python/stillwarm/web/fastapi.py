@@ -214,7 +214,8 @@ async def answer(plan: Plan, front: Any, call: Call) -> Any:
         return finished(what, before)
     if kind == "response":
         response, marks = what
-        return marked(response.live, marks)
+        stored = {"status": response.status, "headers": response.headers}, {"body": response.body}
+        return marked(response.live or finished(stored, before), marks)
     value = await called(call.route, call.is_async, call.args, call.kwargs)
     if what == "off":
         return value
@@ -243,6 +244,7 @@ def marked(response: StarletteResponse, marks: list[tuple[bytes, bytes]]) -> Sta
 
 async def fetched(front: Any, call: Call, before: list[tuple[bytes, bytes]]) -> Response | Unstored:
     """Calls the route. What only concerns who asked is not shared."""
+    watched = Watched(call.request)
     try:
         value = await called(call.route, call.is_async, call.args, call.kwargs)
         response = await rendered(call, value, before)
@@ -253,7 +255,11 @@ async def fetched(front: Any, call: Call, before: list[tuple[bytes, bytes]]) -> 
             return Unstored(None, False, "status", error)
         else:
             raise
+    finally:
+        personal = watched.personal(front.rules.per_user)
     headers = [(bytes(key), bytes(value)) for key, value in response.raw_headers]
+    if personal:
+        headers.append((b"set-cookie", b"the session's, which its middleware is about to write"))
     size = header(headers, "content-length")
     body = None if isinstance(response, StreamingResponse) else getattr(response, "body", None)
     why = (
@@ -267,6 +273,33 @@ async def fetched(front: Any, call: Call, before: list[tuple[bytes, bytes]]) -> 
         response.raw_headers = [*response.raw_headers, *before]
     line = line_of(response.status_code)
     return Response(response.status_code, line, headers, None if why else bytes(body or b""), why, response)
+
+
+class Watched:
+    """Sees whether a route reads or writes Starlette's session, whose cookie is written after the route has answered.
+
+    What dependencies did to it before is not the route's doing, and stays noted.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._session = request.scope.get("session")
+        self._copy = dict(self._session) if isinstance(self._session, dict) else None
+        self._before = [getattr(self._session, name, None) for name in ("accessed", "modified")]
+        self._note(False, False)
+
+    def _note(self, accessed: bool | None, modified: bool | None) -> None:
+        for name, value in (("accessed", accessed), ("modified", modified)):
+            if hasattr(self._session, name):
+                setattr(self._session, name, value)
+
+    def personal(self, per_user: bool) -> bool:
+        """Whether the answer belongs to one session: it was written, or read and the key does not name a user."""
+        if self._copy is None:
+            return self._session is not None
+        accessed, modified = (getattr(self._session, name, None) for name in ("accessed", "modified"))
+        self._note(accessed or self._before[0], modified or self._before[1])
+        read = accessed or accessed is None  # older versions do not say
+        return bool(modified or self._session != self._copy or (self._copy and read and not per_user))
 
 
 def _is_file(response: StarletteResponse) -> bool:

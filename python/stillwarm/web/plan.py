@@ -39,7 +39,8 @@ class Plan:
         self.per_user = per_user or None
         vary_on = options.pop("vary_on", None)
         self.vary_call = vary_on if callable(vary_on) else None
-        self.vary_on = () if callable(vary_on) else tuple(n.lower() for n in checked_names(vary_on, "vary_on"))
+        names = () if callable(vary_on) else checked_names(vary_on, "vary_on")
+        self.vary_on = tuple(f"cookie:{n[7:]}" if n.lower().startswith("cookie:") else n.lower() for n in names)
         self.declares = vary_on is not None or self.per_user is not None
         tags = options.pop("tags", None)
         self.tags = tags if callable(tags) else tags_of(tags or ())
@@ -72,7 +73,7 @@ class Plan:
         if self.per_user is True:
             text += front.core.variant_text(raw, ["authorization", "cookie"])
         elif self.per_user is not None:
-            text += "user-" if user is None else f"user={user!s}\n"
+            text += "user-" if user is None else f"user={str(user)!r}\n"
         if self.vary_on:
             text += front.core.variant_text(raw, [name for name in self.vary_on if not name.startswith("cookie:")])
             wanted = [name[7:] for name in self.vary_on if name.startswith("cookie:")]
@@ -87,13 +88,16 @@ class Plan:
 
 
 def cookies(text: str, wanted: list[str]) -> str:
-    """The named cookies of a Cookie header, as a text that tells absent from empty."""
-    found = dict.fromkeys(wanted, "-")
+    """The named cookies of a Cookie header, as a text that tells absent from empty.
+
+    All of a name, in their order: frameworks differ in which of them they take.
+    """
+    found: dict[str, list[str]] = {name: [] for name in wanted}
     for one in text.partition("=")[2].rstrip("\n").split(";"):
         name, has_value, value = one.strip().partition("=")
-        if has_value and name.lower() in found:
-            found[name.lower()] = f"={value}"
-    return "".join(f"{name}{value}\n" for name, value in found.items())
+        if name.strip() in found:
+            found[name.strip()].append(f"{has_value}{value}")
+    return "".join(f"{name}{';'.join(values) or '-'}\n" for name, values in found.items())
 
 
 def checked_key(key: Any) -> Callable[..., str] | None:

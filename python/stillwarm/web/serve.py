@@ -64,6 +64,7 @@ class Ask(Target):
         "asked_conditionally",
         "brought",
         "durations",
+        "failed",
         "fetch",
         "front",
         "kept",
@@ -99,6 +100,7 @@ class Ask(Target):
         self.variants: Variants | None = None
         self.asked_conditionally = False
         self.brought: Any = None
+        self.failed = False  # this very request's load
         self.step = -1
         self.left = 0
         self.started = _core.clock_now()
@@ -141,11 +143,22 @@ class Ask(Target):
         try:
             response = self.fetch(self.prepare())
         except Exception as error:
-            raise AppRaisedError(error) from error
+            raise self.raised(error) from error
         return self.judged(response)
 
+    def raised(self, error: Exception) -> AppRaisedError:
+        """What the app raised, for this request and for those who follow it."""
+        self.failed = True
+        # An exception that carries an answer of its own, or that credentials met, says nothing about other requests.
+        carries = getattr(error, "response", None) is not None or bool(getattr(error, "headers", None))
+        return AppRaisedError(error, not carries and (not self.question.authorization or self.front.rules.per_user))
+
     def judged(self, response: Response | Unstored) -> Any:
-        value = response if isinstance(response, Unstored) else self.front.judge(self, response)
+        try:
+            value = response if isinstance(response, Unstored) else self.front.judge(self, response)
+        except ServerSideError:
+            self.failed = True
+            raise
         self.brought = value
         return value
 
@@ -245,6 +258,8 @@ def respond(front: Front, ask: Ask) -> tuple[str, Any]:
             return rendered(front, ask, kind, what)
         return "pass", "variants"
     except AppRaisedError as error:
+        if not error.shareable and not ask.failed:
+            return "pass", "error"
         raised = error.error
     except ServerSideError as error:
         return erred(front, ask, error)
@@ -258,9 +273,11 @@ def respond(front: Front, ask: Ask) -> tuple[str, Any]:
 
 def erred(front: Front, ask: Ask, error: ServerSideError) -> tuple[str, Any]:
     """No stale answer could stand in for a 5xx."""
-    if ask.brought is None and ask.step == FOLLOW and not error.unstored.shareable:
+    if ask.failed:
+        return rendered(front, ask, "own", error.unstored)
+    if not error.unstored.shareable or ask.question.authorization:
         return "pass", "error"
-    return rendered(front, ask, "own", error.unstored)
+    return rendered(front, ask, "shared", error.unstored)
 
 
 def rendered(front: Front, ask: Ask, kind: str, what: Any) -> tuple[str, Any]:
@@ -284,7 +301,10 @@ def rendered(front: Front, ask: Ask, kind: str, what: Any) -> tuple[str, Any]:
     front.counts["bypass" if unstored.why else "miss", unstored.why] += 1
     label = "BYPASS" if unstored.why else "MISS"
     marks = front.core.marks(question, label, forwards.URI_MISS, False, unstored.why)
-    return "response", (unstored.response, marks)
+    response = unstored.response
+    if kind == "shared":  # the object itself is its own request's: hooks and background tasks go with it
+        response = response._replace(live=None, close=None)
+    return "response", (response, marks)
 
 
 def stored_only(ask: Ask, timeout: Callable[[], Response]) -> tuple[str, Any]:

@@ -1,0 +1,387 @@
+"""What belongs to one user stays with that user: `per_user=`, sessions, dependencies, and what a crowd shares.
+
+Thread rule: requests in flight at once are held by `Server.race`.
+Refuses to know: what HTTP itself forbids (test_web_privacy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import fastapi
+import flask
+import pytest
+import starlette.middleware.sessions
+
+import stillwarm.fastapi
+import stillwarm.flask
+from fronts import Reply, Seen, Serve, each_decorator, numbered, serving
+from stillwarm import Cache
+
+SESSION = "of-the-tests"
+
+
+@pytest.fixture(name="serve")
+def new_serve(warm_cache: Cache) -> Iterator[Serve]:
+    with serving(warm_cache) as serve:
+        yield serve
+
+
+def user_of(front: str) -> Any:
+    """`per_user=` that knows its user by a header."""
+    if front == "flask":
+        return lambda: flask.request.headers.get("x-user")
+    return lambda request: request.headers.get("x-user")
+
+
+def personal(seen: Seen) -> Reply:
+    return Reply(200, [("Cache-Control", "private")], f"{seen.headers.get('x-user')} {seen.number}".encode())
+
+
+# --------------------------------------------------------------------------------------------------------- per_user=
+
+
+@each_decorator
+def test_web_users_each_gets_an_answer_of_their_own(front: str, serve: Serve) -> None:
+    server = serve(front, personal, per_user=user_of(front))
+    users = ["alice", "bob", "alice", "bob"]
+    answers = [server.ask(headers={"x-user": user, "cookie": "a=1", "authorization": "x"}) for user in users]
+    assert [answer.body for answer in answers] == [b"alice 1", b"bob 2", b"alice 1", b"bob 2"]
+    assert [answer.cache for answer in answers] == ["MISS", "MISS", "HIT", "HIT"]
+
+
+@each_decorator
+def test_web_users_at_once_do_not_share(front: str, serve: Serve) -> None:
+    server = serve(front, personal, per_user=user_of(front))
+    users = ["alice", "bob", "alice", "carol", "bob"]
+    answers = server.race(*({"headers": {"x-user": user}} for user in users))
+    assert [answer.body.decode().split()[0] for answer in answers] == users
+    assert server.loads == 3
+
+
+@each_decorator
+@pytest.mark.parametrize(
+    ("one", "other"), [(None, "None"), (None, ""), ("a", "A"), ("a", "a\n"), ("a\nvary=b", "a"), ("-", None)]
+)
+def test_web_users_names_are_told_apart(front: str, serve: Serve, one: str | None, other: str | None) -> None:
+    names = iter([one, other, one, other])
+    varies = iter(["c", "b\nvary=c"] * 2)
+    server = serve(front, numbered(), per_user=lambda *_: next(names), vary_on=lambda *_: next(varies))
+    assert [server.ask().body for _ in range(4)] == [b"1", b"2", b"1", b"2"]
+
+
+@each_decorator
+def test_web_users_true_means_whoever_has_these_credentials(front: str, serve: Serve) -> None:
+    server = serve(front, numbered(), per_user=True)
+    headers: list[dict[str, str]] = [
+        {},
+        {"authorization": "a"},
+        {"authorization": "b"},
+        {"cookie": "s=a"},
+        {"cookie": "s=b"},
+        {"authorization": "a", "cookie": "s=a"},
+        {"cookie": "a"},
+        {"authorization": ""},
+    ]
+    assert [server.ask(headers=h).body for h in headers + headers] == [b"%d" % n for n in range(1, 9)] * 2
+
+
+@each_decorator
+def test_web_users_names_are_in_no_key(front: str, serve: Serve, warm_cache: Cache) -> None:
+    server = serve(front, personal, per_user=user_of(front))
+    server.ask(headers={"x-user": "alice@example.test"})
+    assert warm_cache.stats().entries == 1
+    assert "alice" not in str(warm_cache.top(10)) + str(warm_cache.stats())
+
+
+@each_decorator
+def test_web_users_cookies_of_one_name_all_count(front: str, serve: Serve) -> None:
+    # Frameworks differ in which of two cookies they take, and names of cookies differ by case.
+    server = serve(front, numbered(), vary_on=["cookie:theme"])
+    cookies = ["theme=dark", "theme=evil; theme=dark", "theme=dark; theme=evil", "theme=evil; Theme=dark", "Theme=dark"]
+    bodies = [server.ask(headers={"cookie": cookie}).body for cookie in cookies]
+    assert len(set(bodies)) == 5
+    assert server.ask(headers={"cookie": "other=1; theme=dark"}).body == bodies[0]
+
+
+# ----------------------------------------------------------------------------------------------------------- sessions
+
+
+def flask_app() -> Any:
+    app = flask.Flask("app", static_folder=None)
+    app.secret_key = SESSION
+    return app
+
+
+def fastapi_app() -> Any:
+    app = fastapi.FastAPI(openapi_url=None)
+    app.add_middleware(starlette.middleware.sessions.SessionMiddleware, secret_key=SESSION)
+    return app
+
+
+def session_app(front: str, cache: Cache, **options: Any) -> tuple[Any, list[str]]:
+    """/write writes the session, /read reads it, /same leaves it alone; and what was called."""
+    called: list[str] = []
+    if front == "flask":
+        app = flask_app()
+        cached = stillwarm.flask.Stillwarm(cache).cache_response(ttl=60, **options)
+
+        @app.get("/write")
+        @cached
+        def write() -> str:
+            called.append("write")
+            flask.session["csrf"] = str(len(called))
+            return flask.session["csrf"]  # type: ignore[no-any-return]
+
+        @app.get("/read")
+        @cached
+        def read() -> str:
+            called.append("read")
+            return str(flask.session.get("csrf"))
+
+        return app, called
+    api = fastapi_app()
+    warm = stillwarm.fastapi.Stillwarm(cache).cache_response(ttl=60, **options)
+
+    @api.get("/write")
+    @warm
+    async def write_too(request: fastapi.Request) -> str:
+        called.append("write")
+        request.session["csrf"] = str(len(called))
+        return str(request.session["csrf"])
+
+    @api.get("/read")
+    @warm
+    async def read_too(request: fastapi.Request) -> str:
+        called.append("read")
+        return str(request.session.get("csrf"))
+
+    return api, called
+
+
+@each_decorator
+@pytest.mark.parametrize("options", [{}, {"vary_on": ()}], ids=["as it is", "cookies declared"])
+def test_web_users_an_answer_that_writes_the_session_is_not_stored(
+    front: str, serve: Serve, warm_cache: Cache, options: dict[str, Any]
+) -> None:
+    app, called = session_app(front, warm_cache, **options)
+    server = serve(front, numbered(), app=app)
+    answers = [server.ask("/write") for _ in range(2)]
+    assert len(called) == 2
+    assert all("session=" in answer["set-cookie"] for answer in answers)
+    assert len({answer.body for answer in answers}) == 2
+    assert warm_cache.stats().entries == 0
+
+
+@each_decorator
+@pytest.mark.parametrize("options", [{}, {"vary_on": ()}], ids=["as it is", "cookies declared"])
+def test_web_users_an_answer_that_reads_the_session_is_not_stored(
+    front: str, serve: Serve, warm_cache: Cache, options: dict[str, Any]
+) -> None:
+    app, called = session_app(front, warm_cache, **options)
+    server = serve(front, numbered(), app=app)
+    cookie = server.ask("/write")["set-cookie"].partition(";")[0]
+    with_session = [server.ask("/read", headers={"cookie": cookie}) for _ in range(2)]
+    assert {answer.body.strip(b'"') for answer in with_session} == {b"1"}
+    assert called == ["write", "read", "read"]
+    assert warm_cache.stats().entries == 0
+
+
+@each_decorator
+def test_web_users_a_cookie_set_in_the_view_is_not_stored(front: str, serve: Serve, warm_cache: Cache) -> None:
+    calls: list[int] = []
+    if front == "flask":
+        app: Any = flask_app()
+
+        @app.get("/")
+        @stillwarm.flask.Stillwarm(warm_cache).cache_response(ttl=60)
+        def view() -> str:
+            calls.append(1)
+
+            @flask.after_this_request
+            def set_cookie(response: flask.Response) -> flask.Response:
+                response.set_cookie("id", "1")
+                return response
+
+            return "x"
+
+    else:
+        app = fastapi_app()
+
+        @app.get("/")
+        @stillwarm.fastapi.Stillwarm(warm_cache).cache_response(ttl=60)
+        async def route(response: fastapi.Response) -> str:
+            calls.append(1)
+            response.set_cookie("id", "1")
+            return "x"
+
+    server = serve(front, numbered(), app=app)
+    assert all("id=1" in server.ask()["set-cookie"] for _ in range(2))
+    assert len(calls) == 2
+
+
+# ------------------------------------------------------------------------------------ what a crowd may share, and not
+
+
+def add_cookie(request: fastapi.Request, response: fastapi.Response) -> None:
+    response.headers.append("Set-Cookie", f"id={request.headers['x-id']}")
+
+
+def crowd_app(front: str, cache: Cache, server: list[Any], error: Any) -> Any:
+    """Each answer gets a cookie of its request, by a hook or a dependency; `error` makes what is answered."""
+    if front == "flask":
+        app = flask_app()
+
+        @app.after_request
+        def number(response: flask.Response) -> flask.Response:
+            response.headers.add("Set-Cookie", f"id={flask.request.headers['x-id']}")
+            return response
+
+        @app.get("/")
+        @stillwarm.flask.Stillwarm(cache).cache_response(ttl=60)
+        def view() -> Any:
+            mine = flask.request.headers["x-id"]
+            server[0].enter()
+            return error("flask", mine)
+
+        return app
+    api = fastapi.FastAPI(openapi_url=None)
+
+    @api.get("/", dependencies=[fastapi.Depends(add_cookie)])
+    @stillwarm.fastapi.Stillwarm(cache).cache_response(ttl=60)
+    async def route(request: fastapi.Request) -> Any:
+        mine = request.headers["x-id"]
+        await server[0].aenter()
+        return error("fastapi", mine)
+
+    return api
+
+
+def plain(framework: str, mine: str) -> Any:
+    return framework
+
+
+def moved(framework: str, mine: str) -> Any:
+    if framework == "flask":
+        return flask.redirect("/elsewhere")
+    return fastapi.responses.RedirectResponse("/elsewhere", 302)
+
+
+def broken(framework: str, mine: str) -> Any:
+    return flask.Response("x", 503) if framework == "flask" else fastapi.Response(b"x", 503)
+
+
+@each_decorator
+@pytest.mark.parametrize(("made", "status"), [(plain, 200), (moved, 302), (broken, 503)])
+def test_web_users_a_shared_answer_has_the_cookies_of_each_request(
+    front: str, serve: Serve, warm_cache: Cache, made: Any, status: int
+) -> None:
+    server: list[Any] = []
+    server.append(serve(front, numbered(), app=crowd_app(front, warm_cache, server, made)))
+    answers = server[0].race(*({"headers": {"x-id": str(n)}} for n in range(5)))
+    assert server[0].inside == 1  # they did share
+    assert {answer.status for answer in answers} == {status}
+    assert [answer.all("set-cookie") for answer in answers] == [[f"id={n}"] for n in range(5)]
+    assert all(len(answer.all("x-cache")) == len(answer.all("cache-status")) == 1 for answer in answers)
+
+
+@each_decorator
+def test_web_users_a_raised_answer_with_a_cookie_is_not_shared(front: str, serve: Serve, warm_cache: Cache) -> None:
+    def raised(framework: str, mine: str) -> Any:
+        if framework == "flask":
+            flask.abort(flask.Response("x", 404, {"Set-Cookie": f"secret={mine}"}))
+        raise fastapi.HTTPException(404, headers={"Set-Cookie": f"secret={mine}"})
+
+    server: list[Any] = []
+    server.append(serve(front, numbered(), app=crowd_app(front, warm_cache, server, raised)))
+    answers = server[0].race(*({"headers": {"x-id": str(n)}} for n in range(4)))
+    assert [f"secret={n}" in answer.all("set-cookie") for n, answer in enumerate(answers)] == [True] * 4
+    assert [len([c for c in answer.all("set-cookie") if "secret" in c]) for answer in answers] == [1] * 4
+
+
+@each_decorator
+def test_web_users_an_error_met_with_credentials_is_not_shared(front: str, serve: Serve, warm_cache: Cache) -> None:
+    def raised(framework: str, mine: str) -> Any:
+        if framework == "flask":
+            flask.abort(404, description=f"nothing for {mine}")
+        raise fastapi.HTTPException(404, detail=f"nothing for {mine}")
+
+    server: list[Any] = []
+    server.append(serve(front, numbered(), app=crowd_app(front, warm_cache, server, raised)))
+    requests = [{"headers": {"x-id": user, "authorization": user}} for user in ("alice", "bob")]
+    answers = server[0].race(*requests, {"headers": {"x-id": "nobody"}})
+    for answer, user in zip(answers, ("alice", "bob", "nobody"), strict=True):
+        assert f"nothing for {user}".encode() in answer.body
+
+
+# --------------------------------------------------------------------------------------------- FastAPI's dependencies
+
+
+def mark(request: fastapi.Request, response: fastapi.Response) -> None:
+    response.set_cookie("id", request.headers["x-id"])
+    response.headers["X-Id"] = request.headers["x-id"]
+
+
+def test_web_users_what_dependencies_add_is_not_stored(serve: Serve, warm_cache: Cache) -> None:
+    app = fastapi.FastAPI()
+    calls: list[int] = []
+
+    @app.get("/")
+    @stillwarm.fastapi.Stillwarm(warm_cache).cache_response(ttl=60)
+    async def route(response: fastapi.Response, _: Annotated[None, fastapi.Depends(mark)]) -> str:
+        calls.append(1)
+        response.headers["X-Own"] = "own"
+        return "x"
+
+    server = serve("fastapi", numbered(), app=app)
+    for n in range(3):
+        answer = server.ask(headers={"x-id": str(n)})
+        assert answer.cache == ("HIT" if n else "MISS")
+        assert str(answer["set-cookie"]).startswith(f"id={n};")
+        assert answer["x-id"] == str(n)
+        assert answer["x-own"] == "own"
+    assert len(calls) == 1
+
+
+def check(request: fastapi.Request) -> str:
+    request.app.state.checked.append(request.headers.get("x-token"))
+    if request.headers.get("x-token") != "good":
+        raise fastapi.HTTPException(401)
+    return "user"
+
+
+def test_web_users_dependencies_run_on_hits_and_may_refuse(serve: Serve, warm_cache: Cache) -> None:
+    app = fastapi.FastAPI()
+    app.state.checked = []
+
+    @app.get("/")
+    @stillwarm.fastapi.Stillwarm(warm_cache).cache_response(ttl=60)
+    async def route(user: Annotated[str, fastapi.Depends(check)]) -> str:
+        return user
+
+    server = serve("fastapi", numbered(), app=app)
+    tokens = ["good", "bad", "good", None]
+    answers = [server.ask(headers={"x-token": token} if token else {}) for token in tokens]
+    assert [answer.status for answer in answers] == [200, 401, 200, 401]
+    assert answers[2].cache == "HIT"
+    assert app.state.checked == tokens
+
+
+def test_web_users_flask_hooks_run_on_hits_and_may_refuse(serve: Serve, warm_cache: Cache) -> None:
+    app = flask_app()
+
+    @app.before_request
+    def check() -> None:
+        if flask.request.headers.get("x-token") != "good":
+            flask.abort(401)
+
+    @app.get("/")
+    @stillwarm.flask.Stillwarm(warm_cache).cache_response(ttl=60)
+    def view() -> str:
+        return "x"
+
+    server = serve("flask", numbered(), app=app)
+    answers = [server.ask(headers={"x-token": token}) for token in ("good", "bad", "good")]
+    assert [answer.status for answer in answers] == [200, 401, 200]
+    assert answers[2].cache == "HIT"
