@@ -122,7 +122,7 @@ class Desk:
             "addEventListener('securitypolicyviolation', (e) => console.error('CSP', e.effectiveDirective))"
         )
         if frozen:
-            await page.clock.install(time=NOON)
+            await page.clock.install(time=NOON - 3600)  # it runs until it is stopped, which cannot be in its past
             await page.clock.pause_at(NOON)
         await page.goto(self.url if slash else self.url.rstrip("/"))
         await page.locator(wait).wait_for()
