@@ -7,6 +7,8 @@ Refuses to know: keys and flights, but that a loader may ask `current_load()` fo
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from stillwarm._target import innermost, straight
@@ -38,24 +40,26 @@ class Passing:
         return self._target.key()[1]
 
 
+@contextmanager
+def passing(target: Any) -> Iterator[None]:
+    """What a call that goes round the cache runs in."""
+    one = Passing(target)
+    before = straight.set(one)
+    try:
+        yield
+    finally:
+        one.over = True
+        straight.reset(before)
+
+
 def run(target: Any) -> Any:
     """What the loader of a plain call returns."""
-    passing = Passing(target)
-    before = straight.set(passing)
-    try:
+    with passing(target):
         return target.load()
-    finally:
-        passing.over = True
-        straight.reset(before)
 
 
 async def arun(target: Any) -> Any:
     """`run` for coroutine functions, and for plain ones that are awaited."""
-    passing = Passing(target)
-    before = straight.set(passing)
-    try:
+    with passing(target):
         value = target.load()
         return await value if inspect.isawaitable(value) else value
-    finally:
-        passing.over = True
-        straight.reset(before)

@@ -32,6 +32,7 @@ from stillwarm import _aload, _core
 from stillwarm._cache import Cache
 from stillwarm._default import default_cache
 from stillwarm._durations import shown
+from stillwarm._off import passing
 from stillwarm.errors import ConfigError
 from stillwarm.web.aserve import AsyncAsk, respond
 from stillwarm.web.asgi import REFRESH, ResponseCache, bare, no_body, spawn, with_marks
@@ -216,7 +217,8 @@ async def answer(plan: Plan, front: Any, call: Call) -> Any:
         response, marks = what
         stored = {"status": response.status, "headers": response.headers}, {"body": response.body}
         return marked(response.live or finished(stored, before), marks)
-    value = await called(call.route, call.is_async, call.args, call.kwargs)
+    with passing(ask):
+        value = await called(call.route, call.is_async, call.args, call.kwargs)
     if what == "off":
         return value
     response = await rendered(call, value, before)
@@ -251,8 +253,10 @@ async def fetched(front: Any, call: Call, before: list[tuple[bytes, bytes]]) -> 
     except HTTPException as error:
         if error.status_code in (404, 410) and front.rules.absent_ttl:
             response = await handled(call.request, error)
-        elif error.status_code in _NOT_SHARED:
-            return Unstored(None, False, "status", error)
+        elif (
+            error.status_code < 500
+        ):  # says what is so: no failure, which would be counted, and a stale answer stand in
+            return Unstored(None, error.status_code not in _NOT_SHARED, "status", error)
         else:
             raise
     finally:

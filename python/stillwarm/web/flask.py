@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
 from stillwarm import _core, _load
 from stillwarm._cache import Cache
 from stillwarm._durations import shown
+from stillwarm._off import passing
 from stillwarm.errors import ConfigError
 from stillwarm.web.facts import Response, Unstored, header
 from stillwarm.web.options import CacheType, define_types
@@ -215,7 +216,8 @@ def answer(warm: Stillwarm, plan: Plan, view: Callable[..., Any], args: tuple[An
         response, marks = what
         live = response.live or finished((response.line, list(response.headers), response.body))
         return marked(live, marks)
-    response = current_app.make_response(current_app.ensure_sync(view)(*args, **kwargs))
+    with passing(ask):
+        response = current_app.make_response(current_app.ensure_sync(view)(*args, **kwargs))
     if what == "off":
         return response
     if request.method in _WRITES and response.status_code < 400:
@@ -256,11 +258,11 @@ def fetched(
     try:
         response = current_app.make_response(current_app.ensure_sync(view)(*args, **kwargs))
     except HTTPException as error:
-        code = error.code or 500
+        code = error.code or (500 if error.response is None else error.response.status_code)
         if code in (404, 410) and front.rules.absent_ttl:
             response = current_app.make_response(current_app.handle_user_exception(error))
-        elif code in _NOT_SHARED:
-            return Unstored(None, False, "status", error)
+        elif code < 500:  # says what is so: no failure, which would be counted, and a stale answer stand in for
+            return Unstored(None, code not in _NOT_SHARED, "status", error)
         else:
             raise
     finally:

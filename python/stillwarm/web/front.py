@@ -154,7 +154,7 @@ class Front:
                 on = self.rules.stale_on
                 matches = isinstance(cause, on) if isinstance(on, (type, tuple)) else on(cause)
                 return "transient" if matches else "fatal"
-            return "fatal" if is_refusal(cause) else "transient"  # to the client it would be a 500
+            return "transient"  # to the client it would be a 500
         return "fatal"
 
     def judge(self, ask: Any, response: Response) -> Any:
@@ -222,15 +222,6 @@ class Front:
         if kept.last_modified:
             found.append(("If-Modified-Since", kept.last_modified))
         return found
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether it is a framework's exception for an answer below 500: `abort(404)` says what is so, and no failure."""
-    classes = {f"{one.__module__}.{one.__qualname__}" for one in type(error).__mro__}
-    if not classes & {"werkzeug.exceptions.HTTPException", "starlette.exceptions.HTTPException"}:
-        return False
-    status = getattr(error, "code", None) or getattr(error, "status_code", None)
-    return status is None or status < 500
 
 
 def tags_of(tags: Any, *args: Any, **kwargs: Any) -> list[str]:
