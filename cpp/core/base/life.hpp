@@ -77,7 +77,7 @@ inline Nanos early_at(const Durations& d, Nanos now, Nanos fresh_until, Nanos to
   const Nanos life = fresh_until - now;
   if (d.early > 0) return now + static_cast<Nanos>(static_cast<double>(life) * d.early);
   const double window = static_cast<double>(std::max<Nanos>(took, 0)) * (2 - std::log1p(-random));
-  return fresh_until - static_cast<Nanos>(std::min(static_cast<double>(life / 2), window));
+  return fresh_until - static_cast<Nanos>(std::min(0.5 * static_cast<double>(life), window));
 }
 
 // From now on the entry counts as stale: fresh_until = min(fresh_until, at). Never lengthens its life.
