@@ -46,6 +46,7 @@ async def test_page_fits_a_phone(desk: Desk) -> None:
         assert box is not None
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
+        assert await page.locator(".scroll").evaluate("node => node.scrollWidth - node.clientWidth") == 0
         await page.get_by_role("button", name="Requests as a table").click()
         await page.get_by_role("button", name=f"Invalidate type {long}").click()
         dialog = await page.locator("#confirm").bounding_box()
@@ -104,11 +105,13 @@ async def test_page_keeps_its_figures_while_the_server_is_away(desk: Desk) -> No
         await page.clock.run_for(wait * 1000)
     await expect(page.locator("#tile-hit-rate")).to_have_text(rate)
     await expect(page.locator("#updated")).to_have_text("Last figures 12:00:00")
+    await expect(page.locator("#state")).to_have_text("UNKNOWN")
     desk.cache.clear()
     await page.context.set_offline(False)
     await page.get_by_role("button", name="Retry now").click()
     await expect(page.locator("#unreachable")).to_be_hidden()
     await expect(page.locator("#announcer")).to_have_text("The server is reachable again.")
+    await expect(page.locator("#state")).to_have_text("HEALTHY")
     await expect(page.locator("#tile-entries")).to_have_text("0")
 
 
@@ -126,9 +129,12 @@ async def test_page_stops_polling_when_paused_or_hidden(desk: Desk) -> None:
     await page.evaluate(hide, True)
     polls = len(desk.requests)
     await page.clock.run_for(60_000)
-    await page.evaluate(hide, False)
+    await page.keyboard.press("r")  # asks once; what comes back does not start the polling
     await expect(page.locator("#updated")).to_have_text("Live · 12:02:00")
-    assert sum("/stats" in url for url in desk.requests[polls:]) == 1
+    await page.clock.run_for(60_000)
+    await page.evaluate(hide, False)
+    await expect(page.locator("#updated")).to_have_text("Live · 12:03:00")
+    assert sum("/stats" in url for url in desk.requests[polls:]) == 2
 
 
 # ---------------------------------------------------------------------------------------------------- who may see it

@@ -210,7 +210,10 @@ export class Chart {
         el("p", {}, el("i", { class: `swatch ${s.colour}` }), el("span", {}, s.name), el("b", {}, this.format(point[s.field]))),
       ),
     ]);
-    const left = Math.min(Math.max(x(point.at) - this.tip.offsetWidth / 2, 4), this.#width - this.tip.offsetWidth - 4);
+    // Beside the line that is read, on the side with more room, so that it does not cover it.
+    const at = x(point.at);
+    const wanted = at > this.#width / 2 ? at - this.tip.offsetWidth - 12 : at + 12;
+    const left = Math.min(Math.max(wanted, 0), this.#width - this.tip.offsetWidth);
     this.tip.style.transform = `translateX(${Math.round(left)}px)`;
   }
 

@@ -72,9 +72,7 @@ export const clock = (at) => time.format(at);
 export const counted = (n, one, many) => `${integer(n)} ${n === 1 ? one : many}`;
 
 /** "skipped_refreshes" as "Skipped refreshes". */
-export const words = (name) => spaced(name.charAt(0).toUpperCase() + name.slice(1));
-
-export const spaced = (name) => name.replaceAll("_", " ");
+export const words = (name) => (name.charAt(0).toUpperCase() + name.slice(1)).replaceAll("_", " ");
 
 /** Foreign text with what cannot be seen, or turns the reading direction, made visible. */
 export const visible = (value) =>

@@ -101,6 +101,7 @@ function failed(error) {
   failures += 1;
   if (lostAt === null) {
     lostAt = Date.now();
+    if (stats !== null) showState("UNKNOWN");
     announce(`The server is not reachable. ${error.message}`);
   }
   text($("unreachable-title"), `Not reachable since ${f.clock(lostAt)}`);
@@ -153,7 +154,7 @@ function tick() {
 
 setInterval(() => lostAt !== null && tick(), 1000);
 
-const STATES = { HEALTHY: "ok", WARMING: "info", DEGRADED: "warn", DOWN: "bad" };
+const STATES = { HEALTHY: "ok", WARMING: "info", DEGRADED: "warn", DOWN: "bad", UNKNOWN: "unknown" };
 
 function showState(state) {
   const badge = $("state");
@@ -161,7 +162,7 @@ function showState(state) {
   text(badge, String(state));
   badge.className = `badge ${STATES[state] ?? "info"}`;
   badge.hidden = false;
-  if (before && before !== badge.textContent) announce(`The cache is ${badge.textContent}.`);
+  if (before && state !== "UNKNOWN" && before !== "UNKNOWN" && before !== state) announce(`The cache is ${state}.`);
 }
 
 // ---------------------------------------------------------------------------------------------------- signing in

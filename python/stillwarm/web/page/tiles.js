@@ -117,17 +117,6 @@ export function showCharts(stats, history) {
   });
 }
 
-/** Counts whose names are not known here: seconds and bytes get a unit; what is no number is left out. */
-function figures(counts, prefix) {
-  return Object.entries(counts)
-    .filter(([, value]) => typeof value === "number")
-    .map(([name, value]) => {
-      const seconds = /_seconds$|^seconds_/.test(name);
-      const shown = seconds ? f.duration(value) : /bytes/.test(name) ? f.bytes(value) : f.integer(value);
-      return [prefix + f.spaced(seconds ? name.replace(/_seconds$/, "_time") : name), shown];
-    });
-}
-
 export function showDetails(stats) {
   const rows = [
     ["Fresh hits", f.integer(stats.hits - stats.stale_hits)],
@@ -142,7 +131,8 @@ export function showDetails(stats) {
     ["Expired", f.integer(stats.expired)],
     ["Invalidated", f.integer(stats.evictions?.invalidated)],
     ["Running loads", f.integer(stats.flights)],
-    ...figures(stats.http ?? {}, "HTTP "),
+    // How routes were answered: by outcome, and by "outcome: reason".
+    ...Object.entries(stats.http ?? {}).sort().map(([name, count]) => [`HTTP ${f.visible(name)}`, f.integer(count)]),
   ];
   arrange($("details"), rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
