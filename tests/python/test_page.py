@@ -13,6 +13,8 @@ import browsing
 from browsing import HOSTILE, Desk, fill, in_browser
 from stillwarm import _core
 
+pytestmark = pytest.mark.browser
+
 SECOND = 10**9
 NO_BREAK = "\N{NO-BREAK SPACE}"
 

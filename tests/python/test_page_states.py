@@ -16,6 +16,8 @@ from playwright.async_api import Page, expect
 import browsing
 from browsing import LOW_CONTRAST, Desk, fill, in_browser
 
+pytestmark = pytest.mark.browser
+
 TOKEN = "correct-horse-battery-staple"
 
 chromium, desk = browsing.chromium, browsing.desk
