@@ -42,6 +42,16 @@ void append_escaped(std::string& to, std::string_view text, bool decoded) {
   }
 }
 
+// A part of the URI. A text that UTF-8 has no bytes for is told from others by the numbers of its characters.
+void append_part(std::string& to, PyObject* o, bool decoded) {
+  const std::string_view text = text_of(o);
+  if (o == nullptr || !PyUnicode_Check(o) || text != "\xff") return append_escaped(to, text, decoded);
+  to += "%u";
+  for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(o); ++i) {
+    to.append(std::to_string(PyUnicode_READ_CHAR(o, i))).push_back('.');
+  }
+}
+
 // Lower case, without the port that the scheme implies (RFC 9110, 4.2.3).
 void append_host(std::string& to, std::string_view host, std::string_view scheme) {
   const std::string_view port = scheme == "https" ? ":443" : ":80";
@@ -76,9 +86,9 @@ bool has_cookie(std::string_view cookies, const std::vector<std::string>& ignore
   return false;
 }
 
-// RFC 9110, 5.3: fields of one name are one list.
-void append_field(std::string& to, std::string_view value) {
-  if (!to.empty()) to += ", ";
+// RFC 9110, 5.3: fields of one name are one list; and of cookies, RFC 9113, 8.2.3.
+void append_field(std::string& to, std::string_view value, std::string_view separator = ", ") {
+  if (!to.empty()) to += separator;
   to += value;
 }
 
@@ -162,10 +172,38 @@ bool refuse(const char* what) {
   return false;
 }
 
+// A line break in a value would end it: servers refuse those, and here they count as part of the value. Bytes that are
+// no ASCII may be no UTF-8 either.
+void append_line(std::string& to, std::string_view value) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  for (const char c : value) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x80) {
+      to.append("\\x").push_back(kDigits[byte >> 4]);
+      to.push_back(kDigits[byte & 15]);
+      continue;
+    }
+    if (c == '\n' || c == '\\') to.push_back('\\');
+    to.push_back(c == '\n' ? 'n' : c);
+  }
+}
+
 void append_query(std::string& key, std::string_view query) {
   if (query.empty()) return;
   key.push_back('?');
   append_escaped(key, query, false);
+}
+
+// The headers of a scope as a list or tuple, borrowed; any iterable will do (ASGI), and is replaced by a list.
+bool take_headers(PyObject* scope, PyObject*& headers) {
+  static PyObject* const kHeaders = PyUnicode_InternFromString("headers");
+  if (!PyDict_Check(scope)) return refuse("scope must be a dict");
+  headers = item(scope, kHeaders);
+  if (headers == nullptr || PyList_Check(headers) || PyTuple_Check(headers)) return true;
+  headers = PySequence_List(headers);
+  const bool kept = headers != nullptr && PyDict_SetItem(scope, kHeaders, headers) == 0;
+  Py_XDECREF(headers);
+  return kept;
 }
 
 bool is_pair(PyObject* o) noexcept { return (PyTuple_Check(o) || PyList_Check(o)) && PySequence_Fast_GET_SIZE(o) == 2; }
@@ -209,8 +247,8 @@ bool read_wsgi(PyObject* environ, const FrontOptions& options, OwnedRequest& req
     server.append(":").append(text_of(item(environ, n.port)));
     append_host(key, server, scheme);
   }
-  append_escaped(key, text_of(item(environ, n.script)), true);
-  append_escaped(key, text_of(item(environ, n.path)), true);
+  append_part(key, item(environ, n.script), true);
+  append_part(key, item(environ, n.path), true);
   append_query(key, text_of(item(environ, n.query)));
   return true;
 }
@@ -221,18 +259,12 @@ bool read_asgi(PyObject* scope, const FrontOptions& options, OwnedRequest& reque
   static PyObject* const kScheme = PyUnicode_InternFromString("scheme");
   static PyObject* const kPath = PyUnicode_InternFromString("path");
   static PyObject* const kQuery = PyUnicode_InternFromString("query_string");
-  static PyObject* const kHeaders = PyUnicode_InternFromString("headers");
   request.method = text_of(item(scope, kMethod));
-  PyObject* headers = item(scope, kHeaders);
-  if (headers != nullptr && !PyList_Check(headers) && !PyTuple_Check(headers)) {  // any iterable will do (ASGI)
-    PyObject* made = PySequence_List(headers);
-    const bool kept = made != nullptr && PyDict_SetItem(scope, kHeaders, made) == 0;
-    Py_XDECREF(made);
-    if (!kept) return false;
-    headers = made;
-  }
+  static PyObject* const kRoot = PyUnicode_InternFromString("root_path");
+  PyObject* headers = nullptr;
+  if (!take_headers(scope, headers)) return false;
   std::string_view host;
-  if (headers != nullptr && (PyList_Check(headers) || PyTuple_Check(headers))) {
+  if (headers != nullptr) {
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(headers); ++i) {
       PyObject* pair = PySequence_Fast_GET_ITEM(headers, i);
       if (!is_pair(pair)) return refuse("scope[\"headers\"] must hold pairs");
@@ -250,7 +282,11 @@ bool read_asgi(PyObject* scope, const FrontOptions& options, OwnedRequest& reque
   key += "://";
   append_host(key, host, scheme);
   // `path` and not `raw_path`: it is what the app routes by, and what it routes alike may be answered alike.
-  append_escaped(key, text_of(item(scope, kPath)), true);
+  // Older versions of Starlette take a mounted app's prefix off it.
+  PyObject* path = item(scope, kPath);
+  PyObject* root = item(scope, kRoot);
+  if (!text_of(path).starts_with(text_of(root))) append_part(key, root, true);
+  append_part(key, path, true);
   append_query(key, text_of(item(scope, kQuery)));
   return true;
 }
@@ -260,11 +296,12 @@ bool read_variant(PyObject* raw, bool asgi, const std::vector<std::string>& name
     std::string value;
     bool there = false;
     if (asgi) {
-      PyObject* headers = PyDict_GetItemString(raw, "headers");
+      PyObject* headers = nullptr;
+      if (!take_headers(raw, headers)) return false;
       for (Py_ssize_t i = 0; headers != nullptr && i < PySequence_Fast_GET_SIZE(headers); ++i) {
         PyObject* pair = PySequence_Fast_GET_ITEM(headers, i);
         if (!is_pair(pair) || text_of(PySequence_Fast_GET_ITEM(pair, 0)) != name) continue;
-        append_field(value, text_of(PySequence_Fast_GET_ITEM(pair, 1)));
+        append_field(value, text_of(PySequence_Fast_GET_ITEM(pair, 1)), name == "cookie" ? "; " : ", ");
         there = true;
       }
     } else {
@@ -278,11 +315,7 @@ bool read_variant(PyObject* raw, bool asgi, const std::vector<std::string>& name
     }
     text += name;
     text += there ? "=" : "-";  // absent is not empty
-    // A line break in a value would end it: servers refuse those, and here they count as part of the value.
-    for (const char c : http::normalised(value)) {
-      if (c == '\n' || c == '\\') text.push_back('\\');
-      text.push_back(c == '\n' ? 'n' : c);
-    }
+    append_line(text, http::normalised(value));
     text.push_back('\n');
   }
   return true;

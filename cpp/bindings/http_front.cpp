@@ -113,7 +113,7 @@ pb::object Front::look(pb::handle raw, std::optional<std::string_view> own_key, 
   PyFlow* flow = cache_->flow;
   for (int step = 0; step < 2; ++step) {
     const auto key = pb::reinterpret_steal<pb::object>(
-        PyUnicode_DecodeLatin1(q.key.data(), static_cast<Py_ssize_t>(q.key.size()), nullptr));
+        PyUnicode_DecodeUTF8(q.key.data(), static_cast<Py_ssize_t>(q.key.size()), nullptr));
     if (!key) throw pb::error_already_set();
     PyObject* item = key.ptr();
     Probe probe;
@@ -132,6 +132,7 @@ pb::object Front::look(pb::handle raw, std::optional<std::string_view> own_key, 
       }
       q.variant = variant_text(raw, names);
       if (q.variant != view_of(field(value, kText))) {
+        const auto record = pb::reinterpret_borrow<pb::object>(value);  // `digest_` is Python: it may leave the cache
         q.key = variant_key(q, view_of(field(value, kNonce)), q.variant);
         continue;
       }
