@@ -68,6 +68,38 @@ pb::dict after(const Front& front, const Question& question, int status, pb::han
   return out;
 }
 
+std::optional<std::string_view> text_or_none(PyObject* o) {
+  if (o == Py_None) return std::nullopt;
+  Py_ssize_t size = 0;
+  const char* text = PyUnicode_AsUTF8AndSize(o, &size);
+  if (text == nullptr) throw pb::error_already_set();
+  return std::string_view(text, static_cast<std::size_t>(size));
+}
+
+// HttpFront.look(raw, own_key=None, part=None, may_answer=True). A plain method: pybind11's way of finding and
+// converting arguments takes as long as the look-up. The descriptor has checked what `self` is.
+PyObject* front_look(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  try {
+    if (count < 1 || count > 4) throw pb::type_error("look() takes 1 to 4 arguments");
+    auto* front = reinterpret_cast<pb::detail::instance*>(self)->get_value_and_holder().value_ptr<Front>();
+    if (front == nullptr) throw pb::type_error("HttpFront.__init__() was not called");
+    const auto own_key = count > 1 ? text_or_none(args[1]) : std::nullopt;
+    const auto part = count > 2 ? text_or_none(args[2]) : std::nullopt;
+    return front->look(args[0], own_key, part, count < 4 || args[3] == Py_True).release().ptr();
+  } catch (pb::error_already_set& error) {
+    error.restore();
+  } catch (const pb::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
+PyMethodDef look_method = {"look", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(front_look)), METH_FASTCALL,
+                           "look($self, raw, own_key=None, part=None, may_answer=True, /)\n--\n\n"
+                           "The finished answer as a tuple, or an HttpQuestion."};
+
 }  // namespace
 
 void bind_http(pb::module_& m) {
@@ -96,15 +128,17 @@ void bind_http(pb::module_& m) {
       .def_readwrite("key", &Question::key)
       .def_readwrite("variant", &Question::variant);
 
-  pb::class_<Front>(m, "HttpFront", "Answers requests of one route or app from the store.")
+  pb::class_<Front> http_front(m, "HttpFront", "Answers requests of one route or app from the store.");
+  PyObject* look = PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(http_front.ptr()), &look_method);
+  if (look == nullptr) throw pb::error_already_set();
+  http_front.attr("look") = pb::reinterpret_steal<pb::object>(look);
+  http_front
       .def(pb::init(&make_front), pb::keep_alive<1, 2>(), pb::keep_alive<1, 18>(), pb::keep_alive<1, 19>(),
            pb::arg("cache"), pb::arg("scope"), pb::kw_only(), pb::arg("prefix"), pb::arg("asgi"),
            pb::arg("ignored_cookies"), pb::arg("max_key"), pb::arg("debug_token"), pb::arg("ttl"),
            pb::arg("stale_while_revalidate"), pb::arg("stale_if_error"), pb::arg("absent_ttl"), pb::arg("ttl_wins"),
            pb::arg("obeys_request"), pb::arg("per_user"), pb::arg("declares_cookies"), pb::arg("heuristic"),
            pb::arg("stored"), pb::arg("variants"), pb::arg("digest"))
-      .def("look", &Front::look, pb::arg("raw"), pb::arg("own_key") = pb::none(), pb::arg("part") = pb::none(),
-           pb::arg("may_answer") = true, pb::pos_only(), "The finished answer as a tuple, or an HttpQuestion.")
       .def(
           "render",
           [](const Front& front, const Question& question, pb::handle stored, Nanos fresh_left, std::string_view label,

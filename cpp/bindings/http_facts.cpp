@@ -1,5 +1,6 @@
 #include "bindings/http_facts.hpp"
 
+#include <algorithm>
 #include <array>
 
 #include "core/http/fields.hpp"
@@ -30,7 +31,10 @@ bool is_plain(unsigned char c, bool in_path) noexcept {
 
 void append_escaped(std::string& to, std::string_view text, bool decoded) {
   static constexpr char kDigits[] = "0123456789ABCDEF";
-  for (const char c : text) {
+  const auto special = [decoded](char c) { return !is_plain(static_cast<unsigned char>(c), decoded); };
+  const auto first = std::find_if(text.begin(), text.end(), special);
+  to.append(text.begin(), first);
+  for (const char c : text.substr(static_cast<std::size_t>(first - text.begin()))) {
     const auto byte = static_cast<unsigned char>(c);
     if (is_plain(byte, decoded)) {
       to.push_back(c);

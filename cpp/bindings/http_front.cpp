@@ -54,6 +54,24 @@ bool same_secret(std::string_view a, std::string_view b) noexcept {
 
 std::string number(std::uint64_t n) { return std::to_string(n); }
 
+// The texts of ASGI's messages, made once.
+struct Messages {
+  PyObject *type, *start, *status, *headers, *rest, *body;
+};
+const Messages& messages() {
+  static const Messages made = {PyUnicode_InternFromString("type"),
+                                PyUnicode_InternFromString("http.response.start"),
+                                PyUnicode_InternFromString("status"),
+                                PyUnicode_InternFromString("headers"),
+                                PyUnicode_InternFromString("http.response.body"),
+                                PyUnicode_InternFromString("body")};
+  return made;
+}
+
+void set(pb::dict& dict, PyObject* name, pb::handle value) {
+  if (PyDict_SetItem(dict.ptr(), name, value.ptr()) != 0) throw pb::error_already_set();
+}
+
 struct LineText {
   int status;
   const char* line;
@@ -78,6 +96,7 @@ Front::Front(CacheBase* cache, ScopeId scope, FrontOptions options, http::Route 
   cache_status_ = text(options_.asgi ? "cache-status" : "Cache-Status");
   content_length_ = text(options_.asgi ? "content-length" : "Content-Length");
   content_range_ = text(options_.asgi ? "content-range" : "Content-Range");
+  hit_ = pair(x_cache_, "HIT");
 }
 
 pb::object Front::text(std::string_view ascii) const {
@@ -86,9 +105,9 @@ pb::object Front::text(std::string_view ascii) const {
       PyUnicode_DecodeLatin1(ascii.data(), static_cast<Py_ssize_t>(ascii.size()), nullptr));
 }
 
-void Front::add(pb::list& headers, pb::handle name, std::string_view value) const {
-  headers.append(pb::make_tuple(name, text(value)));
-}
+pb::object Front::pair(pb::handle name, std::string_view value) const { return pb::make_tuple(name, text(value)); }
+
+void Front::add(pb::list& headers, pb::handle name, std::string_view value) const { headers.append(pair(name, value)); }
 
 pb::object Front::look(pb::handle raw, std::optional<std::string_view> own_key, std::optional<std::string_view> part,
                        bool may_answer) {
@@ -143,19 +162,24 @@ pb::object Front::look(pb::handle raw, std::optional<std::string_view> own_key, 
     const Nanos fresh_left = life_of(e, flow->scopes()[e.scope].durations).fresh_until - now;
     // The value may leave the cache while its answer is made.
     const auto kept = pb::reinterpret_borrow<pb::object>(value);
-    if (use(q, kept, fresh_left) != http::Use::kServe) break;
+    const http::Stored facts = facts_of(value, fresh_left);
+    if (use(q, value, facts) != http::Use::kServe) break;
     ++flow->scopes()[scope_].stats.hits;
     ++counts_.hits;
     http::Status status;
     status.hit = true;
-    return render(q, kept, fresh_left, "HIT", status);
+    return rendered(q, value, facts, "HIT", status);
   }
   return pb::cast(std::move(q));
 }
 
 http::Use Front::use(const Question& question, pb::handle stored, Nanos fresh_left) const {
-  if (((PyLong_AsLong(field(stored.ptr(), kFlags)) & kFlagAsgi) != 0) != options_.asgi) return http::Use::kReload;
-  return http::use(question.before, facts_of(stored.ptr(), fresh_left), route_);
+  return use(question, stored.ptr(), facts_of(stored.ptr(), fresh_left));
+}
+
+http::Use Front::use(const Question& question, PyObject* stored, const http::Stored& facts) const {
+  if (((PyLong_AsLong(field(stored, kFlags)) & kFlagAsgi) != 0) != options_.asgi) return http::Use::kReload;
+  return http::use(question.before, facts, route_);
 }
 
 PyObject* Front::match(const Question& question, PyObject* value) const {
@@ -184,6 +208,13 @@ bool Front::debugs(const Question& question) const noexcept {
 }
 
 pb::list Front::marks(const Question& question, std::string_view label, const http::Status& status) const {
+  pb::list headers;
+  add_marks(headers, question, label, status);
+  return headers;
+}
+
+void Front::add_marks(pb::list& headers, const Question& question, std::string_view label,
+                      const http::Status& status) const {
   http::Status s = status;
   if (debugs(question)) {
     s.key = question.key;
@@ -191,44 +222,62 @@ pb::list Front::marks(const Question& question, std::string_view label, const ht
   } else {
     s.key = s.detail = {};
   }
-  std::string bytes;
-  http::append_cache_status(bytes, s);
-  pb::list headers;
-  add(headers, x_cache_, label);
-  add(headers, cache_status_, bytes);
-  return headers;
+  const auto made = [&] {
+    std::string bytes;
+    http::append_cache_status(bytes, s);
+    return pair(cache_status_, bytes);
+  };
+  if (label == "HIT") {
+    headers.append(hit_);
+  } else {
+    add(headers, x_cache_, label);
+  }
+  if (s.hit && s.has_ttl && s.key.empty() && s.detail.empty()) {  // of a hit the ttl says all
+    headers.append(of_second(last_ttl_, s.ttl, made));
+  } else {
+    headers.append(made());
+  }
 }
 
 pb::object Front::render(const Question& question, pb::handle stored, Nanos fresh_left, std::string_view label,
                          const http::Status& status) const {
-  http::Stored facts = facts_of(stored.ptr(), fresh_left);
+  return rendered(question, stored.ptr(), facts_of(stored.ptr(), fresh_left), label, status);
+}
+
+pb::object Front::rendered(const Question& question, PyObject* stored, http::Stored facts, std::string_view label,
+                           const http::Status& status) const {
   const http::Request request = question.request.view();
   http::Seconds wall = http::kNever;
   if (!request.if_modified_since.empty() || !request.if_range.empty()) {  // dates are compared only where one is given
     wall = static_cast<http::Seconds>(std::time(nullptr));
-    facts.date = header_of(stored.ptr(), "date");
+    facts.date = header_of(stored, "date");
   }
   const http::Answer answer = http::answer(request, facts, wall);
+  const Nanos left = facts.fresh_left;
   http::Status s = status;
-  s.has_ttl = true;
+  s.has_ttl = left != kForever;
   // Seconds that are left are rounded down, those it is too old up: a stale answer never says 0.
-  s.ttl = fresh_left >= 0 ? fresh_left / 1'000'000'000 : -((-fresh_left + 999'999'999) / 1'000'000'000);
-  if (fresh_left == kForever) s.has_ttl = false;
+  s.ttl = left >= 0 ? left / 1'000'000'000 : -((-left + 999'999'999) / 1'000'000'000);
   pb::list headers;
-  PyObject* kept = field(stored.ptr(), kHeaders);
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(kept); ++i) {
-    PyObject* pair = PyTuple_GET_ITEM(kept, i);
-    if (answer.status != facts.status) {
-      const std::string_view name = view_of(PyTuple_GET_ITEM(pair, 0));
+  PyObject* kept = field(stored, kHeaders);
+  const Py_ssize_t size = PyTuple_GET_SIZE(kept);
+  if (answer.status == facts.status) {
+    headers = pb::list(size);
+    for (Py_ssize_t i = 0; i < size; ++i) PyList_SET_ITEM(headers.ptr(), i, Py_NewRef(PyTuple_GET_ITEM(kept, i)));
+  } else {
+    for (Py_ssize_t i = 0; i < size; ++i) {
+      PyObject* one = PyTuple_GET_ITEM(kept, i);
+      const std::string_view name = view_of(PyTuple_GET_ITEM(one, 0));
       if (answer.status == 304 && !http::is_in_304(name)) continue;
       if (http::equal_in_any_case(name, "content-length")) continue;
       if (answer.status == 416 && http::equal_in_any_case(name, "content-type")) continue;
+      headers.append(pb::reinterpret_borrow<pb::object>(one));
     }
-    headers.append(pb::reinterpret_borrow<pb::object>(pair));
   }
-  add(headers, age_, number(static_cast<std::uint64_t>(facts.age / 1'000'000'000)));
-  for (const pb::handle& mark : marks(question, label, s)) headers.append(mark);
-  return answered(question, stored.ptr(), answer, std::move(headers));
+  const auto age = static_cast<http::Seconds>(facts.age / 1'000'000'000);
+  headers.append(of_second(last_age_, age, [&] { return pair(age_, std::to_string(age)); }));
+  add_marks(headers, question, label, s);
+  return answered(question, stored, answer, std::move(headers));
 }
 
 pb::object Front::answered(const Question& question, PyObject* stored, const http::Answer& answer,
@@ -250,12 +299,13 @@ pb::object Front::answered(const Question& question, PyObject* stored, const htt
   }
   if (question.before.head) body = pb::bytes();
   if (options_.asgi) {
+    const Messages& m = messages();
     pb::dict start, rest;
-    start["type"] = "http.response.start";
-    start["status"] = answer.status;
-    start["headers"] = headers;
-    rest["type"] = "http.response.body";
-    rest["body"] = body;
+    set(start, m.type, m.start);
+    set(start, m.status, pb::int_(answer.status));
+    set(start, m.headers, headers);
+    set(rest, m.type, m.rest);
+    set(rest, m.body, body);
     return pb::make_tuple(start, rest);
   }
   pb::object line = pb::reinterpret_borrow<pb::object>(field(stored, kLine));

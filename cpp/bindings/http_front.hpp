@@ -70,6 +70,23 @@ class Front {
   bool debugs(const Question& question) const noexcept;
   pybind11::object answered(const Question& question, PyObject* stored, const http::Answer& answer,
                             pybind11::list headers) const;
+  void add_marks(pybind11::list& headers, const Question& question, std::string_view label,
+                 const http::Status& status) const;
+  pybind11::object rendered(const Question& question, PyObject* stored, http::Stored facts, std::string_view label,
+                            const http::Status& status) const;
+  http::Use use(const Question& question, PyObject* stored, const http::Stored& facts) const;
+
+  // A header pair that depends on a number of seconds, and mostly is the one of the last answer.
+  struct OfSecond {
+    http::Seconds seconds = 0;
+    pybind11::object pair;
+  };
+  template <class Make>
+  static pybind11::object of_second(OfSecond& last, http::Seconds seconds, const Make& make) {
+    if (!last.pair || last.seconds != seconds) last = {seconds, make()};
+    return last.pair;
+  }
+  pybind11::object pair(pybind11::handle name, std::string_view value) const;
   pybind11::object text(std::string_view ascii) const;
   void add(pybind11::list& headers, pybind11::handle name, std::string_view value) const;
 
@@ -82,6 +99,8 @@ class Front {
   pybind11::object digest_;  // bytes -> 32 hexadecimal digits
   std::string debug_token_;
   pybind11::object age_, x_cache_, cache_status_, content_length_, content_range_;  // names
+  pybind11::object hit_;                                                            // X-Cache: HIT
+  mutable OfSecond last_age_, last_ttl_;
   HttpCounts counts_;
 };
 

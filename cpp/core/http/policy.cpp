@@ -156,6 +156,7 @@ std::string_view value_or(std::string_view first, std::string_view second) noexc
 // RFC 9111, 4.3.2: is what the client has still good?
 bool is_not_modified(const Request& request, const Stored& stored, Seconds wall) noexcept {
   if (!request.if_none_match.empty()) return any_tag_matches(request.if_none_match, stored.etag);
+  if (request.if_modified_since.empty()) return false;
   const auto since = parse_date(request.if_modified_since, wall);
   const auto modified = parse_date(value_or(stored.last_modified, stored.date), wall);
   return since && modified && *modified <= *since;
