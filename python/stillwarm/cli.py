@@ -79,13 +79,17 @@ def _command() -> "typer.Typer":
         port: Annotated[int, typer.Option(help="The app's port on 127.0.0.1; 0: any free one.")] = 0,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
         fast: Annotated[bool, typer.Option("--fast", help="A tenth of the latencies, fewer callers.")] = False,
+        token: Annotated[str, typer.Option(help="Opens the operator's page; by default a new one.")] = "",
     ) -> None:
         if name not in DEMOS:
             accepted = ", ".join(DEMOS)
             raise typer.BadParameter(f"there is no demo named {name!r}; accepted: {accepted}", param_hint="NAME")
         if not 0 <= port <= 65535:
             raise typer.BadParameter(f"{port}; accepted: 0 to 65535", param_hint="--port")
-        raise typer.Exit(_demo(name, serve, port, as_json, fast))
+        if token and (len(token) < 16 or not token.isprintable() or " " in token):
+            raise typer.BadParameter("accepted: 16 characters or more, without spaces", param_hint="--token")
+        options = {"fast": fast, "port": port, **({"token": token} if token else {})}
+        raise typer.Exit(_demo(name, serve, as_json, options))
 
     @app.command(help="Print the Grafana dashboard of the metrics as JSON, ready to import.")
     def grafana() -> None:
@@ -96,7 +100,7 @@ def _command() -> "typer.Typer":
     return app
 
 
-def _demo(name: str, serve: bool, port: int, as_json: bool, fast: bool) -> int:
+def _demo(name: str, serve: bool, as_json: bool, options: dict[str, Any]) -> int:
     try:
         from stillwarm.demo.dashboard import Dashboard
     except ModuleNotFoundError as error:
@@ -106,9 +110,9 @@ def _demo(name: str, serve: bool, port: int, as_json: bool, fast: bool) -> int:
     from stillwarm.demo.show import show
 
     try:
-        demo = Dashboard(fast=fast, port=port)
+        demo = Dashboard(**options)
     except OSError as error:
-        print(f"stillwarm: cannot listen on 127.0.0.1, port={port}: {error.strerror}", file=sys.stderr)
+        print(f"stillwarm: cannot listen on 127.0.0.1, port={options['port']}: {error.strerror}", file=sys.stderr)
         return 1
     with demo:
         # Ctrl-C comes as KeyboardInterrupt also where a parent process has switched it off, as shells do for "&".
@@ -143,19 +147,7 @@ def _demo(name: str, serve: bool, port: int, as_json: bool, fast: bool) -> int:
 
 def _stay(demo: "Dashboard", as_json: bool) -> None:
     """Leaves the app up until Ctrl-C."""
-    url = demo.server.url
-    order = """'{"customer": "you", "product": "teapot", "country": "AT", "amount": 42}'"""
-    lines = [
-        "",
-        f"The app is up: {url}/ (a page for the browser). Ctrl-C ends it.",
-        "",
-        f"  curl -i {url}/api/dashboard",
-        f"  curl -X POST -H 'Content-Type: application/json' -d {order} {url}/api/orders",
-        f"  curl {url}/api/cache/stats",
-        f"  curl -X POST {url}/demo/search-server/kill",
-        f"  curl -X POST {url}/demo/search-server/start",
-        "",
-    ]
+    lines = ["", *demo.invitation(), ""]
     try:
         print("\n".join(lines), file=sys.stderr if as_json else sys.stdout, flush=True)
         while True:

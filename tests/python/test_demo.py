@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,12 +11,14 @@ import pytest
 from stillwarm import Cache, _core, hooks
 from stillwarm.demo.client import Answer, Client
 from stillwarm.demo.dashboard import Dashboard, create_app
-from stillwarm.demo.dashboard.app import QUERIES
-from stillwarm.demo.dashboard.story import ORDER, PAGE
+from stillwarm.demo.dashboard.patterns import ORDER, PAGE
+from stillwarm.demo.dashboard.search import QUERIES, Search
+from stillwarm.demo.documents import LATENCY_MS
 from stillwarm.demo.serving import AppServer
-from stillwarm.demo.upstream import LATENCY_MS, SearchServer
+from stillwarm.demo.upstream import SearchServer
 
 SECOND = 1_000_000_000
+TOKEN = "a-token-of-the-tests"
 
 
 class Site:
@@ -29,7 +30,8 @@ class Site:
         self.missed = 0
         self._changed = threading.Condition()
         self.cache.subscribe(self._count)
-        self.server = AppServer(create_app(self.search.url, self.cache, ttl=60, stale_if_error="10m"))
+        self.cache.define("dashboard", ttl=60)
+        self.server = AppServer(create_app(Search(self.search.url), self.cache, TOKEN))
         self.client = Client(self.server.url)
 
     def _count(self, event: hooks.Event) -> None:
@@ -61,8 +63,8 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def move(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Moves the clock of the cache and of the app by seconds."""
+def move() -> Iterator[Any]:
+    """Moves the clock of the cache by seconds."""
     now = _core.clock_now()
 
     def move(seconds: float) -> None:
@@ -70,8 +72,6 @@ def move(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         now += int(seconds * SECOND)
         _core.clock_set(now)
 
-    clock = SimpleNamespace(monotonic=lambda: _core.clock_now() / SECOND)
-    monkeypatch.setattr("stillwarm.demo.dashboard.app.time", clock)
     move(0)
     yield move
     _core.clock_set(0)
@@ -100,7 +100,7 @@ def test_demo_first_request_misses_and_the_next_hits(site: Site) -> None:
 
 def test_demo_concurrent_requests_share_one_load(site: Site) -> None:
     site.search.hold()
-    callers, result = in_thread(lambda: site.client.get_at_once(PAGE, 50, first="/api/cache/stats"))
+    callers, result = in_thread(lambda: site.client.get_at_once(PAGE, 50, first="/"))
     site.wait_for_missed(50)  # every one of them waits by now, and nothing can be cached yet
     site.search.release()
     callers.join()
@@ -216,7 +216,7 @@ def test_demo_bad_order_is_refused_and_invalidates_nothing(site: Site, order: An
 def test_demo_stats_count_what_happened(site: Site) -> None:
     for _ in range(4):
         site.get()
-    stats = site.client.get("/api/cache/stats").body
+    stats = site.client.get("/api/cache/stats", TOKEN).body
     assert stats["status"] == "success"
     counts = {name: stats["cache_stats"][name] for name in ("hits", "misses", "loads", "entries", "hit_rate", "state")}
     assert counts == {"hits": 3, "misses": 1, "loads": 1, "entries": 1, "hit_rate": 75.0, "state": "HEALTHY"}
@@ -230,16 +230,16 @@ def test_demo_page_for_a_browser(site: Site) -> None:
 
 
 def test_demo_server_answers_head_and_unknown_paths(site: Site) -> None:
-    assert site.client._ask("HEAD", "/", None).status == 200
+    assert site.client.ask("HEAD", "/").status == 200
     assert site.client.get("/nowhere").status == 404
-    assert site.client.get("/api/cache/stats").status == 200  # on the same connection
+    assert site.client.get("/api/cache/stats", TOKEN).status == 200  # on the same connection
 
 
 def test_demo_story_keeps_every_promise(site: Site) -> None:
     with Dashboard(fast=True) as demo:
         steps = list(demo.story())
     assert [(step.title, step.facts) for step in steps if not step.ok] == []
-    assert len(steps) == 8
+    assert len(steps) == 13
     assert all(step.facts and step.seen and step.figures for step in steps)
 
 
@@ -250,7 +250,7 @@ def test_demo_story_notices_that_nothing_is_cached(monkeypatch: pytest.MonkeyPat
         story = demo.story()
         first, again, many = (next(story) for _ in range(3))
         story.close()
-    assert first.ok
+    assert first.facts["answered with the figures"]
     assert not again.facts["every one is a hit"]
     assert not again.facts["no search query"]
     assert not many.facts["exactly one load"]

@@ -39,14 +39,17 @@ class Client:
     def _connect(self) -> HTTPConnection:
         return HTTPConnection(self._host, self._port, timeout=self._timeout)
 
-    def get(self, path: str) -> Answer:
-        return self._ask("GET", path, None)
+    def get(self, path: str, bearer: str = "") -> Answer:
+        return self.ask("GET", path, None, bearer)
 
-    def post(self, path: str, document: Any) -> Answer:
-        return self._ask("POST", path, json.dumps(document))
+    def post(self, path: str, document: Any, bearer: str = "") -> Answer:
+        return self.ask("POST", path, json.dumps(document), bearer)
 
-    def _ask(self, method: str, path: str, body: str | None) -> Answer:
+    def ask(self, method: str, path: str, body: str | None = None, bearer: str = "") -> Answer:
+        """One request; `bearer` goes into its Authorization header."""
         headers = {} if body is None else {"Content-Type": "application/json"}
+        if bearer:
+            headers["Authorization"] = f"Bearer {bearer}"
         start = time.monotonic()
         self._connection.request(method, path, body, headers)
         return _read(self._connection.getresponse(), start)

@@ -1,7 +1,8 @@
-"""A stand-in for a search server: no search engine, but as slow as one, with figures from a list of orders in memory.
+"""A stand-in for a search server: no search engine, but as slow as one, with answers from documents in memory.
 
-It answers seven fixed queries over real HTTP, each after a fixed latency, 610 ms together; it counts what it answers,
-takes new orders, and can be killed and started again on the same port, or told to hold its answers back.
+It answers its queries over real HTTP, each after a fixed latency, the dashboard's seven in 610 ms together; it counts
+what it answers, takes new orders and prices, and can be killed and started again on the same port, or told to hold its
+answers back.
 
 Thread rule: every method from any thread; each connection has its own thread.
 Refuses to know: who asks, and that there are caches.
@@ -11,47 +12,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
-Order = dict[str, Any]
+from stillwarm.demo.documents import LATENCY_MS, PAGE_LATENCY_MS, Document, Documents
 
-LATENCY_MS: Final[dict[str, int]] = {
-    "orders": 130,
-    "revenue": 110,
-    "customers": 95,
-    "average_order": 85,
-    "top_product": 75,
-    "countries": 65,
-    "largest_order": 50,
-}
-_PRODUCTS: Final = ("kettle", "lamp", "scarf", "teapot", "blanket", "mug")
-_COUNTRIES: Final = ("AT", "DE", "DK", "ES", "FR", "IT", "NL", "PL", "SE")
-
-
-def _top_product(orders: list[Order]) -> str:
-    return Counter(order["product"] for order in orders).most_common(1)[0][0] if orders else ""
-
-
-_ANSWERS: Final[dict[str, Callable[[list[Order]], Any]]] = {
-    "orders": len,
-    "revenue": lambda orders: round(sum(order["amount"] for order in orders), 2),
-    "customers": lambda orders: len({order["customer"] for order in orders}),
-    "average_order": lambda orders: round(sum(order["amount"] for order in orders) / max(1, len(orders)), 2),
-    "top_product": _top_product,
-    "countries": lambda orders: len({order["country"] for order in orders}),
-    "largest_order": lambda orders: max((order["amount"] for order in orders), default=0),
-}
+_LATENCIES: Final = {**LATENCY_MS, **PAGE_LATENCY_MS}
 
 
 class SearchServer:
-    """The stand-in. Orders outlive a kill, as documents on a disk would.
+    """The stand-in. Its documents outlive a kill, as those on a disk would.
 
     Args:
         scale: factor on every latency; tests use a small one.
@@ -62,24 +37,16 @@ class SearchServer:
         self.scale = scale
         self.port = port
         self.last_answer = 0.0  # time.monotonic() of the last query that was answered
-        self._seed_orders()
+        self.documents = Documents()
         self._changed = threading.Condition()
         self._counts: Counter[str] = Counter()
         self._released = threading.Event()
         self._released.set()
         self._server: _Server | None = None
 
-    def _seed_orders(self) -> None:
-        draw = random.Random(610)
-        self.orders: list[Order] = [
-            {
-                "customer": f"customer-{draw.randrange(200)}",
-                "product": draw.choice(_PRODUCTS),
-                "country": draw.choice(_COUNTRIES),
-                "amount": round(draw.uniform(5, 250), 2),
-            }
-            for _ in range(500)
-        ]
+    @property
+    def orders(self) -> list[Document]:
+        return self.documents.orders
 
     @property
     def url(self) -> str:
@@ -124,20 +91,23 @@ class SearchServer:
         with self._changed:
             return self._changed.wait_for(lambda: self._counts.total() >= count, timeout)
 
-    def answer(self, query: str) -> Any:
-        """Counts the query, takes its time, and returns its figure."""
+    def answer(self, query: str, of: str = "") -> Any:
+        """Counts the query, takes its time, and returns its answer.
+
+        Raises:
+            LookupError: there is no such query, or nothing of that id.
+        """
         with self._changed:
             self._counts[query] += 1
             self._changed.notify_all()
-        figure = _ANSWERS[query](list(self.orders))  # as of now: what is written while it works is not in it
-        time.sleep(LATENCY_MS[query] * self.scale / 1000)
+        found = self.documents.answer(query, of)  # as of now: what is written while it works is not in it
+        time.sleep(_LATENCIES[query] * self.scale / 1000)
         self._released.wait()
-        return figure
+        return found
 
-    def add(self, order: Order) -> int:
+    def add(self, order: Document) -> int:
         """Takes an order; how many there are then."""
-        self.orders.append(order)
-        return len(self.orders)
+        return self.documents.add(order)
 
 
 class _Server(ThreadingHTTPServer):
@@ -178,18 +148,29 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        path, _, query = self.path.partition("?query=")
-        if path != "/orders/_search" or query not in LATENCY_MS:
-            return self._send(404, {"error": f"accepted: /orders/_search?query= with one of {', '.join(LATENCY_MS)}"})
-        figure = self.server.owner.answer(query)
-        self._send(200, {"query": query, "figure": figure})
+        parts = urlsplit(self.path)
+        fields = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        if parts.path != "/_search" or "query" not in fields:
+            return self._send(404, {"error": f"accepted: /_search?query= with one of {', '.join(_LATENCIES)}"})
+        try:
+            found = self.server.owner.answer(fields["query"], fields.get("of", ""))
+        except LookupError as error:
+            return self._send(404, {"error": str(error)})
+        self._send(200, {"query": fields["query"], "answer": found})
         self.server.owner.last_answer = time.monotonic()
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path != "/orders/_doc":
-            return self._send(404, {"error": "accepted: POST /orders/_doc"})
-        self._send(201, {"orders": self.server.owner.add(json.loads(body))})
+        document = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        try:
+            if self.path == "/orders/_doc":
+                self.server.owner.add(document)
+            elif self.path == "/products/_price":
+                self.server.owner.documents.set_price(document["product"], document["price"])
+            else:
+                raise LookupError("accepted: POST /orders/_doc, /products/_price")
+        except LookupError as error:
+            return self._send(404, {"error": str(error)})
+        self._send(201, {"result": "created"})
 
     def _send(self, status: int, document: dict[str, Any]) -> None:
         body = json.dumps(document).encode()
@@ -203,4 +184,4 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing is printed: the demo says what happened."""
 
 
-__all__ = ["LATENCY_MS", "SearchServer"]
+__all__ = ["SearchServer"]

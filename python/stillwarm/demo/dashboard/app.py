@@ -1,132 +1,77 @@
-"""The app: a Flask page of figures that needs seven search queries, one after the other, and a route that writes.
+"""The app: a Flask API in front of a slow search server, cached route by route (`routes`), with its operator's page.
 
-What stillwarm does for it are the three lines with `cache` in them: `@cache.cached`, `cache.invalidate`, `cache.stats`.
+Where the cache is, is the business of the `Cache` that comes in: with a remote tier it is another URL, and nothing
+here or in the routes changes.
 
-Thread rule: requests on any thread.
-Refuses to know: who drives it, and that its search server is a stand-in.
+Thread rule: `create_app` and `warm_up` on any thread, in any number of apps; requests on any thread.
+Refuses to know: who drives it.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from http.client import HTTPConnection
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
-from urllib.parse import urlsplit
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, jsonify
+from werkzeug.exceptions import HTTPException
 
-from stillwarm import Cache
+from stillwarm import Cache, Warmed
+from stillwarm.demo.dashboard.routes import api, warm
+from stillwarm.demo.dashboard.search import Search
 
-QUERIES = ("orders", "revenue", "customers", "average_order", "top_product", "countries", "largest_order")
+# What many ask for, and what is slow: the first caller after a start shall not be the one who waits.
+WARM_UP = (
+    "/api/dashboard",
+    "/api/orders/recent",
+    *(f"/api/products/{number}" for number in range(6)),
+    *(f"/api/search?q={word}" for word in ("kettle", "lamp", "scarf", "teapot", "blanket", "mug")),
+    *(f"/api/analytics?orders={orders}" for orders in (100, 1000)),
+)
 
 
-def create_app(search_url: str, cache: Cache, ttl: float | str = "5m", stale_if_error: float | str = "1h") -> Flask:
-    """The app in front of the search server at `search_url`.
+def create_app(search: Search, cache: Cache, token: str, alerts: dict[str, Any] | None = None) -> Flask:
+    """The app, and everything that it has to be given.
 
     Args:
-        ttl: how long the figures are fresh; a duration.
-        stale_if_error: how long after that they may stand in when the search server does not answer.
+        search: its client of the search server.
+        cache: where answers are kept. Types that it defines, such as `cache.define("dashboard", ttl=60)`, stay as they
+            are; the others of `CacheType` get their usual ttl.
+        token: opens the operator's page and the management endpoints, under /api/cache.
+        alerts: thresholds other than the usual ones.
     """
     app = Flask(__name__)
-    search = SearchClient(search_url)
-
-    @cache.cached(ttl=ttl, stale_if_error=stale_if_error, jitter=0, tags=["orders"])
-    def figures() -> dict[str, Any]:
-        found = search.figures(QUERIES)
-        return {"figures": found, "loaded": time.monotonic()}
-
-    @app.get("/api/dashboard")
-    def dashboard() -> Response:
-        start = time.monotonic()
-        value = figures()
-        age = time.monotonic() - value["loaded"]
-        # Whoever waited for a load, one's own or another's, has a value that is newer than the request.
-        label = "MISS" if value["loaded"] >= start else "HIT" if age <= fresh_for else "STALE"
-        answer = jsonify(status="success", figures=value["figures"], age_seconds=round(age, 3))
-        answer.headers["X-Cache"] = label
-        answer.headers["Age"] = str(int(age))
-        return answer
-
-    fresh_for = figures.cache_parameters()["ttl"]
-
-    @app.post("/api/orders")
-    def add_order() -> tuple[Response, int]:
-        try:
-            order = checked_order(request.get_json(silent=True))
-        except ValueError as error:
-            return jsonify(status="error", message=str(error)), 400
-        search.add(order)
-        cache.invalidate(tag="orders")
-        return jsonify(status="success"), 201
-
-    @app.get("/api/cache/stats")
-    def stats() -> Response:
-        now = cache.stats()
-        names = ("hits", "stale_hits", "misses", "joined", "loads", "load_errors", "lost_fills", "entries", "bytes")
-        counts = {name: getattr(now, name) for name in names}
-        counts["hit_rate"] = round(100 * now.hit_rate, 2)
-        return jsonify(status="success", cache_stats={**counts, "state": now.state})
+    app.config["SEARCH"] = search
+    app.register_blueprint(api)
+    warm.init_app(app, cache)
+    with app.app_context():
+        app.register_blueprint(warm.management(auth=token, alerts=alerts))
+    page = files(__package__).joinpath("page.html").read_text("utf-8")
 
     @app.get("/")
-    def page() -> Response:
-        return Response(files(__package__).joinpath("page.html").read_text("utf-8"), mimetype="text/html")
+    def index() -> Response:
+        return Response(page, mimetype="text/html")
+
+    # Errors of every kind are JSON, and none of them is kept.
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> tuple[Response, int]:
+        return failed(error.description, error.code or 500)
 
     @app.errorhandler(OSError)
     def unavailable(error: OSError) -> tuple[Response, int]:
-        return jsonify(status="error", message="the search server does not answer"), 503
+        return failed("the search server does not answer", 503)
 
     return app
 
 
-class SearchClient:
-    """Asks the search server: a connection per call, five seconds for an answer, OSError when there is none."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "", parts.port
-
-    def figures(self, queries: tuple[str, ...]) -> dict[str, Any]:
-        """The figure of each query, asked one after the other."""
-        connection = HTTPConnection(self._host, self._port, timeout=5)
-        try:
-            answers = [self._ask(connection, "GET", f"/orders/_search?query={query}") for query in queries]
-        finally:
-            connection.close()
-        return {answer["query"]: answer["figure"] for answer in answers}
-
-    def add(self, order: dict[str, Any]) -> None:
-        connection = HTTPConnection(self._host, self._port, timeout=5)
-        try:
-            self._ask(connection, "POST", "/orders/_doc", json.dumps(order))
-        finally:
-            connection.close()
-
-    def _ask(self, connection: HTTPConnection, method: str, path: str, body: str | None = None) -> Any:
-        connection.request(method, path, body)
-        answer = connection.getresponse()
-        document = answer.read()
-        if answer.status >= 400:
-            raise ConnectionError(f"the search server answered {answer.status} to {method} {path}")
-        return json.loads(document)
+def failed(message: object, status: int) -> tuple[Response, int]:
+    return jsonify(status="error", message=message), status
 
 
-def checked_order(document: Any) -> dict[str, Any]:
-    """The order in a request's body.
-
-    Raises:
-        ValueError: says what keeps it from being stored, and what is accepted.
-    """
-    if not isinstance(document, dict):
-        raise ValueError("the body is not a JSON object; accepted: customer, product, country, amount")
-    for name in ("customer", "product", "country"):
-        if not isinstance(document.get(name), str) or not document[name]:
-            raise ValueError(f"{name}={document.get(name)!r}: accepted: text that is not empty")
-    amount = document.get("amount")
-    if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 < amount < 1e9:
-        raise ValueError(f"amount={amount!r}: accepted: a number above 0 and below 1e9")
-    return {name: document[name] for name in ("customer", "product", "country", "amount")}
+def warm_up(app: Flask, url: str, progress: Callable[[int, int], object] | None = None) -> Warmed:
+    """Makes the app ask itself for `WARM_UP`, as a client of `url` would, before the first client comes."""
+    return warm.warm_up(app, [url + path for path in WARM_UP], progress=progress)
 
 
-__all__ = ["QUERIES", "create_app"]
+__all__ = ["WARM_UP", "create_app", "warm_up"]

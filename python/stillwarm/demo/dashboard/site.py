@@ -1,0 +1,111 @@
+"""Everything that the dashboard demo consists of, running on loopback ports: search server, cache, app.
+
+Thread rule: made, driven and closed by one thread; it serves on threads of its own.
+Refuses to know: what is then done with it (`story`, or a person with a browser).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+
+from flask import Response, jsonify
+
+from stillwarm import Cache
+from stillwarm.demo.dashboard.app import create_app
+from stillwarm.demo.dashboard.search import Search
+from stillwarm.demo.dashboard.step import Step
+from stillwarm.demo.serving import AppServer
+from stillwarm.demo.upstream import SearchServer
+
+ORDER = """'{"customer": "you", "product": "teapot", "country": "AT", "amount": 42}'"""
+
+
+class Dashboard:
+    """The demo.
+
+    Args:
+        fast: a tenth of the search server's latencies, a shorter ttl and fewer callers; for tests.
+        port: of the app; 0 for any free one.
+        token: of the operator's page; None: a new one.
+        url: of the cache; None: memory.
+
+    Raises:
+        OSError: the port cannot be had.
+    """
+
+    def __init__(self, fast: bool = False, port: int = 0, token: str | None = None, url: str | None = None) -> None:
+        self.fast = fast
+        self.ttl = 2.0 if fast else 3.0  # in place of 5 min: the story waits until it is over
+        self.callers = 100 if fast else 1000
+        self.token = token or secrets.token_urlsafe(18)
+        self.warnings = _Warnings()
+        self.search = SearchServer(scale=0.1 if fast else 1.0).start()
+        self.cache = Cache(url, namespace="dashboard_demo")
+        self.cache.define("dashboard", ttl=self.ttl)
+        # One failed load is worth an alert here: the story has few.
+        self.app = create_app(Search(self.search.url), self.cache, self.token, {"errors": 0, "window": "1m"})
+
+        @self.app.post("/demo/search-server/<any(start, kill):action>")
+        def search_server(action: str) -> Response:
+            self.search.start() if action == "start" else self.search.kill()
+            return jsonify(status="success", running=self.search.running)
+
+        try:
+            self.server = AppServer(self.app, port)
+        except OSError:
+            self.search.kill()
+            raise
+        logging.getLogger("stillwarm").addHandler(self.warnings)
+
+    def story(self, progress: Callable[[str, float, float], object] = lambda *_: None) -> Iterator[Step]:
+        """The steps, each as soon as it is over. `progress` hears about the ones that take long."""
+        from stillwarm.demo.dashboard.story import Story
+
+        return Story(self, progress).steps()
+
+    def invitation(self) -> list[str]:
+        """What a person can do with it now."""
+        url, token = self.server.url, self.token
+        return [
+            f"The app is up: {url}/ (a page for the browser). Ctrl-C ends it.",
+            f"The operator's page: {url}/api/cache/ with the token {token}",
+            "",
+            f"  curl -i {url}/api/dashboard",
+            f"  curl -i '{url}/api/search?q=teapot'",
+            f"  curl -i -H 'Authorization: Bearer customer-7' {url}/api/account",
+            f"  curl -X POST -H 'Content-Type: application/json' -d {ORDER} {url}/api/orders",
+            f"  curl -H 'Authorization: Bearer {token}' {url}/api/cache/stats",
+            f"  curl -H 'Authorization: Bearer {token}' -X POST {url}/api/cache/invalidate/search",
+            f"  curl -X POST {url}/demo/search-server/kill",
+            f"  curl -X POST {url}/demo/search-server/start",
+        ]
+
+    def close(self) -> None:
+        logging.getLogger("stillwarm").removeHandler(self.warnings)
+        self.server.stop()
+        self.search.release()
+        self.search.kill()
+        self.cache.close()
+
+    def __enter__(self) -> Dashboard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Warnings(logging.Handler):
+    """Keeps the lines that an operator would find in the log, for the story to show; the last hundred."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        del self.lines[:-100]
+
+
+__all__ = ["Dashboard"]
