@@ -9,6 +9,7 @@ Refuses to know: frameworks, and the rules of HTTP (cpp/core/http).
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from stillwarm import _aload, _core
 from stillwarm._landing import finish
 from stillwarm._target import VALUE, innermost
 from stillwarm.web.aserve import AsyncAsk, respond
-from stillwarm.web.facts import Response, Unstored, header, line_of
+from stillwarm.web.facts import NoAnswerError, Response, Unstored, header, line_of
 from stillwarm.web.front import Front
 from stillwarm.web.options import middleware_rules
 from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, passed, refresh_ended, stored_only
@@ -73,13 +74,23 @@ class ResponseCache:
         relay = Relay(front, question, send)
 
         async def ask_app(fields: list[tuple[str, str]]) -> Response:
-            return await fetch(self.app, asking(scope, fields), receive, front.rules.max_body, relay)
+            try:
+                return await fetch(self.app, asking(scope, fields), receive, front.rules.max_body, relay)
+            except Exception as error:
+                relay.error = error
+                raise
 
         ask = AsyncAsk(front, scope, question, ask_app)
         ask.again = self._refresh
         relay.ask = ask
-        kind, what = stored_only(ask, asgi_timeout) if question.only_if_cached else await respond(front, ask)
+        try:
+            kind, what = stored_only(ask, asgi_timeout) if question.only_if_cached else await respond(front, ask)
+        except Exception:
+            if relay.error is None or not relay.sent:
+                raise
         if relay.sent:
+            if relay.error is not None:
+                raise relay.error
             return  # it streamed, and went to the client as it came
         if kind == "answer":
             await send(what[0])
@@ -113,7 +124,9 @@ class ResponseCache:
         async def ask_app(fields: list[tuple[str, str]]) -> Response:
             return await fetch(self.app, asking(scope, fields), no_body(), self.front.rules.max_body, None)
 
-        start_refresh(AsyncAsk(ask.front, scope, ask.question, ask_app), flight)
+        question: Any = self._look(scope, None, None, False)  # type: ignore[arg-type]  # a GET of all of it
+        question.key = flight.key
+        start_refresh(AsyncAsk(ask.front, scope, question, ask_app), flight)
 
 
 def start_refresh(fresh: AsyncAsk, flight: Any) -> None:
@@ -127,7 +140,8 @@ def start_refresh(fresh: AsyncAsk, flight: Any) -> None:
 
 def spawn(work: Any, ask: Any, flight: Any) -> None:
     try:
-        task = asyncio.get_running_loop().create_task(work)
+        # In a context of its own: that of the first request is not the refresh's.
+        task = contextvars.Context().run(asyncio.get_running_loop().create_task, work)
     except BaseException:
         work.close()
         raise
@@ -150,6 +164,7 @@ class Relay:
         self.front, self.question, self.send = front, question, send
         self.ask: AsyncAsk | None = None
         self.sent = False
+        self.error: Exception | None = None  # of the app, perhaps after the start
 
     async def start(self, start: Message, why: str) -> None:
         self.sent = True
@@ -169,9 +184,10 @@ async def fetch(app: App, scope: Scope, receive: Receive, max_body: int, relay: 
     parts: list[bytes] = []
     why = ""
     size = 0
+    ended = False
 
     async def take(message: Message) -> None:
-        nonlocal start, why, size
+        nonlocal start, why, size, ended
         if message["type"] == "http.response.start":
             start = {**message, "headers": list(message.get("headers", ()))}
             return
@@ -185,6 +201,7 @@ async def fetch(app: App, scope: Scope, receive: Receive, max_body: int, relay: 
                 await relay.send(message)
             return
         body, more = message.get("body", b""), message.get("more_body", False)
+        ended = not more
         if not why:
             length = header(start.get("headers", ()), "content-length")
             size += len(body)
@@ -205,7 +222,13 @@ async def fetch(app: App, scope: Scope, receive: Receive, max_body: int, relay: 
 
     await app(scope, receive, take)
     if not start:
-        raise RuntimeError("the app ended without an answer")
+        raise NoAnswerError("the app ended without an answer")
+    if not ended and not why:  # its client may have gone, and it stopped: this is not all (RFC 9111, 3.3)
+        why = "incomplete"
+        if relay is not None:
+            await relay.start(start, why)
+            for part in parts:
+                await relay.send({"type": "http.response.body", "body": part, "more_body": True})
     status = start["status"]
     headers = [(bytes(key), bytes(value)) for key, value in start.get("headers", ())]
     return Response(status, line_of(status), headers, None if why else b"".join(parts), why)

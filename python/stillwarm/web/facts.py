@@ -81,8 +81,15 @@ class AppRaisedError(Exception):
         self.shareable = shareable
 
 
+class NoAnswerError(RuntimeError):
+    """The app answered nothing, as one does whose client has gone."""
+
+
 class ServerSideError(Exception):
-    """The app answered 500, 502, 503 or 504: a stale answer may stand in (RFC 5861, 4)."""
+    """The app answered 500, 502, 503 or 504, or a refresh got what is not stored: a stale answer may stand in.
+
+    RFC 5861, 4.
+    """
 
     def __init__(self, unstored: Unstored) -> None:
         super().__init__(f"the app answered {unstored.response.status if unstored.response else 500}")

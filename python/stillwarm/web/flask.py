@@ -29,7 +29,7 @@ from stillwarm.errors import ConfigError
 from stillwarm.web.facts import Response, Unstored, header
 from stillwarm.web.options import CacheType, define_types
 from stillwarm.web.plan import Plan
-from stillwarm.web.serve import Ask, passed, refresh_ended, respond
+from stillwarm.web.serve import Ask, in_pool, passed, refresh_ended, respond
 from stillwarm.web.wsgi import REFRESH, ResponseCache, bare, with_marks
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def answer(warm: Stillwarm, plan: Plan, view: Callable[..., Any], args: tuple[An
     """One request to a decorated view."""
     front = plan.front(warm.cache())
     environ = request.environ
-    own_key = plan.key(**kwargs) if plan.key is not None else None
+    own_key = plan.own_key(kwargs)
     user = plan.per_user() if callable(plan.per_user) else None
     part = plan.part(front, environ, user, plan.vary_call() if plan.vary_call is not None else None)
     refresh: Any = environ.get(REFRESH)
@@ -326,9 +326,7 @@ def again(app: Any, ask: Ask, flight: Any) -> None:
         finally:
             refresh_ended(ask, flight)
 
-    if not ask.cache._pool.submit(run, lambda: refresh_ended(ask, flight)):
-        _core.count_skipped_refresh(flight)
-        refresh_ended(ask, flight)
+    in_pool(ask, flight, run)
 
 
 __all__ = ["CacheType", "ResponseCache", "Stillwarm"]

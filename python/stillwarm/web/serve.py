@@ -9,6 +9,8 @@ Refuses to know: frameworks. A front's caller says how the app is asked (`fetch`
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from stillwarm import _core, _load
 from stillwarm._landing import finish
 from stillwarm._target import ABANDONED, FOLLOW, RUNNING, TRANSIENT, Target, innermost
 from stillwarm.errors import LoadTimeout, RecursiveLoadError
-from stillwarm.web.facts import AppRaisedError, Response, ServerSideError, Stored, Unstored, Variants
+from stillwarm.web.facts import AppRaisedError, NoAnswerError, Response, ServerSideError, Stored, Unstored, Variants
 from stillwarm.web.front import Front
 
 MOST_REFRESHES: Final = 8  # background refreshes of routes at once, per process (rule H6)
@@ -111,6 +113,11 @@ class Ask(Target):
         self.step = found[0]
         return found
 
+    def begin_anew(self, count: bool) -> tuple[int, Any, Any]:
+        found = super().begin_anew(count)
+        self.step = found[0]
+        return found
+
     def key(self) -> tuple[int, Any]:
         return self.front.scope, self.question.key
 
@@ -151,16 +158,28 @@ class Ask(Target):
         self.failed = True
         # An exception that carries an answer of its own, or that credentials met, says nothing about other requests.
         carries = getattr(error, "response", None) is not None or bool(getattr(error, "headers", None))
+        carries = carries or isinstance(error, NoAnswerError)
         return AppRaisedError(error, not carries and (not self.question.authorization or self.front.rules.per_user))
 
     def judged(self, response: Response | Unstored) -> Any:
         try:
             value = response if isinstance(response, Unstored) else self.front.judge(self, response)
+            flight = innermost()
+            if isinstance(value, Unstored) and flight is not None and flight.background:
+                raise ServerSideError(value)  # a refresh that brought nothing to store: the next one waits a while
         except ServerSideError:
             self.failed = True
             raise
         self.brought = value
         return value
+
+
+def in_pool(ask: Any, flight: Any, run: Callable[[], None]) -> None:
+    """Starts a refresh on the load pool, in a context of its own: frameworks keep the first request's in theirs."""
+    drop = functools.partial(refresh_ended, ask, flight)
+    if not contextvars.Context().run(ask.cache._pool.submit, run, drop):
+        _core.count_skipped_refresh(flight)
+        drop()
 
 
 def refresh_ended(ask: Any, flight: Any) -> None:

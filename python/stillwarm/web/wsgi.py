@@ -16,7 +16,7 @@ from stillwarm import _core, _load
 from stillwarm.web.facts import Response, header
 from stillwarm.web.front import Front
 from stillwarm.web.options import middleware_rules
-from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, passed, refresh_ended, respond, stored_only
+from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, in_pool, passed, refresh_ended, respond, stored_only
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -87,7 +87,9 @@ class ResponseCache:
     def _refresh(self, ask: Ask, flight: Any) -> None:
         """A new request, from a copy of this one, on a thread of the load pool."""
         environ = bare(ask.raw)
-        fresh = Ask(ask.front, environ, ask.question, lambda fields: self._fetch_again(environ, fields))
+        question: Any = self._look(environ, None, None, False)  # a GET of all of it, whatever this request is
+        question.key = flight.key
+        fresh = Ask(ask.front, environ, question, lambda fields: self._fetch_again(environ, fields))
 
         def run() -> None:
             try:
@@ -95,9 +97,7 @@ class ResponseCache:
             finally:
                 refresh_ended(fresh, flight)
 
-        if not ask.cache._pool.submit(run, lambda: refresh_ended(fresh, flight)):
-            _core.count_skipped_refresh(flight)
-            refresh_ended(fresh, flight)
+        in_pool(fresh, flight, run)
 
     def _fetch_again(self, environ: Any, fields: list[tuple[str, str]]) -> Response:
         response = fetch(self.app, asking(environ, fields), self.front.rules.max_body)
@@ -109,7 +109,8 @@ class ResponseCache:
 def bare(environ: WSGIEnvironment) -> WSGIEnvironment:
     """A copy for another request: method, URL and headers, no body, nothing that frameworks put there."""
     copy: dict[str, Any] = {key: value for key, value in environ.items() if isinstance(value, str) and "." not in key}
-    copy.pop("CONTENT_LENGTH", None)
+    for name in _NOT_COPIED:
+        copy.pop(name, None)
     copy["REQUEST_METHOD"] = "GET"
     for name in ("wsgi.version", "wsgi.url_scheme", "wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once"):
         if name in environ:
@@ -119,6 +120,7 @@ def bare(environ: WSGIEnvironment) -> WSGIEnvironment:
 
 
 _CONDITIONS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE")
+_NOT_COPIED = (*_CONDITIONS, "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_RANGE", "HTTP_IF_RANGE")
 
 
 def asking(environ: WSGIEnvironment, fields: list[tuple[str, str]]) -> WSGIEnvironment:
