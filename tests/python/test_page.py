@@ -61,7 +61,7 @@ async def test_page_shows_the_figures_of_stats(desk: Desk) -> None:
     await expect(page.locator("#keys li")).to_have_count(20)
     details = page.locator("#details div")
     await expect(details.filter(has_text="Fresh hits").locator("dd")).to_have_text("1,320")
-    await expect(details.filter(has_text="Loads").locator("dd")).to_have_text("52")
+    await expect(details.filter(has=page.get_by_text("Loads", exact=True)).locator("dd")).to_have_text("52")
     assert await page.title() == f"{stats['hit_rate']:.1f}{NO_BREAK}% · stillwarm"
 
 
