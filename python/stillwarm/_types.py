@@ -171,6 +171,8 @@ def _fraction(value: object, name: str, low_open: bool) -> float:
 
 
 def _early(value: object) -> float:
+    """A fraction of the ttl, or "auto": XFetch by the measured time of the load (Vattani, Chierichetti, Lowenstein:
+    Optimal Probabilistic Cache Stampede Prevention, PVLDB 8(8), 2015; see cpp/core/base/life.hpp)."""
     if value == "auto":
         return EARLY_AUTO
     if isinstance(value, str):
