@@ -167,7 +167,7 @@ const Names& names() {
 
 PyObject* item(PyObject* dict, PyObject* key) noexcept {
   PyObject* found = PyDict_GetItemWithError(dict, key);
-  if (found == nullptr) PyErr_Clear();
+  if (found == nullptr && PyErr_Occurred() != nullptr) PyErr_Clear();
   return found;
 }
 
