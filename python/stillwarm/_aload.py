@@ -15,7 +15,7 @@ from typing import Any
 
 from stillwarm import _core, hooks
 from stillwarm._landing import committed, failed, finish, kind_of, outcome
-from stillwarm._load import SERVED, SLICE, begin_anew, limits, recursive, refresh_by_target
+from stillwarm._load import SERVED, SLICE, limits, recursive, refresh_by_target
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
@@ -61,7 +61,7 @@ async def areload(target: Any) -> Any:
 async def run(target: Any, anew: bool = False) -> Any:
     count = True
     while True:
-        step, value, flight = begin_anew(target, count) if anew else target.begin(count)
+        step, value, flight = target.begin_anew(count) if anew else target.begin(count)
         try:
             if step in SERVED and count and target.cache._hooks:
                 target.cache._emit_for(SERVED[step], target)

@@ -84,7 +84,7 @@ def reload(target: Any) -> Any:
 def run(target: Any, anew: bool = False) -> Any:
     count = True
     while True:
-        step, value, flight = begin_anew(target, count) if anew else target.begin(count)
+        step, value, flight = target.begin_anew(count) if anew else target.begin(count)
         try:
             if step in SERVED and count and target.cache._hooks:
                 target.cache._emit_for(SERVED[step], target)
@@ -105,11 +105,6 @@ def run(target: Any, anew: bool = False) -> Any:
         if value is not AGAIN:
             return give(target, value)
         count = False
-
-
-def begin_anew(target: Any, count: bool) -> tuple[int, Any, Any]:
-    scope, key = target.key()
-    return _core.begin_key(target.cache, scope, key, count, True)
 
 
 def lead(target: Any, flight: Any, fallback: Any) -> Any:

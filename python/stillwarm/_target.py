@@ -62,6 +62,11 @@ class Target:
     def begin(self, count: bool) -> tuple[int, Any, Any]:
         return self.call._begin(self.args, self.kwargs, count)  # type: ignore[no-any-return]
 
+    def begin_anew(self, count: bool) -> tuple[int, Any, Any]:
+        """`begin` whatever is stored: the load that runs, or one that starts now."""
+        scope, key = self.key()
+        return _core.begin_key(self.cache, scope, key, count, True)
+
     def load(self) -> Any:
         return self.call._function(*self.args, **self.kwargs)
 

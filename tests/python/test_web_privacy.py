@@ -358,7 +358,8 @@ def test_web_privacy_keys_are_shown_only_for_the_debug_token(front: str, serve: 
         assert "key" not in status
         assert "secret-path" not in status
     shown = server.ask("/secret-path", headers={"stillwarm-debug": token}).cache_status
-    assert 'key="cache:http:GET:http://app.test/secret-path"' in shown
+    assert 'key="cache:http:' in shown
+    assert 'GET:http://app.test/secret-path"' in shown
 
 
 @each_front

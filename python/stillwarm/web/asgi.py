@@ -166,7 +166,7 @@ class Relay:
         self.sent = False
         self.error: Exception | None = None  # of the app, perhaps after the start
 
-    async def start(self, start: Message, why: str) -> None:
+    async def start(self, start: Message, why: str, parts: list[bytes], ended: bool = False) -> None:
         self.sent = True
         flight = innermost()
         if self.ask is not None and flight is not None:  # those who wait do not wait for the end of a stream
@@ -176,6 +176,9 @@ class Relay:
         marks = passed(self.front, self.question, why)
         start["headers"] = with_marks(start.get("headers", ()), marks)
         await self.send(start)
+        for number, part in enumerate(parts, 1):
+            more = not (ended and number == len(parts))
+            await self.send({"type": "http.response.body", "body": part, "more_body": more})
 
 
 async def fetch(app: App, scope: Scope, receive: Receive, max_body: int, relay: Relay | None) -> Response:
@@ -192,12 +195,12 @@ async def fetch(app: App, scope: Scope, receive: Receive, max_body: int, relay: 
             start = {**message, "headers": list(message.get("headers", ()))}
             return
         if message["type"] != "http.response.body":
-            if relay is not None and relay.sent:
-                await relay.send(message)
-                return
-            why = "streaming"  # trailers, a file to be sent, a push: not for the store
+            # Before the start: early hints, a push, a test's template. After it: trailers, a file: not for the store.
+            if start and not why:
+                why = "streaming"
+                if relay is not None:
+                    await relay.start(start, why, parts, ended)
             if relay is not None:
-                await relay.start(start, why)
                 await relay.send(message)
             return
         body, more = message.get("body", b""), message.get("more_body", False)
@@ -210,9 +213,7 @@ async def fetch(app: App, scope: Scope, receive: Receive, max_body: int, relay: 
             elif more and not length.isdecimal():
                 why = "streaming"
             if why and relay is not None:
-                await relay.start(start, why)
-                for part in parts:
-                    await relay.send({"type": "http.response.body", "body": part, "more_body": True})
+                await relay.start(start, why, parts)
         if why:
             parts.clear()
             if relay is not None:
@@ -226,9 +227,7 @@ async def fetch(app: App, scope: Scope, receive: Receive, max_body: int, relay: 
     if not ended and not why:  # its client may have gone, and it stopped: this is not all (RFC 9111, 3.3)
         why = "incomplete"
         if relay is not None:
-            await relay.start(start, why)
-            for part in parts:
-                await relay.send({"type": "http.response.body", "body": part, "more_body": True})
+            await relay.start(start, why, parts)
     status = start["status"]
     headers = [(bytes(key), bytes(value)) for key, value in start.get("headers", ())]
     return Response(status, line_of(status), headers, None if why else b"".join(parts), why)

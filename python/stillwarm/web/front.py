@@ -31,6 +31,7 @@ from stillwarm.web.facts import (
     Variants,
     digest,
     freshened,
+    header,
     stored_of,
     weigh,
 )
@@ -54,6 +55,7 @@ class Rules:
     early: float = 0.0
     keep: int = 0
     jitter: float = 0.0
+    is_route: bool = False
     ttl_wins: bool = False
     obeys_request: bool = True
     per_user: bool = False
@@ -89,7 +91,8 @@ class Front:
         self.core = _core.HttpFront(
             cache,
             self.scope,
-            prefix=f"cache:{rules.type}:",
+            # The middleware's own: what a route stores is served only behind all that stands before the route.
+            prefix=f"cache:{rules.type}:" if rules.is_route else f"cache:{rules.type}:app:",
             asgi=asgi,
             ignored_cookies=list(rules.ignore_cookies),
             max_key=rules.max_key,
@@ -174,8 +177,9 @@ class Front:
             return Unstored(
                 Response(stored.status, stored.line, list(stored.headers), stored.body), False, after["why"]
             )
-        declared = self.rules.ttl_wins
         # A HEAD's answer is nobody else's. What nothing declares cacheable is not shared: it may depend on anything.
+        # Nor what varies: only what is stored says for whom it is.
+        declared = self.rules.ttl_wins and not after["vary"]
         shareable = after["shareable"] and response.body is not None and question.store and (after["store"] or declared)
         if after["transient_error"]:
             raise ServerSideError(Unstored(response, shareable and declared, after["why"]))
@@ -185,6 +189,8 @@ class Front:
             return Unstored(response, False, response.why)
         if not after["store"] or not question.store:
             return Unstored(response, shareable, after["why"] or question.why)
+        if is_cut_off(response):  # RFC 9111, 3.3
+            return Unstored(response, False, "incomplete")
         if self.rules.unless is not None and self.rules.unless(ask.result(response)):
             return Unstored(response, False, "unless")
         flags = AUTHORIZATION if after["shared_with_authorization"] else 0
@@ -222,6 +228,12 @@ class Front:
         if kept.last_modified:
             found.append(("If-Modified-Since", kept.last_modified))
         return found
+
+
+def is_cut_off(response: Response) -> bool:
+    """Whether the body is not as long as its Content-Length says."""
+    size = header(response.headers, "content-length")
+    return size.isdecimal() and response.body is not None and int(size) != len(response.body)
 
 
 def tags_of(tags: Any, *args: Any, **kwargs: Any) -> list[str]:

@@ -21,7 +21,7 @@ _WEB: Final = frozenset({"heuristic", "ignore_cookies", "debug_token", "max_body
 _STORE: Final = frozenset(
     {"stale_while_revalidate", "stale_if_error", "early_refresh", "classify", "stale_on", "unless"}
 )
-MIDDLEWARE: Final = _WEB | _STORE | {"ttl", "type", "vary_cookies"}
+MIDDLEWARE: Final = _WEB | _STORE | {"ttl", "type"}
 ROUTE: Final = _WEB | _STORE | {"ttl", "type", "jitter"}
 
 
@@ -85,7 +85,7 @@ def route_rules(cache: Cache, kind: str | None, options: dict[str, Any], where: 
     if callable(merged.get("ttl")):
         raise ConfigError(f"ttl={shown(merged['ttl'])}: a route's ttl is a duration")
     resolve([{n: v for n, v in merged.items() if n in TYPE_OPTIONS}], where)  # checks values, and that there is a ttl
-    return Rules(type=kind or "http", ttl_wins=True, obeys_request=False, **_common(merged))
+    return Rules(type=kind or "http", is_route=True, ttl_wins=True, obeys_request=False, **_common(merged))
 
 
 def _common(given: dict[str, Any]) -> dict[str, Any]:

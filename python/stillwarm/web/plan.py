@@ -65,6 +65,13 @@ class Plan:
             front = self._fronts.setdefault(cache, Front(cache, rules, self.name, asgi=self.asgi))
         return front
 
+    def own_key(self, arguments: dict[str, Any]) -> str | None:
+        """The route's own key; it looks like no URI, and like no key with something behind it."""
+        if self.key is None:
+            return None
+        key = str(self.key(**arguments)).encode("utf-8", "backslashreplace").decode().replace("~", "~~")
+        return f"key:{key}" if key.startswith(("GET:", "app:", "key:")) else key
+
     def part(self, front: Front, raw: Any, user: Any, varies: Any) -> str | None:
         """What the key depends on besides the URI, without telling what it is."""
         if not self.declares:
