@@ -184,7 +184,7 @@ class Front:
         if after["transient_error"]:
             raise ServerSideError(Unstored(response, shareable and declared, after["why"]))
         if after["why"] == "malformed":
-            self.warn("malformed header", f"{response.headers!r:.500}")
+            self.warn("malformed header", f"Cache-Control: {header(response.headers, 'cache-control')!r:.200}")
         if response.body is None:
             return Unstored(response, False, response.why)
         if not after["store"] or not question.store:
