@@ -84,6 +84,7 @@ def test_cli_help_of_demo_names_every_demo() -> None:
     [
         (["demo", "nope"], "there is no demo named 'nope'; accepted: dashboard"),
         (["demo", "--port", "70000"], "70000"),
+        (["demo", "--token", "short"], "16 characters or more"),
         (["demo", "--prot", "1"], "--prot"),
         (["dmeo"], "dmeo"),
     ],

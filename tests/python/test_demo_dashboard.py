@@ -1,4 +1,4 @@
-"""The dashboard as its reference system has it: configuration, manager, statistics, decorator, states, alerts, and so on.
+"""The dashboard as its reference system has it: configuration, manager, statistics, decorator, states, alerts and more.
 
 Compression and a cache that is down belong to remote tiers.
 
