@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import re
 import shutil
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterator
@@ -58,6 +60,7 @@ class Chromium:
     def __init__(self) -> None:
         path = shutil.which("chromium")
         assert path is not None, "the page's tests need Debian's package chromium"
+        self._home = tempfile.TemporaryDirectory(prefix="stillwarm-", ignore_cleanup_errors=True)
         self.loop = LoopThread()
         self._playwright, self.browser = self.loop.run(self._launch(path))
 
@@ -65,7 +68,11 @@ class Chromium:
         playwright = await async_playwright().start()
         # Without its sandbox, which neither root nor a container can have: it sees no page but ours.
         arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        return playwright, await playwright.chromium.launch(executable_path=path, args=arguments)
+        # It keeps what it likes to keep, as its crash reporter's database, out of the user's home.
+        home = {name: self._home.name for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
+        return playwright, await playwright.chromium.launch(
+            executable_path=path, args=arguments, env={**os.environ, **home}
+        )
 
     def close(self) -> None:
         async def close() -> None:
@@ -74,6 +81,7 @@ class Chromium:
 
         self.loop.run(close())
         self.loop.stop()
+        self._home.cleanup()
 
 
 class Desk:
