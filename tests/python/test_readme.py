@@ -97,3 +97,20 @@ def test_readme_commands_exist() -> None:
         assert re.search(rf"^{job}: ", makefile, re.MULTILINE), job
     for extra in re.findall(r"'\.\[(\w+)\]'", README):
         assert extra in extras
+
+
+def test_readme_of_http_names_tests_that_exist() -> None:
+    page = (ROOT / "cpp/core/http/README.md").read_text("utf-8")
+    rows = [row.split("|")[-2] for row in page.splitlines() if row.startswith("| ")]
+    python = "".join(path.read_text("utf-8") for path in (ROOT / "tests/python").glob("test_web_*.py"))
+    here = set(re.findall(r"^(?:async )?def (test_\w+)", python, re.MULTILINE))
+    cpp = "".join(path.read_text("utf-8") for path in (ROOT / "tests/cpp/http").glob("*.cpp"))
+    there = {f"{suite}.{name}" for suite, name in re.findall(r"^TEST\((\w+), (\w+)\)", cpp, re.MULTILINE)}
+    suite = ""
+    for row in rows:
+        for name in re.findall(r"test_\w+", row):
+            assert name in here
+        for start, name in re.findall(r"(\w*)\.(\w+|\*)", row):
+            suite = start or suite
+            assert any(one.startswith(f"{suite}.") if name == "*" else one == f"{suite}.{name}" for one in there), name
+    assert len(rows) > 80
