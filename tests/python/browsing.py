@@ -69,7 +69,7 @@ class Chromium:
         # Without its sandbox, which neither root nor a container can have: it sees no page but ours.
         arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         # It keeps what it likes to keep, as its crash reporter's database, out of the user's home.
-        home = {name: self._home.name for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
+        home = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), self._home.name)
         return playwright, await playwright.chromium.launch(
             executable_path=path, args=arguments, env={**os.environ, **home}
         )
