@@ -110,6 +110,19 @@ def test_web_stampede_what_was_not_shared_is_tried_again(
 
 
 @each_front
+@pytest.mark.parametrize("request_", [{"method": "HEAD"}, {"headers": {"range": "bytes=0-0"}}], ids=["head", "range"])
+def test_web_stampede_a_part_keeps_nobody_from_sharing_the_whole(
+    front: str, serve: Serve, warm_clock: Any, request_: dict[str, Any]
+) -> None:
+    server = serve(front, numbered(), ttl=10, stale_if_error=60)
+    server.ask()
+    warm_clock.move(15)
+    server.ask(**request_)
+    assert server.ask().cache == "MISS"
+    assert server.ask().cache == "HIT"
+
+
+@each_front
 def test_web_stampede_keys_do_not_wait_for_each_other(front: str, serve: Serve) -> None:
     server = serve(front, numbered(), ttl=60)
     answers = server.race(*({"path": f"/{n % 5}"} for n in range(20)))

@@ -48,17 +48,26 @@ async def respond(front: Front, ask: AsyncAsk) -> tuple[str, Any]:
             if kind == "reload":
                 anew = True
                 continue
-            return rendered(front, ask, kind, what)
-        return "pass", "variants"
+            kind, what = rendered(front, ask, kind, what)
+            if kind != "raise":
+                return kind, what
+            raised = what
+            break
+        else:
+            return "pass", "variants"
     except AppRaisedError as error:
         if not error.shareable and not ask.failed:
             return "pass", "error"
         raised = error.error
     except ServerSideError as error:
-        return erred(front, ask, error)
+        kind, what = erred(front, ask, error)
+        if kind != "raise":
+            return kind, what
+        raised = what
     except (LoadTimeout, RecursiveLoadError) as error:  # another's load takes too long, or waits for this very request
         return "pass", "timeout" if isinstance(error, LoadTimeout) else "recursive"
     except Exception as error:
         front.warn("internal", repr(error))
         return "pass", "internal"
+    assert raised is not None
     raise raised

@@ -217,7 +217,7 @@ def settle(front: Front, ask: Ask, value: Any) -> tuple[str, Any]:
     question = ask.question
     if isinstance(value, Unstored):
         if value is ask.brought:
-            if not value.shareable and not question.authorization:
+            if not value.shareable and not question.authorization and question.store:
                 front.note_passing(question.key)
             return "own", value
         if value.shareable and not question.authorization:
@@ -274,19 +274,28 @@ def respond(front: Front, ask: Ask) -> tuple[str, Any]:
             if kind == "reload":
                 anew = True
                 continue
-            return rendered(front, ask, kind, what)
-        return "pass", "variants"
+            kind, what = rendered(front, ask, kind, what)
+            if kind != "raise":
+                return kind, what
+            raised = what
+            break
+        else:
+            return "pass", "variants"
     except AppRaisedError as error:
         if not error.shareable and not ask.failed:
             return "pass", "error"
         raised = error.error
     except ServerSideError as error:
-        return erred(front, ask, error)
+        kind, what = erred(front, ask, error)
+        if kind != "raise":
+            return kind, what
+        raised = what
     except (LoadTimeout, RecursiveLoadError) as error:  # another's load takes too long, or waits for this very request
         return "pass", "timeout" if isinstance(error, LoadTimeout) else "recursive"
     except Exception as error:
         front.warn("internal", repr(error))
         return "pass", "internal"
+    assert raised is not None
     raise raised
 
 
@@ -315,9 +324,9 @@ def rendered(front: Front, ask: Ask, kind: str, what: Any) -> tuple[str, Any]:
         in_cache = not hit and not collapsed and _core.peek(front.cache, front.scope, question.key) is not _core.MISSING
         return "answer", front.core.render(question, what, left, label, hit, forward, in_cache, collapsed)
     unstored: Unstored = what
-    if unstored.response is None:
-        raise AppRaisedError(unstored.error or RuntimeError("no answer"))
     front.counts["bypass" if unstored.why else "miss", unstored.why] += 1
+    if unstored.response is None:
+        return "raise", unstored.error or RuntimeError("no answer")
     label = "BYPASS" if unstored.why else "MISS"
     marks = front.core.marks(question, label, forwards.URI_MISS, False, unstored.why)
     response = unstored.response
