@@ -10,10 +10,8 @@ Refuses to know: the rules of HTTP (cpp/core/http), and how a request waits for 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
 import inspect
-import typing
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,6 +37,7 @@ from stillwarm.web.asgi import REFRESH, ResponseCache, bare, no_body, spawn, wit
 from stillwarm.web.facts import Response, Unstored, header, line_of
 from stillwarm.web.options import CacheType, define_types
 from stillwarm.web.plan import Plan
+from stillwarm.web.rendering import Call, Watched, handled, named, rendered, resolved
 from stillwarm.web.serve import passed
 
 if TYPE_CHECKING:
@@ -47,10 +46,9 @@ if TYPE_CHECKING:
 V = TypeVar("V", bound=Callable[..., Any])
 
 _REQUEST, _RESPONSE = "stillwarm_request", "stillwarm_response"
-_NOT_SHARED = frozenset({401, 403, 407, 412, 416, 421, 429})  # what these answer depends on who asks
+_SHARED = frozenset({404, 405, 410})  # the others below 500 judge this request's fields, rights or rate
+_OF_CACHES = frozenset({b"cache-control", b"vary"})
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-
-_given: contextvars.ContextVar[Any] = contextvars.ContextVar("stillwarm_given")
 
 
 class Stillwarm:
@@ -131,12 +129,15 @@ def decorated(cache: Cache, route: Callable[..., Any], type: Any, options: dict[
     name = f"{getattr(route, '__module__', '?')}.{getattr(route, '__qualname__', '?')}"
     if inspect.isasyncgenfunction(route) or inspect.isgeneratorfunction(route):
         raise ConfigError(f"cache_response of {name}: a route that streams (yield) cannot be cached")
+    if hasattr(route, "uncached"):
+        raise ConfigError(f"cache_response of {name}: it is cached already")
     plan = Plan(name, type, options, asgi=True)
     front = plan.front(cache)
     signature = resolved(route)
     request_name = named(signature, Request) or _REQUEST
     response_name = named(signature, StarletteResponse) or _RESPONSE
-    is_async = inspect.iscoroutinefunction(route)
+    of_object = None if inspect.isroutine(route) or inspect.isclass(route) else route.__class__.__call__
+    is_async = inspect.iscoroutinefunction(route) or inspect.iscoroutinefunction(of_object)
 
     @functools.wraps(route)
     async def cached_route(*args: Any, **kwargs: Any) -> Any:
@@ -162,22 +163,6 @@ def decorated(cache: Cache, route: Callable[..., Any], type: Any, options: dict[
     return cached_route
 
 
-class Call(typing.NamedTuple):
-    """One call of a route by the framework."""
-
-    route: Callable[..., Any]
-    is_async: bool
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    request: Request
-    injected: Any  # the Response whose headers and status the route may set; None in Starlette
-
-    def arguments(self) -> dict[str, Any]:
-        """Those of path and query, as far as the URL gives them."""
-        params = {**self.request.query_params, **self.request.path_params}
-        return {**params, **{k: v for k, v in self.kwargs.items() if k in params}}
-
-
 async def called(route: Callable[..., Any], is_async: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return await (route(*args, **kwargs) if is_async else run_in_threadpool(route, *args, **kwargs))
 
@@ -198,21 +183,30 @@ async def answer(plan: Plan, front: Any, call: Call) -> Any:
     if type(found) is tuple:
         return finished(found, before)
 
+    background: Any = None  # tasks of the route's own response, whose bytes are sent in another one
+
     async def fetch(_: list[tuple[str, str]]) -> Response | Unstored:
-        return await fetched(front, call, before)
+        nonlocal background
+        response = await fetched(front, call, before)
+        if isinstance(response, Response):
+            background = response.live.background
+        return response
 
     ask = AsyncAsk(front, scope, found, fetch)
     ask.tag_names = plan.tag_names(call.arguments())
     ask.result = lambda response: response.live
     ask.looked = (own_key, part)
     if ours:
-        ask.question.key = refresh[1].key
-        await _aload.run_load(ask, refresh[1])
-        return StarletteResponse(status_code=204)
+        if plan.is_key_of(refresh[1].key, found):
+            ask.question.key = refresh[1].key
+            await _aload.run_load(ask, refresh[1])
+        return StarletteResponse(status_code=204, background=background)
     ask.again = again
     kind, what = await respond(front, ask)
     if kind == "answer":
-        return finished(what, before)
+        sent = finished(what, before)
+        sent.background = background
+        return sent
     if kind == "response":
         response, marks = what
         stored = {"status": response.status, "headers": response.headers}, {"body": response.body}
@@ -235,7 +229,7 @@ def finished(found: tuple[Any, ...], before: list[tuple[bytes, bytes]]) -> Starl
     start, rest = found
     response = StarletteResponse(status_code=start["status"])
     response.body = rest["body"]
-    response.raw_headers = [*start["headers"], *before]
+    response.raw_headers = [*start["headers"], *(pair for pair in before if pair not in start["headers"])]
     return response
 
 
@@ -256,12 +250,13 @@ async def fetched(front: Any, call: Call, before: list[tuple[bytes, bytes]]) -> 
         elif (
             error.status_code < 500
         ):  # says what is so: no failure, which would be counted, and a stale answer stand in
-            return Unstored(None, error.status_code not in _NOT_SHARED, "status", error)
+            return Unstored(None, error.status_code in _SHARED, "status", error)
         else:
             raise
     finally:
         personal = watched.personal(front.rules.per_user)
     headers = [(bytes(key), bytes(value)) for key, value in response.raw_headers]
+    headers += [pair for pair in before if pair[0].lower() in _OF_CACHES]  # a dependency may forbid it
     if personal:
         headers.append((b"set-cookie", b"the session's, which its middleware is about to write"))
     size = header(headers, "content-length")
@@ -279,118 +274,8 @@ async def fetched(front: Any, call: Call, before: list[tuple[bytes, bytes]]) -> 
     return Response(response.status_code, line, headers, None if why else bytes(body or b""), why, response)
 
 
-class Watched:
-    """Sees whether a route reads or writes Starlette's session, whose cookie is written after the route has answered.
-
-    What dependencies did to it before is not the route's doing, and stays noted.
-    """
-
-    def __init__(self, request: Request) -> None:
-        self._session = request.scope.get("session")
-        self._copy = dict(self._session) if isinstance(self._session, dict) else None
-        self._before = [getattr(self._session, name, None) for name in ("accessed", "modified")]
-        self._note(False, False)
-
-    def _note(self, accessed: bool | None, modified: bool | None) -> None:
-        for name, value in (("accessed", accessed), ("modified", modified)):
-            if hasattr(self._session, name):
-                setattr(self._session, name, value)
-
-    def personal(self, per_user: bool) -> bool:
-        """Whether the answer belongs to one session: it was written, or read and the key does not name a user."""
-        if self._copy is None:
-            return self._session is not None
-        accessed, modified = (getattr(self._session, name, None) for name in ("accessed", "modified"))
-        self._note(accessed or self._before[0], modified or self._before[1])
-        read = accessed or accessed is None  # older versions do not say
-        return bool(modified or self._session != self._copy or (self._copy and read and not per_user))
-
-
 def _is_file(response: StarletteResponse) -> bool:
     return hasattr(response, "path") and hasattr(response, "stat_result")  # FileResponse has a body it does not send
-
-
-async def rendered(call: Call, value: Any, before: list[tuple[bytes, bytes]]) -> StarletteResponse:
-    """The route's value as the response that FastAPI makes of it: response model, response class, status.
-
-    With the headers that the route itself gave; not with those of its dependencies (`before`): they are not stored.
-    """
-    injected = call.injected
-    if not isinstance(value, StarletteResponse):
-        value = await by_fastapi(call, value)
-        if injected is not None:
-            own = list(injected.raw_headers)
-            for pair in before:
-                if pair in own:
-                    own.remove(pair)
-            value.raw_headers = [*value.raw_headers, *own]
-    response: StarletteResponse = value
-    return response
-
-
-async def by_fastapi(call: Call, value: Any) -> StarletteResponse:
-    handler = handler_of(call.request.scope.get("route"))
-    if handler is None:
-        raise TypeError(f"the route answered {type(value).__name__}, and Starlette takes only a Response")
-    token = _given.set(value)
-    try:
-        response: StarletteResponse = await handler(call.request)
-    finally:
-        _given.reset(token)
-    status = getattr(call.injected, "status_code", None)
-    if status:
-        response.status_code = status
-    return response
-
-
-async def give() -> Any:
-    """An endpoint that answers what the decorated route already answered."""
-    return _given.get()
-
-
-def handler_of(route: Any) -> Any:
-    """FastAPI's own handler of a route, with `give` as its endpoint and without its dependencies and body."""
-    if route is None:
-        return None
-    from fastapi import routing
-    from fastapi.dependencies.utils import get_dependant
-
-    # A route of an included router is described by a context of its own in newer versions.
-    variable = getattr(routing, "_effective_route_context_var", None)
-    context = variable.get() if variable is not None else None
-    source = context if context is not None and context.original_route is route else route
-    cached = getattr(source, "__dict__", {}).get("_stillwarm_handler")
-    if cached is not None:
-        return cached
-    own: dict[str, Any] = {
-        "dependant": get_dependant(path="/", call=give),
-        "body_field": None,
-        "embed_body_fields": False,
-    }
-    if hasattr(source, "secure_cloned_response_field"):
-        own["response_field"] = source.secure_cloned_response_field
-    arguments: dict[str, Any] = {}
-    for name, parameter in inspect.signature(routing.get_request_handler).parameters.items():
-        if name in own:
-            arguments[name] = own[name]
-        elif hasattr(source, name):
-            arguments[name] = getattr(source, name)
-        elif parameter.default is inspect.Parameter.empty:
-            raise TypeError(f"this version of FastAPI asks for {name}")
-    handler = routing.get_request_handler(**arguments)
-    with contextlib.suppress(AttributeError, TypeError):
-        source._stillwarm_handler = handler
-    return handler
-
-
-async def handled(request: Request, error: HTTPException) -> StarletteResponse:
-    """What the app's own handler makes of the error, or what Starlette does."""
-    handlers = getattr(request.app, "exception_handlers", {})
-    handler = handlers.get(type(error)) or handlers.get(error.status_code) or handlers.get(HTTPException)
-    if handler is None:
-        raise error
-    response = handler(request, error)
-    return await response if inspect.isawaitable(response) else response  # type: ignore[no-any-return]
 
 
 def again(ask: Any, flight: Any) -> None:
@@ -409,29 +294,6 @@ def again(ask: Any, flight: Any) -> None:
             ask.front.warn("refresh failed", repr(error))
 
     spawn(run(), ask, flight)
-
-
-def resolved(route: Callable[..., Any]) -> inspect.Signature:
-    """The signature with its annotations evaluated where they were written."""
-    signature = inspect.signature(route)
-    try:
-        hints = typing.get_type_hints(route, include_extras=True)
-    except Exception:
-        return signature
-    parameters = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in signature.parameters.values()]
-    returns = hints.get("return", signature.return_annotation)
-    return signature.replace(parameters=parameters, return_annotation=returns)
-
-
-def named(signature: inspect.Signature, kind: type) -> str | None:
-    """The parameter that is annotated with this class."""
-    for parameter in signature.parameters.values():
-        annotation = parameter.annotation
-        if typing.get_origin(annotation) is typing.Annotated:
-            annotation = typing.get_args(annotation)[0]
-        if inspect.isclass(annotation) and issubclass(annotation, kind):
-            return parameter.name
-    return None
 
 
 __all__ = ["CacheType", "ResponseCache", "Stillwarm"]

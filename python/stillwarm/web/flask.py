@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 V = TypeVar("V", bound=Callable[..., Any])
 
 _SETTINGS = ("url", "namespace", "max_bytes", "max_entries", "ttl", "load_threads", "enabled")
-_NOT_SHARED = frozenset({401, 403, 407, 412, 416, 421, 429})  # what these answer depends on who asks
+_SHARED = frozenset({404, 405, 410})  # the others below 500 judge this request's fields, rights or rate
 _TAKES_A_LIST = type(getattr(Headers(), "_list", None)) is list  # Werkzeug's own, in all versions so far
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -196,20 +196,29 @@ def answer(warm: Stillwarm, plan: Plan, view: Callable[..., Any], args: tuple[An
     if type(found) is tuple:
         return finished(found)
 
+    made: list[FlaskResponse] = []
+
     def fetch(_: list[tuple[str, str]]) -> Response | Unstored:
-        return fetched(plan, front, view, args, kwargs)
+        response = fetched(plan, front, view, args, kwargs)
+        if isinstance(response, Response):
+            made.append(response.live)
+        return response
 
     ask = Ask(front, environ, found, fetch)
     ask.tag_names = plan.tag_names(kwargs)
     ask.result = lambda response: response.live
     ask.looked = (own_key, part)
     if ours:
-        ask.question.key = refresh[1].key
-        _load.run_detached(ask, refresh[1])
+        if plan.is_key_of(refresh[1].key, found):
+            ask.question.key = refresh[1].key
+            _load.run_detached(ask, refresh[1])
+            close(made)
         return FlaskResponse(status=204)
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     ask.again = lambda ask, flight: again(app, ask, flight)
     kind, what = respond(front, ask)
+    if kind != "response":
+        close(made)  # its bytes are stored, or a stale answer stands in: nobody sends it
     if kind == "answer":
         return finished(what)
     if kind == "response":
@@ -225,6 +234,12 @@ def answer(warm: Stillwarm, plan: Plan, view: Callable[..., Any], args: tuple[An
         for intent in plan.invalidates(**kwargs):
             front.cache.invalidate(**intent)
     return marked(response, passed(front, found, what))
+
+
+def close(responses: list[FlaskResponse]) -> None:
+    """What `call_on_close` asked for still happens."""
+    for response in responses:
+        response.close()
 
 
 def finished(found: tuple[Any, ...]) -> FlaskResponse:
@@ -262,7 +277,7 @@ def fetched(
         if code in (404, 410) and front.rules.absent_ttl:
             response = current_app.make_response(current_app.handle_user_exception(error))
         elif code < 500:  # says what is so: no failure, which would be counted, and a stale answer stand in for
-            return Unstored(None, code not in _NOT_SHARED, "status", error)
+            return Unstored(None, code in _SHARED, "status", error)
         else:
             raise
     finally:
@@ -290,6 +305,9 @@ class Watched:
         self._context: Any = request_ctx._get_current_object()  # type: ignore[attr-defined]
         # Not by the proxy, nor by the property of newer versions: asking them counts as reading the session.
         self._session = self._context.__dict__.get("_session", self._context.__dict__.get("session"))
+        # Older versions leave the noting to the session, and not every kind of session does it.
+        notes = "_session" in self._context.__dict__ or getattr(type(self._session), "accessed", True) is False
+        self._blind = self._session is not None and not notes
         self._later = len(getattr(self._context, "_after_request_functions", ()))
         self._before = [getattr(self._session, name, False) for name in ("accessed", "modified")]
         self._note(False, False)
@@ -305,7 +323,8 @@ class Watched:
         self._note(accessed or self._before[0], modified or self._before[1])
         has_cookie = current_app.config["SESSION_COOKIE_NAME"] in request.cookies
         later = len(getattr(self._context, "_after_request_functions", ())) > self._later
-        return bool(modified or later or (accessed and has_cookie and plan.per_user is None))
+        read = (accessed and has_cookie) or (self._blind and (has_cookie or self._session))
+        return bool(modified or later or (read and plan.per_user is None))
 
 
 def again(app: Any, ask: Ask, flight: Any) -> None:

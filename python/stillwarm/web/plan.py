@@ -72,6 +72,11 @@ class Plan:
         key = str(self.key(**arguments)).encode("utf-8", "backslashreplace").decode().replace("~", "~~")
         return f"key:{key}" if key.startswith(("GET:", "app:", "key:")) else key
 
+    def is_key_of(self, key: str, question: Any) -> bool:
+        """Whether a refresh that was started for a key is about what its request asks: a session may have ended."""
+        primary = str(question.primary)
+        return key == primary or key.startswith(f"{primary}~")
+
     def part(self, front: Front, raw: Any, user: Any, varies: Any) -> str | None:
         """What the key depends on besides the URI, without telling what it is."""
         if not self.declares:
@@ -80,6 +85,7 @@ class Plan:
         if self.per_user is True:
             text += front.core.variant_text(raw, ["authorization", "cookie"])
         elif self.per_user is not None:
+            self.check_text(user, "per_user")
             text += "user-" if user is None else f"user={str(user)!r}\n"
         if self.vary_on:
             text += front.core.variant_text(raw, [name for name in self.vary_on if not name.startswith("cookie:")])
@@ -87,8 +93,17 @@ class Plan:
             if wanted:
                 text += cookies(front.core.variant_text(raw, ["cookie"]), wanted)
         if self.vary_call is not None:
+            self.check_text(varies, "vary_on")
             text += f"vary={varies!s}"
         return digest(text.encode("utf-8", "surrogatepass")) if text else None
+
+    def check_text(self, value: Any, argument: str) -> None:
+        kind: Any = type(value)
+        if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
+            # Its text would be an address, which the next user's object may have.
+            raise ConfigError(
+                f"{self.where}: {argument} returned {shown(value)}; accepted: what str() tells from others"
+            )
 
     def tag_names(self, arguments: dict[str, Any]) -> Callable[[], list[str]]:
         return lambda: tags_of(self.tags, **arguments)

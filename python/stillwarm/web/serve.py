@@ -156,14 +156,22 @@ class Ask(Target):
     def raised(self, error: Exception) -> AppRaisedError:
         """What the app raised, for this request and for those who follow it."""
         self.failed = True
+        return AppRaisedError(error, self.is_for_all(error))
+
+    def is_for_all(self, error: Exception) -> bool:
         # An exception that carries an answer of its own, or that credentials met, says nothing about other requests.
         carries = getattr(error, "response", None) is not None or bool(getattr(error, "headers", None))
         carries = carries or isinstance(error, NoAnswerError)
-        return AppRaisedError(error, not carries and (not self.question.authorization or self.front.rules.per_user))
+        return not carries and (not self.question.authorization or self.front.rules.per_user)
 
     def judged(self, response: Response | Unstored) -> Any:
         try:
-            value = response if isinstance(response, Unstored) else self.front.judge(self, response)
+            if isinstance(response, Unstored):
+                error = response.error
+                shareable = response.shareable and error is not None and self.is_for_all(error)
+                value: Any = response._replace(shareable=shareable)
+            else:
+                value = self.front.judge(self, response)
             flight = innermost()
             if isinstance(value, Unstored) and flight is not None and flight.background:
                 raise ServerSideError(value)  # a refresh that brought nothing to store: the next one waits a while

@@ -58,11 +58,18 @@ class ResponseCache:
 
     def _ask(self, environ: WSGIEnvironment, start_response: StartResponse, question: Any) -> Iterable[bytes]:
         front = self.front
-        ask = Ask(
-            front, environ, question, lambda fields: fetch(self.app, asking(environ, fields), front.rules.max_body)
-        )
+        opened: list[Response] = []
+
+        def ask_app(fields: list[tuple[str, str]]) -> Response:
+            opened.append(fetch(self.app, asking(environ, fields), front.rules.max_body))
+            return opened[-1]
+
+        ask = Ask(front, environ, question, ask_app)
         ask.again = self._refresh
         kind, what = stored_only(ask, wsgi_timeout) if question.only_if_cached else respond(front, ask)
+        for one in opened:  # a body that nobody sends: a stale answer stands in for it
+            if one.close is not None and not (kind == "response" and what[0].live is one.live):
+                one.close()
         if kind == "answer":
             start_response(what[0], what[1])
             return (what[2],)
@@ -158,10 +165,11 @@ def fetch(app: WSGIApplication, environ: WSGIEnvironment, max_body: int) -> Resp
             parts = written + ([first] if first is not None else []) + list(chunks)
             whole = b"".join(parts)
             if len(whole) <= max_body:
-                if close is not None:
-                    close()
+                ended, close = close, None  # once, even if it raises
+                if ended is not None:
+                    ended()
                 return Response(int(line[:3]), line, headers, whole)
-            chunks, first = iter([whole]), None
+            chunks, first, written = iter([whole]), None, []
         why = "too-large" if known or size else "streaming"
         live = _chain(written, first, chunks)
         return Response(int(line[:3]), line, headers, None, why, live, close)
