@@ -192,7 +192,7 @@ class Front:
         if is_cut_off(response):  # RFC 9111, 3.3
             return Unstored(response, False, "incomplete")
         if self.rules.unless is not None and self.rules.unless(ask.result(response)):
-            return Unstored(response, False, "unless")
+            return Unstored(response, shareable, "unless")
         flags = AUTHORIZATION if after["shared_with_authorization"] else 0
         return self._place(ask, stored_of(response, after["age"], flags, self.asgi), after)
 
