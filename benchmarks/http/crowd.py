@@ -61,7 +61,9 @@ def sections(quick: bool) -> Iterator[Section]:
                 loads == repeats and (quick or delay <= TIMES * hits),
             )
         )
-    section.notes.append(f"medians of {repeats}; the delay counts from the first request sent, less the time of the load")
+    section.notes.append(
+        f"medians of {repeats}; the delay counts from the first request sent, less the time of the load"
+    )
     yield section
 
 
