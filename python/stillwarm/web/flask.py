@@ -79,6 +79,8 @@ class Stillwarm:
                 for name in _SETTINGS
                 if f"STILLWARM_{name.upper()}" in app.config
             }
+            if not isinstance(given.get("enabled", True), bool):
+                raise ConfigError(f"STILLWARM_ENABLED={shown(given['enabled'])}: accepted: True or False")
             try:
                 cache = Cache(**given)
             except ConfigError as error:
