@@ -174,12 +174,17 @@ pb::object Front::look(pb::handle raw, std::optional<std::string_view> own_key, 
 }
 
 http::Use Front::use(const Question& question, pb::handle stored, Nanos fresh_left) const {
+  check(stored);
   return use(question, stored.ptr(), facts_of(stored.ptr(), fresh_left));
 }
 
 http::Use Front::use(const Question& question, PyObject* stored, const http::Stored& facts) const {
   if (((PyLong_AsLong(field(stored, kFlags)) & kFlagAsgi) != 0) != options_.asgi) return http::Use::kReload;
   return http::use(question.before, facts, route_);
+}
+
+void Front::check(pb::handle stored) const {
+  if (Py_TYPE(stored.ptr()) != stored_) throw pb::type_error("expected a Stored");
 }
 
 PyObject* Front::match(const Question& question, PyObject* value) const {
@@ -241,6 +246,7 @@ void Front::add_marks(pb::list& headers, const Question& question, std::string_v
 
 pb::object Front::render(const Question& question, pb::handle stored, Nanos fresh_left, std::string_view label,
                          const http::Status& status) const {
+  check(stored);
   return rendered(question, stored.ptr(), facts_of(stored.ptr(), fresh_left), label, status);
 }
 

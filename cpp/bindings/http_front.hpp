@@ -68,6 +68,7 @@ class Front {
 
  private:
   bool debugs(const Question& question) const noexcept;
+  void check(pybind11::handle stored) const;
   pybind11::object answered(const Question& question, PyObject* stored, const http::Answer& answer,
                             pybind11::list headers) const;
   void add_marks(pybind11::list& headers, const Question& question, std::string_view label,
