@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -147,15 +148,25 @@ class Watched:
 
 
 def resolved(route: Callable[..., Any]) -> inspect.Signature:
-    """The signature with its annotations evaluated where they were written."""
+    """The signature with its annotations evaluated where they were written, each for itself.
+
+    One that cannot be (a name that only type checkers see) stays a text: FastAPI makes of it what it does anyway.
+    """
     signature = inspect.signature(route)
-    try:
-        hints = typing.get_type_hints(route, include_extras=True)
-    except Exception:
-        return signature
-    parameters = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in signature.parameters.values()]
-    returns = hints.get("return", signature.return_annotation)
-    return signature.replace(parameters=parameters, return_annotation=returns)
+    names = getattr(inspect.unwrap(route), "__globals__", {})
+
+    def evaluated(annotation: Any) -> Any:
+        if not isinstance(annotation, str):
+            return annotation
+        alone = types.SimpleNamespace(__annotations__={"it": annotation})
+        try:
+            found = typing.get_type_hints(alone, names, include_extras=True)["it"]
+        except Exception:
+            return annotation
+        return None if found is type(None) else found
+
+    parameters = [p.replace(annotation=evaluated(p.annotation)) for p in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=evaluated(signature.return_annotation))
 
 
 def named(signature: inspect.Signature, kind: type) -> str | None:
