@@ -171,7 +171,7 @@ async def answer(plan: Plan, front: Any, call: Call) -> Any:
     """One request to a decorated route."""
     request = call.request
     scope: Any = request.scope
-    own_key = plan.own_key(call.arguments())
+    own_key = plan.own_key(call.arguments(), call.kwargs)
     user = plan.per_user(request) if callable(plan.per_user) else None
     if inspect.isawaitable(user):
         user = await user

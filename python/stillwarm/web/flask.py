@@ -132,6 +132,8 @@ class Stillwarm:
             raise ConfigError("@warm.cache_response needs parentheses: @warm.cache_response(ttl=60)")
 
         def decorate(view: V) -> V:
+            if hasattr(view, "uncached"):
+                raise ConfigError(f"cache_response of {view.__qualname__}: it is cached already")
             name = f"{getattr(view, '__module__', '?')}.{getattr(view, '__qualname__', '?')}"
             plan = Plan(name, type, dict(options), asgi=False)
             self._plans.append(plan)

@@ -32,6 +32,7 @@ class Plan:
         self.name = name
         self.type = type_name(type if type is not None else options.pop("type", None))
         self.asgi = asgi
+        self.has_template = isinstance(options.get("key"), str)
         self.key = checked_key(options.pop("key", None))
         per_user = options.pop("per_user", None)
         if per_user is not None and per_user is not True and per_user is not False and not callable(per_user):
@@ -65,10 +66,15 @@ class Plan:
             front = self._fronts.setdefault(cache, Front(cache, rules, self.name, asgi=self.asgi))
         return front
 
-    def own_key(self, arguments: dict[str, Any]) -> str | None:
-        """The route's own key; it looks like no URI, and like no key with something behind it."""
+    def own_key(self, arguments: dict[str, Any], given: dict[str, Any] | None = None) -> str | None:
+        """The route's own key; it looks like no URI, and like no key with something behind it.
+
+        `given` is what else the route is called with, such as defaults: for a template, which names what it takes.
+        """
         if self.key is None:
             return None
+        if self.has_template and given:
+            arguments = {**given, **arguments}
         key = str(self.key(**arguments)).encode("utf-8", "backslashreplace").decode().replace("~", "~~")
         return f"key:{key}" if key.startswith(("GET:", "app:", "key:")) else key
 
@@ -85,7 +91,7 @@ class Plan:
         if self.per_user is True:
             text += front.core.variant_text(raw, ["authorization", "cookie"])
         elif self.per_user is not None:
-            self.check_text(user, "per_user")
+            check_text(user, f"{self.where}: per_user")
             text += "user-" if user is None else f"user={str(user)!r}\n"
         if self.vary_on:
             text += front.core.variant_text(raw, [name for name in self.vary_on if not name.startswith("cookie:")])
@@ -93,20 +99,19 @@ class Plan:
             if wanted:
                 text += cookies(front.core.variant_text(raw, ["cookie"]), wanted)
         if self.vary_call is not None:
-            self.check_text(varies, "vary_on")
+            check_text(varies, f"{self.where}: vary_on")
             text += f"vary={varies!s}"
         return digest(text.encode("utf-8", "surrogatepass")) if text else None
 
-    def check_text(self, value: Any, argument: str) -> None:
-        kind: Any = type(value)
-        if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
-            # Its text would be an address, which the next user's object may have.
-            raise ConfigError(
-                f"{self.where}: {argument} returned {shown(value)}; accepted: what str() tells from others"
-            )
-
     def tag_names(self, arguments: dict[str, Any]) -> Callable[[], list[str]]:
         return lambda: tags_of(self.tags, **arguments)
+
+
+def check_text(value: Any, what: str) -> None:
+    kind: Any = type(value)
+    if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
+        # Its text would be an address, which the next user's object may have.
+        raise ConfigError(f"{what} is {shown(value)}; accepted: what str() tells from others")
 
 
 def cookies(text: str, wanted: list[str]) -> str:
@@ -140,7 +145,9 @@ def checked_key(key: Any) -> Callable[..., str] | None:
             if name is not None:
                 if name not in arguments:
                     raise ConfigError(f"key={shown(key)}: the view has no argument {name!r}: {', '.join(arguments)}")
-                parts.append(quote(str(arguments[name]), safe=""))
+                value = arguments[name]
+                check_text(value, f"key={shown(key)}: {name}")
+                parts.append(quote(str(value), safe=""))
         return "".join(parts)
 
     return made

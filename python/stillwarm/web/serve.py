@@ -225,7 +225,8 @@ def settle(front: Front, ask: Ask, value: Any) -> tuple[str, Any]:
     question = ask.question
     if isinstance(value, Unstored):
         if value is ask.brought:
-            if not value.shareable and not question.authorization and question.store:
+            is_304 = value.response is not None and value.response.status == 304  # to what this client has
+            if not is_304 and not value.shareable and not question.authorization and question.store:
                 front.note_passing(question.key)
             return "own", value
         if value.shareable and not question.authorization:
