@@ -3,7 +3,7 @@
     apt-get install wrk && pip install 'stillwarm[bench]'
     python benchmarks/http/run.py [--quick] [--out FOLDER] [--only throughput page ...]
 
-Prints the table; a full run (three minutes) also keeps it in benchmarks/results/http.{md,svg}. `--quick` is a smoke run
+Prints the table; a full run (four minutes) also keeps it in benchmarks/results/http.{md,svg}. `--quick` is a smoke run
 of some seconds that writes nothing unless it is told where. Servers run on free ports and end with this program. Exits
 with 1 if a crowd made a page more than once; a missed goal is only reported.
 """
