@@ -4,7 +4,8 @@
 // bytes. Refuses to know: what the policy makes of the facts, and what is stored.
 //
 // The key is ASCII and injective: `cache:{type}:GET:{scheme}://{host}{path}?{query}`, in which every byte that is not
-// printable, and "~", is percent-escaped; the middleware's type ends with ":app". What else a route's key depends on follows after a "~".
+// printable, and "~", is percent-escaped; the middleware's type ends with ":app". What else a route's key depends on
+// follows after a "~".
 #pragma once
 
 #define PY_SSIZE_T_CLEAN
