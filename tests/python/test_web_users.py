@@ -96,6 +96,18 @@ def test_web_users_names_are_in_no_key(front: str, serve: Serve, warm_cache: Cac
 
 
 @each_decorator
+def test_web_users_no_path_leads_to_a_users_entry(front: str, serve: Serve, warm_cache: Cache) -> None:
+    """What a key says of a user can be worked out: it must not be a way in, through a route with a key of its own."""
+    own = {"key": (lambda **values: values["path"]), "ttl": 60, "type": "product"}
+    private = serve(front, personal, per_user=user_of(front), **own)
+    public = serve(front, lambda seen: Reply(200, (), b"public"), **own)
+    private.ask("/page", headers={"x-user": "alice"})
+    (key,) = [entry.key for entry in warm_cache.top(10)] or [""]
+    assert key.startswith("cache:product:page~")
+    assert public.ask("/" + key.removeprefix("cache:product:")).body == b"public"
+
+
+@each_decorator
 def test_web_users_cookies_of_one_name_all_count(front: str, serve: Serve) -> None:
     # Frameworks differ in which of two cookies they take, and names of cookies differ by case.
     server = serve(front, numbered(), vary_on=["cookie:theme"])
