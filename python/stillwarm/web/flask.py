@@ -42,6 +42,7 @@ V = TypeVar("V", bound=Callable[..., Any])
 _SETTINGS = ("url", "namespace", "max_bytes", "max_entries", "ttl", "load_threads", "enabled")
 _SHARED = frozenset({404, 405, 410})  # the others below 500 judge this request's fields, rights or rate
 _TAKES_A_LIST = type(getattr(Headers(), "_list", None)) is list  # Werkzeug's own, in all versions so far
+_LOCATIONS = ("location", "content-location")  # Werkzeug rewrites them
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -249,17 +250,52 @@ def close(responses: list[FlaskResponse]) -> None:
 def finished(found: tuple[Any, ...]) -> FlaskResponse:
     """A Flask response from what the core made."""
     line, headers, body = found
-    if _TAKES_A_LIST:  # else every field is checked once more: half of a hit's time in Flask
+    kind: Any = current_app.response_class
+    # A list: of bytes Werkzeug would count the length anew, and that of HEAD's answer is the length of GET's.
+    if not _TAKES_A_LIST:
+        response: FlaskResponse = kind(response=[body], status=line, headers=Headers(headers))
+    else:  # else every field is checked once more: half of a hit's time in Flask
         fields = Headers()
         fields._list = headers
-    else:
-        fields = Headers(headers)
-    # A list: of bytes Werkzeug would count the length anew, and that of HEAD's answer is the length of GET's.
-    response = current_app.response_class(response=[body], status=line, headers=fields)
+        response = as_made(kind)(response=[body], status=line, headers=fields)
+        if isinstance(response, AsMade):
+            response._made, response._sent = headers.copy(), [body]
     if line[:3] == "304":
         response.headers.pop("Content-Type", None)
         response.headers.pop("Content-Length", None)
     return response
+
+
+class AsMade:
+    """Sends an answer of the cache as the core made it, unless somebody changed it since."""
+
+    _made: list[tuple[str, str]] = []  # noqa: RUF012 (of each answer; none here)
+    _sent: list[bytes] = []  # noqa: RUF012
+
+    def __call__(self: Any, environ: Any, start_response: Any) -> Any:
+        if (
+            self.headers._list != self._made
+            or self.response != self._sent
+            or self.status != "200 OK"
+            or self._on_close
+            or environ["REQUEST_METHOD"] != "GET"
+            or any(name.lower() in _LOCATIONS for name, _ in self._made)
+        ):
+            return super().__call__(environ, start_response)  # type: ignore[misc]
+        start_response("200 OK", self._made)
+        return self._sent
+
+
+@functools.lru_cache(maxsize=64)
+def as_made(kind: Any) -> Any:
+    """The app's response class, for answers that are sent as they are: Werkzeug copies and checks every field again."""
+    parts = ("__call__", "get_wsgi_response", "get_wsgi_headers", "get_app_iter", "iter_encoded", "close")
+    if any(getattr(kind, name, None) is not getattr(FlaskResponse, name) for name in parts):
+        return kind
+    try:
+        return type(kind.__name__, (AsMade, kind), {"__module__": kind.__module__})
+    except Exception:  # a class that is particular about its children
+        return kind
 
 
 def marked(response: FlaskResponse, marks: list[tuple[str, str]]) -> FlaskResponse:
