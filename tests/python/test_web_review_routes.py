@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import threading
+import weakref
 from typing import Any
 
 import fastapi
@@ -233,3 +235,23 @@ def test_web_review_a_view_that_answers_304_itself_is_cached_for_others() -> Non
     etag = client.get("/", headers={"If-None-Match": "*"}).headers["ETag"]
     labels = [client.get("/", headers=h).headers["X-Cache"] for h in ({}, {}, {"If-None-Match": etag})]
     assert labels == ["MISS", "HIT", "HIT"]
+
+
+def test_web_review_an_app_that_is_gone_takes_its_cache_with_it() -> None:
+    warm = stillwarm.flask.Stillwarm()
+
+    @warm.cache_response(ttl=60)
+    def view() -> str:
+        return "answer"
+
+    def made() -> weakref.ref[Cache]:
+        app = flask.Flask("app")
+        app.add_url_rule("/", view_func=view)
+        warm.init_app(app)
+        assert [app.test_client().get("/").headers["X-Cache"] for _ in range(2)] == ["MISS", "HIT"]
+        with app.app_context():
+            return weakref.ref(warm.cache())
+
+    caches = [made() for _ in range(3)]
+    gc.collect()
+    assert [cache() for cache in caches] == [None] * 3

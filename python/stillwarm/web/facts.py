@@ -157,12 +157,14 @@ def stored_of(response: Response, age: int, flags: int, asgi: bool) -> Stored:
     )
 
 
-def freshened(stored: Stored, headers: Iterable[tuple[Any, Any]], age: int) -> Stored:
+def freshened(stored: Stored, headers: Iterable[tuple[Any, Any]], age: int, flags: int) -> Stored:
     """The stored answer after the app said 304: its fields replace those of before (RFC 9111, 3.2)."""
     new = [(k, v) for k, v in storable(list(headers)) if not _core.is_kept_on_304(text(k))]
     replaced = {text(k).lower() for k, _ in new}
     kept = [(k, v) for k, v in stored.headers if text(k).lower() not in replaced]
-    return stored._replace(headers=(*kept, *new), at=_core.clock_now(), age=age)
+    return stored._replace(
+        headers=(*kept, *new), at=_core.clock_now(), age=age, flags=stored.flags & ~AUTHORIZATION | flags
+    )
 
 
 def native(pair: tuple[str, str], asgi: bool) -> tuple[Any, Any]:

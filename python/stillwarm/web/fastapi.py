@@ -132,7 +132,7 @@ def decorated(cache: Cache, route: Callable[..., Any], type: Any, options: dict[
     if hasattr(route, "uncached"):
         raise ConfigError(f"cache_response of {name}: it is cached already")
     plan = Plan(name, type, options, asgi=True)
-    front = plan.front(cache)
+    front = plan.front(cache, [])  # kept by the route itself
     signature = resolved(route)
     request_name = named(signature, Request) or _REQUEST
     response_name = named(signature, StarletteResponse) or _RESPONSE

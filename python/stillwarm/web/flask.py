@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
     from flask import Flask, current_app, request
-    from flask.globals import request_ctx
-    from werkzeug.datastructures import Headers
     from werkzeug.exceptions import HTTPException
     from werkzeug.wrappers import Response as FlaskResponse
 except ModuleNotFoundError as error:
@@ -27,10 +25,12 @@ from stillwarm._durations import shown
 from stillwarm._off import passing
 from stillwarm.errors import ConfigError
 from stillwarm.web.facts import Response, Unstored, header
+from stillwarm.web.front import Front
 from stillwarm.web.options import CacheType, define_types
 from stillwarm.web.plan import Plan
 from stillwarm.web.serve import Ask, in_pool, passed, refresh_ended, respond
-from stillwarm.web.wsgi import REFRESH, ResponseCache, bare, with_marks
+from stillwarm.web.viewing import Watched, close, finished, marked
+from stillwarm.web.wsgi import REFRESH, ResponseCache, bare
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -41,8 +41,6 @@ V = TypeVar("V", bound=Callable[..., Any])
 
 _SETTINGS = ("url", "namespace", "max_bytes", "max_entries", "ttl", "load_threads", "enabled")
 _SHARED = frozenset({404, 405, 410})  # the others below 500 judge this request's fields, rights or rate
-_TAKES_A_LIST = type(getattr(Headers(), "_list", None)) is list  # Werkzeug's own, in all versions so far
-_LOCATIONS = ("location", "content-location")  # Werkzeug rewrites them
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -59,6 +57,7 @@ class Stillwarm:
             raise ConfigError(f"cache={shown(cache)}: accepted: a stillwarm.Cache, or None")
         self._cache = cache
         self._plans: list[Plan] = []
+        self._fronts: list[Front] = []
         if cache is not None:
             define_types(cache)
         if app is not None:
@@ -90,7 +89,7 @@ class Stillwarm:
         define_types(cache)
         app.extensions.setdefault("stillwarm", {})[self] = cache
         for plan in self._plans:
-            plan.front(cache)
+            plan.front(cache, self._keep(app))
 
     def cache(self) -> Cache:
         """The cache of the app that runs now; outside of one, that of Stillwarm.
@@ -104,6 +103,13 @@ class Stillwarm:
         if cache is None:
             raise RuntimeError("this app has no cache: call warm.init_app(app), or give Stillwarm a Cache")
         return cache
+
+    def _keep(self, app: Any) -> list[Front]:
+        """Who keeps the fronts of an app: the app, if its cache is its own."""
+        found = app.extensions.get("stillwarm", {}).get(self)
+        if found is None or found is self._cache:
+            return self._fronts
+        return app.extensions.setdefault("stillwarm.fronts", [])  # type: ignore[no-any-return]
 
     def cache_response(self, type: Any = None, /, **options: Any) -> Callable[[V], V]:
         """Keeps what a view answers: `@warm.cache_response("dashboard", ttl=300)`, below `@app.get(...)`.
@@ -139,7 +145,7 @@ class Stillwarm:
             plan = Plan(name, type, dict(options), asgi=False)
             self._plans.append(plan)
             if self._cache is not None:
-                plan.front(self._cache)
+                plan.front(self._cache, self._fronts)
 
             @functools.wraps(view)
             def cached_view(*args: Any, **kwargs: Any) -> Any:
@@ -190,7 +196,8 @@ class Stillwarm:
 
 def answer(warm: Stillwarm, plan: Plan, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """One request to a decorated view."""
-    front = plan.front(warm.cache())
+    cache = warm.cache()
+    front = plan.found(cache) or plan.front(cache, warm._keep(current_app))
     environ = request.environ
     own_key = plan.own_key(kwargs)
     user = plan.per_user() if callable(plan.per_user) else None
@@ -241,70 +248,6 @@ def answer(warm: Stillwarm, plan: Plan, view: Callable[..., Any], args: tuple[An
     return marked(response, passed(front, found, what))
 
 
-def close(responses: list[FlaskResponse]) -> None:
-    """What `call_on_close` asked for still happens."""
-    for response in responses:
-        response.close()
-
-
-def finished(found: tuple[Any, ...]) -> FlaskResponse:
-    """A Flask response from what the core made."""
-    line, headers, body = found
-    kind: Any = current_app.response_class
-    # A list: of bytes Werkzeug would count the length anew, and that of HEAD's answer is the length of GET's.
-    if not _TAKES_A_LIST:
-        response: FlaskResponse = kind(response=[body], status=line, headers=Headers(headers))
-    else:  # else every field is checked once more: half of a hit's time in Flask
-        fields = Headers()
-        fields._list = headers
-        response = as_made(kind)(response=[body], status=line, headers=fields)
-        if isinstance(response, AsMade):
-            response._made, response._sent = headers.copy(), [body]
-    if line[:3] == "304":
-        response.headers.pop("Content-Type", None)
-        response.headers.pop("Content-Length", None)
-    return response
-
-
-class AsMade:
-    """Sends an answer of the cache as the core made it, unless somebody changed it since."""
-
-    _made: list[tuple[str, str]] = []  # noqa: RUF012 (of each answer; none here)
-    _sent: list[bytes] = []  # noqa: RUF012
-
-    def __call__(self: Any, environ: Any, start_response: Any) -> Any:
-        if (
-            self.headers._list != self._made
-            or self.response != self._sent
-            or self.status != "200 OK"
-            or self._on_close
-            or environ["REQUEST_METHOD"] != "GET"
-            or any(name.lower() in _LOCATIONS for name, _ in self._made)
-        ):
-            return super().__call__(environ, start_response)  # type: ignore[misc]
-        start_response("200 OK", self._made)
-        return self._sent
-
-
-@functools.lru_cache(maxsize=64)
-def as_made(kind: Any) -> Any:
-    """The app's response class, for answers that are sent as they are: Werkzeug copies and checks every field again."""
-    parts = ("__call__", "get_wsgi_response", "get_wsgi_headers", "get_app_iter", "iter_encoded", "close")
-    if any(getattr(kind, name, None) is not getattr(FlaskResponse, name) for name in parts):
-        return kind
-    try:
-        return type(kind.__name__, (AsMade, kind), {"__module__": kind.__module__})
-    except Exception:  # a class that is particular about its children
-        return kind
-
-
-def marked(response: FlaskResponse, marks: list[tuple[str, str]]) -> FlaskResponse:
-    fields = with_marks(list(response.headers), marks)[len(response.headers) :]
-    for name, value in fields:
-        response.headers.add(name, value)
-    return response
-
-
 def fetched(
     plan: Plan, front: Any, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Response | Unstored:
@@ -333,38 +276,6 @@ def fetched(
     if len(body) > front.rules.max_body:
         return Response(response.status_code, response.status, headers, None, "too-large", response)
     return Response(response.status_code, response.status, headers, body, "", response)
-
-
-class Watched:
-    """Sees what a view does besides answering: reads or writes the session, or arranges to change its response later.
-
-    What Flask's own hooks did to the session before is not the view's doing, and stays noted.
-    """
-
-    def __init__(self) -> None:
-        self._context: Any = request_ctx._get_current_object()  # type: ignore[attr-defined]
-        # Not by the proxy, nor by the property of newer versions: asking them counts as reading the session.
-        self._session = self._context.__dict__.get("_session", self._context.__dict__.get("session"))
-        # Older versions leave the noting to the session, and not every kind of session does it.
-        notes = "_session" in self._context.__dict__ or getattr(type(self._session), "accessed", True) is False
-        self._blind = self._session is not None and not notes
-        self._later = len(getattr(self._context, "_after_request_functions", ()))
-        self._before = [getattr(self._session, name, False) for name in ("accessed", "modified")]
-        self._note(False, False)
-
-    def _note(self, accessed: bool, modified: bool) -> None:
-        for name, value in (("accessed", accessed), ("modified", modified)):
-            if hasattr(self._session, name):
-                setattr(self._session, name, value)
-
-    def personal(self, plan: Plan) -> bool:
-        """Whether the answer belongs to one session: it was written, or read and the key does not name a user."""
-        accessed, modified = (getattr(self._session, name, False) for name in ("accessed", "modified"))
-        self._note(accessed or self._before[0], modified or self._before[1])
-        has_cookie = current_app.config["SESSION_COOKIE_NAME"] in request.cookies
-        later = len(getattr(self._context, "_after_request_functions", ())) > self._later
-        read = (accessed and has_cookie) or (self._blind and (has_cookie or self._session))
-        return bool(modified or later or (read and plan.per_user is None))
 
 
 def again(app: Any, ask: Ask, flight: Any) -> None:

@@ -33,6 +33,7 @@ from stillwarm.web.facts import (
     freshened,
     header,
     stored_of,
+    text,
     weigh,
 )
 
@@ -135,9 +136,13 @@ class Front:
             with self._lock:
                 self._passing.pop(key, None)
 
+    def count(self, outcome: str, reason: str) -> None:
+        with self._lock:  # one more is three steps
+            self.counts[outcome, reason] += 1
+
     def warn(self, what: str, detail: object = "") -> None:
         """Counts what went wrong and was passed through; the first of its kind is logged."""
-        self.counts["warning", what] += 1
+        self.count("warning", what)
         if what not in self._warned:
             self._warned.add(what)
             _log.warning(
@@ -170,8 +175,11 @@ class Front:
         after = self.core.after(question, response.status, response.headers)
         kept: Stored | None = ask.kept
         if response.status == 304 and kept is not None and ask.asked_conditionally:
-            after = self.core.after(question, kept.status, freshened(kept, response.headers, 0).headers)
-            stored = freshened(kept, response.headers, after["age"])
+            fields = freshened(kept, response.headers, 0, 0).headers
+            aged = [pair for pair in response.headers if text(pair[0]).lower() == "age"]
+            after = self.core.after(question, kept.status, [*fields, *aged])
+            flags = AUTHORIZATION if after["shared_with_authorization"] else 0
+            stored = freshened(kept, response.headers, after["age"], flags)
             if after["store"]:
                 return self._place(ask, stored, after)
             return Unstored(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import string
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
@@ -48,23 +49,32 @@ class Plan:
         self.writes = "invalidates" in options
         self.invalidates = checked_invalidates(options.pop("invalidates", None))
         self.options = options
-        self._fronts: weakref.WeakKeyDictionary[Any, Front] = weakref.WeakKeyDictionary()
+        self._fronts: weakref.WeakKeyDictionary[Any, weakref.ref[Front]] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
 
-    def front(self, cache: Any) -> Front:
-        """The front of this route for a cache; made when first asked for.
+    def found(self, cache: Any) -> Front | None:
+        """The front of this route for a cache, if it is made already."""
+        ref = self._fronts.get(cache)
+        return None if ref is None else ref()
+
+    def front(self, cache: Any, keep: list[Front]) -> Front:
+        """The front of this route for a cache; made when first asked for, and then kept by who owns the cache: `keep`.
 
         Raises:
             ConfigError: an unknown type, no ttl, a value that is not accepted.
         """
-        front = self._fronts.get(cache)
-        if front is None:
-            options = self.options
-            if self.writes and self.type is None and "ttl" not in options and "ttl" not in cache._defaults:
-                options = {"ttl": 0, **options}  # a route that only writes has nothing to store
-            rules = route_rules(cache, self.type, options, self.where)
-            rules = dataclasses.replace(rules, per_user=self.per_user is not None, declares_cookies=self.declares)
-            front = self._fronts.setdefault(cache, Front(cache, rules, self.name, asgi=self.asgi))
-        return front
+        with self._lock:
+            front = self.found(cache)
+            if front is None:
+                options = self.options
+                if self.writes and self.type is None and "ttl" not in options and "ttl" not in cache._defaults:
+                    options = {"ttl": 0, **options}  # a route that only writes has nothing to store
+                rules = route_rules(cache, self.type, options, self.where)
+                rules = dataclasses.replace(rules, per_user=self.per_user is not None, declares_cookies=self.declares)
+                front = Front(cache, rules, self.name, asgi=self.asgi)
+                keep.append(front)
+                self._fronts[cache] = weakref.ref(front)  # weak: a front holds its cache, and routes outlive apps
+            return front
 
     def own_key(self, arguments: dict[str, Any], given: dict[str, Any] | None = None) -> str | None:
         """The route's own key; it looks like no URI, and like no key with something behind it.

@@ -329,11 +329,11 @@ def rendered(front: Front, ask: Ask, kind: str, what: Any) -> tuple[str, Any]:
         forward = forwards.NONE if hit else forwards.REQUEST if question.reload else forwards.URI_MISS
         if not hit and question.key != question.primary:
             forward = forwards.VARY_MISS
-        front.counts[label.lower(), "collapsed" if collapsed else ""] += 1
+        front.count(label.lower(), "collapsed" if collapsed else "")
         in_cache = not hit and not collapsed and _core.peek(front.cache, front.scope, question.key) is not _core.MISSING
         return "answer", front.core.render(question, what, left, label, hit, forward, in_cache, collapsed)
     unstored: Unstored = what
-    front.counts["bypass" if unstored.why else "miss", unstored.why] += 1
+    front.count("bypass" if unstored.why else "miss", unstored.why)
     if unstored.response is None:
         return "raise", unstored.error or RuntimeError("no answer")
     label = "BYPASS" if unstored.why else "MISS"
@@ -352,13 +352,13 @@ def stored_only(ask: Ask, timeout: Callable[[], Response]) -> tuple[str, Any]:
     left = front.life(question.key)
     if stored is not None and front.core.may_use(question, stored, left) == 0:
         label = "HIT" if left >= 0 else "STALE"
-        front.counts[label.lower(), ""] += 1
+        front.count(label.lower(), "")
         return "answer", front.core.render(question, stored, left, label, True, _core.Forward.NONE, False, False)
     return "response", (timeout(), passed(front, question, "only-if-cached"))
 
 
 def passed(front: Front, question: Any, reason: str) -> list[tuple[Any, Any]]:
     """The marks of an answer that went round the cache."""
-    front.counts["bypass", reason] += 1
+    front.count("bypass", reason)
     forward = question.forward if question.forward != _core.Forward.NONE else _core.Forward.BYPASS
     return front.core.marks(question, "BYPASS", forward, False, reason)
