@@ -127,8 +127,8 @@ pb::object Front::look(pb::handle raw, std::optional<std::string_view> own_key, 
     q.before.forward = http::Forward::kBypass;
   }
   q.key = q.primary;
-  if (!q.before.look) return pb::cast(std::move(q));
   if (!debug_token_.empty()) read_variant(raw.ptr(), options_.asgi, {"stillwarm-debug"}, q.debug);
+  if (!q.before.look) return pb::cast(std::move(q));
   PyFlow* flow = cache_->flow;
   for (int step = 0; step < 2; ++step) {
     const auto key = pb::reinterpret_steal<pb::object>(

@@ -21,6 +21,7 @@ import starlette.background
 import stillwarm.fastapi
 import stillwarm.flask
 from asking import ask, asked, environ_of, scope_of
+from fronts import numbered, serving
 from stillwarm import Cache
 from stillwarm.errors import ConfigError
 from stillwarm.testing import Clock
@@ -255,3 +256,23 @@ def test_web_review_an_app_that_is_gone_takes_its_cache_with_it() -> None:
     caches = [made() for _ in range(3)]
     gc.collect()
     assert [cache() for cache in caches] == [None] * 3
+
+
+@pytest.mark.parametrize("front", ["flask", "fastapi"])
+def test_web_review_what_one_user_gets_is_private_to_caches_further_out(front: str, warm_cache: Cache) -> None:
+    with serving(warm_cache) as serve:
+        server = serve(front, numbered(), per_user=lambda *_: "u1")
+        assert [server.ask()["cache-control"] for _ in range(2)] == ["private", "private"]
+        assert server.ask(method="POST")["cache-control"] == "private"
+        said = serve(front, numbered(("Cache-Control", "max-age=5")), per_user=lambda *_: "u2", key="said")
+        assert [said.ask()["cache-control"] for _ in range(2)] == ["max-age=5", "max-age=5"]
+
+
+@pytest.mark.parametrize("front", ["flask", "wsgi", "fastapi", "asgi"])
+def test_web_review_the_debug_token_also_explains_what_passed_by(front: str, warm_cache: Cache) -> None:
+    token = "a-token-of-the-tests"
+    with serving(warm_cache) as serve:
+        server = serve(front, numbered(("Cache-Control", "max-age=5")), debug_token=token)
+        answer = server.ask(headers={"Cookie": "a=1", "Stillwarm-Debug": token})
+        assert answer.cache_status.startswith('stillwarm; fwd=bypass; key="cache:')
+        assert answer.cache_status.endswith("; detail=cookie")

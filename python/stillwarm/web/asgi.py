@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from stillwarm import _aload, _core
 from stillwarm._landing import finish
 from stillwarm._target import VALUE, innermost
 from stillwarm.web.aserve import AsyncAsk, respond
-from stillwarm.web.facts import NoAnswerError, Response, Unstored, header, line_of
+from stillwarm.web.facts import NoAnswerError, Response, Unstored, header, line_of, with_marks
 from stillwarm.web.front import Front
 from stillwarm.web.options import middleware_rules
 from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, passed, refresh_ended, stored_only
@@ -25,8 +25,8 @@ from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, passed, refresh_ended, sto
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
+Message = Any  # mutable mappings; servers and frameworks type them each in their own way
+Scope = Any
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -58,7 +58,7 @@ class ResponseCache:
             await self.app(scope, receive, send)
             return
         try:
-            found = self._look(scope)  # type: ignore[arg-type]
+            found = self._look(scope)
         except Exception as error:  # not a scope as ASGI has it
             self.front.warn("internal", repr(error))
             await self.app(scope, receive, send)
@@ -124,7 +124,7 @@ class ResponseCache:
         async def ask_app(fields: list[tuple[str, str]]) -> Response:
             return await fetch(self.app, asking(scope, fields), no_body(), self.front.rules.max_body, None)
 
-        question: Any = self._look(scope, None, None, False)  # type: ignore[arg-type]  # a GET of all of it
+        question: Any = self._look(scope, None, None, False)  # a GET of all of it
         question.key = flight.key
         start_refresh(AsyncAsk(ask.front, scope, question, ask_app), flight)
 
@@ -273,14 +273,6 @@ async def deliver(response: Response, marks: list[tuple[bytes, bytes]], send: Se
     headers = with_marks(response.headers, marks)
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body or b""})
-
-
-def with_marks(headers: Any, marks: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The header fields with X-Cache and Cache-Status; an X-Cache of a cache further in stays."""
-    headers = list(headers)
-    if any(key.lower() == b"x-cache" for key, _ in headers):
-        marks = marks[1:]
-    return [*headers, *marks]
 
 
 def asgi_timeout() -> Response:

@@ -131,8 +131,11 @@ def storable(headers: Headers) -> list[tuple[Any, Any]]:
     return [(k, v) for k, v in headers if _core.is_stored_field(text(k)) and text(k).lower() not in named]
 
 
-def stored_of(response: Response, age: int, flags: int, asgi: bool) -> Stored:
-    """The answer as it is stored: with an ETag, a Content-Length and a Date."""
+PRIVATE: Final = ("Cache-Control", "private")  # of one user: not for the caches between here and there
+
+
+def stored_of(response: Response, age: int, flags: int, asgi: bool, per_user: bool = False) -> Stored:
+    """The answer as it is stored: with an ETag and a Content-Length; one user's says so to the caches behind us."""
     assert response.body is not None
     headers = storable(response.headers)
     etag = header(headers, "etag")
@@ -141,6 +144,8 @@ def stored_of(response: Response, age: int, flags: int, asgi: bool) -> Stored:
         etag = etag_of(response.body)
         flags |= OWN_ETAG
         own.append(("ETag", etag))
+    if per_user and not header(headers, "cache-control"):
+        own.append(PRIVATE)
     if not header(headers, "content-length") and response.status not in (204, 304):
         own.append(("Content-Length", str(len(response.body))))
     headers += [native(pair, asgi) for pair in own]
@@ -165,6 +170,13 @@ def freshened(stored: Stored, headers: Iterable[tuple[Any, Any]], age: int, flag
     return stored._replace(
         headers=(*kept, *new), at=_core.clock_now(), age=age, flags=stored.flags & ~AUTHORIZATION | flags
     )
+
+
+def with_marks(headers: Iterable[tuple[Any, Any]], marks: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """The header fields with those of the cache. Cache-Status is a list; an X-Cache of a cache further in stays."""
+    headers = list(headers)
+    there = {text(name).lower() for name, _ in headers} - {"cache-status"}
+    return [*headers, *(mark for mark in marks if text(mark[0]).lower() not in there)]
 
 
 def native(pair: tuple[str, str], asgi: bool) -> tuple[Any, Any]:

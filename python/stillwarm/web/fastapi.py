@@ -33,8 +33,8 @@ from stillwarm._durations import shown
 from stillwarm._off import passing
 from stillwarm.errors import ConfigError
 from stillwarm.web.aserve import AsyncAsk, respond
-from stillwarm.web.asgi import REFRESH, ResponseCache, bare, no_body, spawn, with_marks
-from stillwarm.web.facts import Response, Unstored, header, line_of
+from stillwarm.web.asgi import REFRESH, ResponseCache, bare, no_body, spawn
+from stillwarm.web.facts import Response, Unstored, header, line_of, with_marks
 from stillwarm.web.options import CacheType, define_types
 from stillwarm.web.plan import Plan
 from stillwarm.web.rendering import Call, Watched, handled, named, rendered, resolved

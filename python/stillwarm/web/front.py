@@ -23,6 +23,7 @@ from stillwarm.web import _counts
 from stillwarm.web.facts import (
     AUTHORIZATION,
     OWN_ETAG,
+    PRIVATE,
     AppRaisedError,
     Response,
     ServerSideError,
@@ -32,6 +33,7 @@ from stillwarm.web.facts import (
     digest,
     freshened,
     header,
+    native,
     stored_of,
     text,
     weigh,
@@ -111,6 +113,7 @@ class Front:
             variants=Variants,
             digest=digest,
         )
+        self.private = [native(PRIVATE, asgi)] if rules.per_user else []
         self.counts: Counter[tuple[str, str]] = Counter()
         self._passing: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
@@ -202,7 +205,7 @@ class Front:
         if self.rules.unless is not None and self.rules.unless(ask.result(response)):
             return Unstored(response, shareable, "unless")
         flags = AUTHORIZATION if after["shared_with_authorization"] else 0
-        return self._place(ask, stored_of(response, after["age"], flags, self.asgi), after)
+        return self._place(ask, stored_of(response, after["age"], flags, self.asgi, self.rules.per_user), after)
 
     def _place(self, ask: Any, stored: Stored, after: dict[str, Any]) -> Any:
         """The value for the flight's own key: the answer, or the record of a URI whose answers vary."""

@@ -337,7 +337,7 @@ def rendered(front: Front, ask: Ask, kind: str, what: Any) -> tuple[str, Any]:
     if unstored.response is None:
         return "raise", unstored.error or RuntimeError("no answer")
     label = "BYPASS" if unstored.why else "MISS"
-    marks = front.core.marks(question, label, forwards.URI_MISS, False, unstored.why)
+    marks = [*front.core.marks(question, label, forwards.URI_MISS, False, unstored.why), *front.private]
     response = unstored.response
     if kind == "shared":  # the object itself is its own request's: hooks and background tasks go with it
         response = response._replace(live=None, close=None)
@@ -361,4 +361,4 @@ def passed(front: Front, question: Any, reason: str) -> list[tuple[Any, Any]]:
     """The marks of an answer that went round the cache."""
     front.count("bypass", reason)
     forward = question.forward if question.forward != _core.Forward.NONE else _core.Forward.BYPASS
-    return front.core.marks(question, "BYPASS", forward, False, reason)
+    return [*front.core.marks(question, "BYPASS", forward, False, reason), *front.private]

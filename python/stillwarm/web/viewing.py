@@ -14,8 +14,8 @@ from flask.globals import request_ctx
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as FlaskResponse
 
+from stillwarm.web.facts import with_marks
 from stillwarm.web.plan import Plan
-from stillwarm.web.wsgi import with_marks
 
 _TAKES_A_LIST = type(getattr(Headers(), "_list", None)) is list  # Werkzeug's own, in all versions so far
 _LOCATIONS = ("location", "content-location")  # Werkzeug rewrites them

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from stillwarm import _core, _load
-from stillwarm.web.facts import Response, header
+from stillwarm.web.facts import Response, header, with_marks
 from stillwarm.web.front import Front
 from stillwarm.web.options import middleware_rules
 from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, in_pool, passed, refresh_ended, respond, stored_only
@@ -202,13 +202,6 @@ def deliver(response: Response, marks: list[tuple[str, str]], start_response: St
     if response.body is not None:
         return (response.body,)
     return _Closing(response.live, response.close) if response.close is not None else response.live
-
-
-def with_marks(headers: list[tuple[str, str]], marks: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The header fields with X-Cache and Cache-Status; an X-Cache of a cache further in stays."""
-    if any(key.lower() == "x-cache" for key, _ in headers):
-        marks = marks[1:]
-    return [*headers, *marks]
 
 
 def wsgi_timeout() -> Response:
