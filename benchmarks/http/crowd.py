@@ -49,8 +49,8 @@ def sections(quick: bool) -> Iterator[Section]:
                     section.notes.append(f"{name}: {loads - before} loads of {path}")
             hits = statistics.median(crowd.ask(f"{PATH}?n=0")[0] for _ in range(repeats))
         delay = statistics.median(delays)
-        section.bars.append((f"stillwarm, {name}: last answer after the load", delay, f"{loads} in {repeats} times"))
-        section.bars.append((f"{name}: all of them hits", hits, "-"))
+        section.bars.append((f"stillwarm, {kind}, after the load", delay, f"{loads} in {repeats} times"))
+        section.bars.append((f"{kind}, as many hits", hits, "-"))
         section.rows.append(
             Row(
                 f"{size:,} cold requests, {name}",
@@ -62,7 +62,7 @@ def sections(quick: bool) -> Iterator[Section]:
             )
         )
     section.notes.append(
-        f"medians of {repeats}; the delay counts from the first request sent, less the time of the load"
+        f"medians of {repeats}; until the last answer, from the first request sent, less the time of the load"
     )
     yield section
 

@@ -37,8 +37,8 @@ def sections(quick: bool) -> Iterator[Section]:
                 connection.close()
         miss, hit = statistics.median(made), statistics.median(hits)
         low, _, high = statistics.quantiles(hits, n=4, method="inclusive")
-        section.bars.append((f"{name}, made", miss, "-"))
-        section.bars.append((f"stillwarm, {name}, hit", hit, f"{low:.3f} - {high:.3f}"))
+        section.bars.append((f"{kind}, made", miss, "-"))
+        section.bars.append((f"stillwarm, {kind}, hit", hit, f"{low:.3f} - {high:.3f}"))
         reached = hit <= MOST_MS and miss / hit >= LEAST
         goal = f"<= {MOST_MS:g} ms, >= {LEAST:g} x"
         section.rows.append(
