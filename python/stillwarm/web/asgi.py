@@ -23,7 +23,10 @@ from stillwarm.web.options import middleware_rules
 from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, passed, refresh_ended, stored_only
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from stillwarm._cache import Cache
+    from stillwarm.web.options import MiddlewareOptions
 
 Message = Any  # mutable mappings; servers and frameworks type them each in their own way
 Scope = Any
@@ -48,7 +51,7 @@ class ResponseCache:
         ConfigError: names the option, its value and what is accepted.
     """
 
-    def __init__(self, app: App, cache: Cache, **options: Any) -> None:
+    def __init__(self, app: App, cache: Cache, **options: Unpack[MiddlewareOptions]) -> None:
         self.app = app
         self.front = Front(cache, middleware_rules(cache, options), "ResponseCache", asgi=True)
         self._look = self.front.core.look

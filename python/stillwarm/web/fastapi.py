@@ -42,6 +42,9 @@ from stillwarm.web.serve import passed
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
+    from typing_extensions import Unpack
+
+    from stillwarm.web.options import RouteOptions
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -84,7 +87,7 @@ class Stillwarm:
         finally:
             self._cache.close()
 
-    def cache_response(self, type: Any = None, /, **options: Any) -> Callable[[V], V]:
+    def cache_response(self, type: str | None = None, /, **options: Unpack[RouteOptions]) -> Callable[[V], V]:
         """Keeps what a route answers: `@warm.cache_response("dashboard", ttl=300)`, below `@app.get(...)`.
 
         Only GET is kept (HEAD is answered from it), never 4xx and 5xx (see `absent_ttl`), nothing with `no-store`,
@@ -109,7 +112,7 @@ class Stillwarm:
         Raises:
             ConfigError: an option does not exist or its value is not accepted, the type is unknown, there is no ttl.
         """
-        if callable(type) and not isinstance(type, str):
+        if callable(type):
             raise ConfigError("@warm.cache_response needs parentheses: @warm.cache_response(ttl=60)")
 
         def decorate(route: V) -> V:

@@ -34,8 +34,10 @@ from stillwarm.web.wsgi import REFRESH, ResponseCache, bare
 
 if TYPE_CHECKING:
     from flask import Blueprint
+    from typing_extensions import Unpack
 
     from stillwarm._warm import Progress, Warmed
+    from stillwarm.web.options import RouteOptions
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -111,7 +113,7 @@ class Stillwarm:
             return self._fronts
         return app.extensions.setdefault("stillwarm.fronts", [])  # type: ignore[no-any-return]
 
-    def cache_response(self, type: Any = None, /, **options: Any) -> Callable[[V], V]:
+    def cache_response(self, type: str | None = None, /, **options: Unpack[RouteOptions]) -> Callable[[V], V]:
         """Keeps what a view answers: `@warm.cache_response("dashboard", ttl=300)`, below `@app.get(...)`.
 
         Only GET is kept (HEAD is answered from it), never 4xx and 5xx (see `absent_ttl`), nothing with `no-store`,
@@ -135,7 +137,7 @@ class Stillwarm:
         Raises:
             ConfigError: an option does not exist or its value is not accepted, the type is unknown, there is no ttl.
         """
-        if callable(type) and not isinstance(type, str):
+        if callable(type):
             raise ConfigError("@warm.cache_response needs parentheses: @warm.cache_response(ttl=60)")
 
         def decorate(view: V) -> V:

@@ -7,22 +7,51 @@ Refuses to know: what follows from them.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from stillwarm._durations import duration, shown, size
-from stillwarm._types import TYPE_OPTIONS, check_names, resolve, ttl_ns
+from stillwarm._types import TYPE_OPTIONS, Duration, check_names, resolve, ttl_ns
 from stillwarm.errors import ConfigError
 from stillwarm.web.front import UNSET, Rules, checked_names
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
 
-_WEB: Final = frozenset({"heuristic", "ignore_cookies", "debug_token", "max_body", "max_key", "absent_ttl", "keep"})
-_STORE: Final = frozenset(
-    {"stale_while_revalidate", "stale_if_error", "early_refresh", "classify", "stale_on", "unless"}
-)
-MIDDLEWARE: Final = _WEB | _STORE | {"ttl", "type"}
-ROUTE: Final = _WEB | _STORE | {"ttl", "type", "jitter"}
+
+class MiddlewareOptions(TypedDict, total=False):
+    """What `ResponseCache` takes beside app and cache: see `middleware_rules`."""
+
+    type: str
+    ttl: Duration | None
+    stale_while_revalidate: Duration
+    stale_if_error: Duration
+    absent_ttl: Duration
+    early_refresh: float | Literal["auto"] | None
+    keep: Duration
+    heuristic: bool
+    ignore_cookies: Sequence[str]
+    debug_token: str
+    max_body: int | str
+    max_key: int | str
+    unless: Callable[[Any], bool] | None
+    classify: Callable[[BaseException], str] | None
+    stale_on: Callable[[BaseException], bool] | type[BaseException] | tuple[type[BaseException], ...]
+
+
+class RouteOptions(MiddlewareOptions, total=False):
+    """What `cache_response` takes beside its type."""
+
+    jitter: float
+    key: str | Callable[..., str] | None
+    per_user: bool | Callable[..., Any] | None
+    vary_on: Sequence[str] | Callable[..., Any] | None
+    tags: Sequence[str] | Callable[..., Sequence[str]] | None
+    invalidates: str | Sequence[str | dict[str, Any]] | Callable[..., Any] | None
+
+
+MIDDLEWARE: Final = MiddlewareOptions.__optional_keys__
+ROUTE: Final = RouteOptions.__optional_keys__
 
 
 class CacheType(str, enum.Enum):
@@ -55,7 +84,7 @@ def define_types(cache: Cache) -> None:
             cache.define(kind.value, ttl=kind.ttl)
 
 
-def middleware_rules(cache: Cache, options: dict[str, Any]) -> Rules:
+def middleware_rules(cache: Cache, options: Mapping[str, Any]) -> Rules:
     """The rules of `ResponseCache`.
 
     Options: `ttl` (for answers that say nothing about their lifetime; not given: those are not stored),

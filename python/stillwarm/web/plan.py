@@ -11,7 +11,7 @@ import string
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote
 
 from stillwarm._durations import shown
@@ -21,15 +21,13 @@ from stillwarm.web.facts import digest
 from stillwarm.web.front import Front, checked_invalidates, checked_names, tags_of
 from stillwarm.web.options import ROUTE, route_rules, type_name
 
-_OWN: Final = frozenset({"key", "vary_on", "per_user", "tags", "invalidates"})
-
 
 class Plan:
     """A route as its decorator describes it."""
 
     def __init__(self, name: str, type: Any, options: dict[str, Any], *, asgi: bool) -> None:
         self.where = f"cache_response of {name}"
-        check_names(options, ROUTE | _OWN, self.where)
+        check_names(options, ROUTE, self.where)
         self.name = name
         self.type = type_name(type if type is not None else options.pop("type", None))
         self.asgi = asgi

@@ -20,8 +20,10 @@ from stillwarm.web.serve import GATEWAY_TIMEOUT, Ask, in_pool, passed, refresh_e
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from typing_extensions import Unpack
 
     from stillwarm._cache import Cache
+    from stillwarm.web.options import MiddlewareOptions
 
 REFRESH = "stillwarm.refresh"  # environ of a background refresh: who answers it, and for which flight
 
@@ -38,7 +40,7 @@ class ResponseCache:
         ConfigError: names the option, its value and what is accepted.
     """
 
-    def __init__(self, app: WSGIApplication, cache: Cache, **options: Any) -> None:
+    def __init__(self, app: WSGIApplication, cache: Cache, **options: Unpack[MiddlewareOptions]) -> None:
         self.app = app
         self.front = Front(cache, middleware_rules(cache, options), "ResponseCache", asgi=False)
         self._look = self.front.core.look
