@@ -276,3 +276,16 @@ def test_web_review_the_debug_token_also_explains_what_passed_by(front: str, war
         answer = server.ask(headers={"Cookie": "a=1", "Stillwarm-Debug": token})
         assert answer.cache_status.startswith('stillwarm; fwd=bypass; key="cache:')
         assert answer.cache_status.endswith("; detail=cookie")
+
+
+def test_web_review_a_key_of_arguments_that_the_view_lacks_is_refused_at_once() -> None:
+    warm = stillwarm.flask.Stillwarm(Cache())
+    with pytest.raises(ConfigError, match=r"key= names 'nubmer', and the view's arguments are: 'number'"):
+
+        @warm.cache_response(ttl=60, key="item:{nubmer}")
+        def item(number: int) -> str:
+            return str(number)
+
+    @warm.cache_response(ttl=60, key="item:{number}")
+    def anything(**arguments: int) -> str:
+        return str(arguments)

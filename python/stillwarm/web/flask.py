@@ -145,6 +145,7 @@ class Stillwarm:
                 raise ConfigError(f"cache_response of {view.__qualname__}: it is cached already")
             name = f"{getattr(view, '__module__', '?')}.{getattr(view, '__qualname__', '?')}"
             plan = Plan(name, type, dict(options), asgi=False)
+            plan.check_key(view)
             self._plans.append(plan)
             if self._cache is not None:
                 plan.front(self._cache, self._fronts)

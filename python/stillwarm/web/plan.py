@@ -7,6 +7,7 @@ Refuses to know: frameworks. A view's arguments come as keywords.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import string
 import threading
 import weakref
@@ -31,8 +32,11 @@ class Plan:
         self.name = name
         self.type = type_name(type if type is not None else options.pop("type", None))
         self.asgi = asgi
-        self.has_template = isinstance(options.get("key"), str)
+        template = options.get("key")
+        self.has_template = isinstance(template, str)
         self.key = checked_key(options.pop("key", None))
+        fields = string.Formatter().parse(template) if isinstance(template, str) else ()
+        self.key_names = [name for _, name, _, _ in fields if name is not None]
         per_user = options.pop("per_user", None)
         if per_user is not None and per_user is not True and per_user is not False and not callable(per_user):
             raise ConfigError(f"per_user={shown(per_user)}: accepted: True, or a callable that returns who asks (str)")
@@ -49,6 +53,20 @@ class Plan:
         self.options = options
         self._fronts: weakref.WeakKeyDictionary[Any, weakref.ref[Front]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
+
+    def check_key(self, view: Callable[..., Any]) -> None:
+        """Whether the view has the arguments that the template of the key names.
+
+        Raises:
+            ConfigError: it has not.
+        """
+        parameters = inspect.signature(view).parameters
+        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return
+        for name in self.key_names:
+            if name not in parameters:
+                has = ", ".join(map(repr, parameters)) or "it has none"
+                raise ConfigError(f"{self.where}: key= names {name!r}, and the view's arguments are: {has}")
 
     def found(self, cache: Any) -> Front | None:
         """The front of this route for a cache, if it is made already."""
