@@ -116,7 +116,7 @@ def check_names(given: Iterable[str], accepted: Iterable[str], where: str) -> No
     for name in given:
         if name not in accepted:
             close = difflib.get_close_matches(name, accepted, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = f"; did you mean {close[0]!r}?" if close else ";"
             raise ConfigError(f"{where} has no option {name!r}{hint} accepted: {', '.join(accepted)}")
 
 

@@ -322,3 +322,9 @@ def test_web_protocol_what_is_no_environ_is_the_apps_affair(warm_cache: Cache) -
 
 
 async def _nowhere(message: Any) -> None: ...
+
+
+@pytest.mark.parametrize("middleware", [stillwarm.flask.ResponseCache, stillwarm.fastapi.ResponseCache])
+def test_web_protocol_what_is_no_cache_is_refused_at_the_start(middleware: Any) -> None:
+    with pytest.raises(stillwarm.ConfigError, match=r"cache='redis://x': accepted: a stillwarm\.Cache"):
+        middleware(None, "redis://x")

@@ -10,6 +10,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
+from stillwarm import _core
 from stillwarm._durations import duration, shown, size
 from stillwarm._types import TYPE_OPTIONS, Duration, check_names, resolve, ttl_ns
 from stillwarm.errors import ConfigError
@@ -94,6 +95,8 @@ def middleware_rules(cache: Cache, options: Mapping[str, Any]) -> Rules:
     `max_body` (8 MB), `max_key` (2,048 bytes), `debug_token`, `unless` (a callable of the Response), `classify`,
     `stale_on`, `type` (its name in the figures).
     """
+    if not isinstance(cache, _core.CacheBase):
+        raise ConfigError(f"cache={shown(cache)}: accepted: a stillwarm.Cache")
     check_names(options, MIDDLEWARE, "ResponseCache")
     given = dict(options)
     kind = type_name(given.pop("type", None)) or "http"
