@@ -36,12 +36,14 @@ def fresh_cache(monkeypatch: pytest.MonkeyPatch) -> Cache:
 # --- fork, exit, Ctrl-C
 
 
+@pytest.mark.forks
 def test_faults_a_child_after_fork_works() -> None:
     ended = children.run("forks", 60)
     assert ended.ok, ended
     assert "stuck or failed: 0" in ended.output, ended
 
 
+@pytest.mark.forks
 def test_faults_a_fork_with_a_plain_lock_is_seen_stuck() -> None:
     ended = children.run("forks", 5, "naive")
     assert ended.ok, ended

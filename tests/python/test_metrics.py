@@ -308,6 +308,7 @@ def test_metrics_missing_package_is_named_with_the_way_to_get_it() -> None:
 # -------------------------------------------------------------------------------------------------- several processes
 
 
+@pytest.mark.forks
 def test_metrics_of_forked_workers_are_added_up_exactly_and_outlive_them(tmp_path: Path) -> None:
     before, after, later = scrapes(tmp_path, "forked")
     # 120 of the parent, 4,000 of one that was killed, 30,000 of one that left without atexit, 200,000 of one that ended
@@ -364,6 +365,7 @@ def test_metrics_of_a_worker_come_without_being_asked_for(tmp_path: Path) -> Non
     assert scrapes(tmp_path, "alone")["hits_total"] == 50
 
 
+@pytest.mark.forks
 def test_metrics_of_a_child_that_does_not_use_the_cache_are_no_files(tmp_path: Path) -> None:
     of_child, count, shown = scrapes(tmp_path, "idle")
     assert of_child == []
@@ -371,6 +373,7 @@ def test_metrics_of_a_child_that_does_not_use_the_cache_are_no_files(tmp_path: P
     assert shown["hits_total"] == 2
 
 
+@pytest.mark.forks
 def test_metrics_of_multiprocessing_workers_are_added_up_exactly(tmp_path: Path) -> None:
     assert scrapes(tmp_path, "pooled")["hits_total"] == 5 + 100 + 2000
 
