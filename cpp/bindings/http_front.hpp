@@ -1,7 +1,7 @@
 // Answers requests from the store: one call from environ or scope to the finished answer, or to the question that is
 // left.
 //
-// Thread rule: with the GIL. No Python code runs in here.
+// Thread rule: with the GIL. No Python code runs in here but the digest of a variant.
 // Refuses to know: how the app is called, and what waits for it (python/stillwarm/web).
 //
 // Stored answers are Python tuples of two kinds, which web/facts.py defines:

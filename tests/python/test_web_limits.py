@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fronts import Reply, Serve, each_front, each_middleware, numbered, serving
+from reliability import children
 from stillwarm import Cache
 from stillwarm.web._counts import counts
 
@@ -123,3 +124,9 @@ def test_web_limits_apps_with_caches_of_their_own_share_nothing(front: str, serv
             serve(front, lambda seen: Reply(200, (), b"two"), cache=other, ttl=60),
         )
         assert [one.ask().body, two.ask().body, one.ask().body, two.ask().body] == [b"1", b"two", b"1", b"two"]
+
+
+@pytest.mark.forks
+def test_web_limits_a_child_is_answered_although_the_parent_held_locks() -> None:
+    ended = children.run("fork_web")
+    assert (ended.code, ended.output, ended.errors) == (0, "child 0\n", "")

@@ -7,6 +7,7 @@ Refuses to know: frameworks, how the app is called, and the rules of HTTP (cpp/c
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
 import time
@@ -44,6 +45,15 @@ PASS_FOR: Final = 10.0  # s for which an answer that could not be stored is not 
 _MOST_PASSING: Final = 1_024
 
 _log = logging.getLogger("stillwarm")
+_lock = threading.Lock()  # of the counts and pauses of all fronts; nothing but dicts is touched under it
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,6 @@ class Front:
         self.private = [native(PRIVATE, asgi)] if rules.per_user else []
         self.counts: Counter[tuple[str, str]] = Counter()
         self._passing: OrderedDict[str, float] = OrderedDict()
-        self._lock = threading.Lock()
         self._warned: set[str] = set()
         _counts.register(cache, self)
 
@@ -128,7 +137,7 @@ class Front:
         return until is not None and until > time.monotonic()
 
     def note_passing(self, key: str) -> None:
-        with self._lock:
+        with _lock:
             self._passing[key] = time.monotonic() + PASS_FOR
             self._passing.move_to_end(key)
             if len(self._passing) > _MOST_PASSING:
@@ -136,11 +145,11 @@ class Front:
 
     def forget_passing(self, key: str) -> None:
         if key in self._passing:
-            with self._lock:
+            with _lock:
                 self._passing.pop(key, None)
 
     def count(self, outcome: str, reason: str) -> None:
-        with self._lock:  # one more is three steps
+        with _lock:  # one more is three steps
             self.counts[outcome, reason] += 1
 
     def warn(self, what: str, detail: object = "") -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import string
 import threading
 import weakref
@@ -21,6 +22,16 @@ from stillwarm.errors import ConfigError
 from stillwarm.web.facts import digest
 from stillwarm.web.front import Front, checked_invalidates, checked_names, tags_of
 from stillwarm.web.options import ROUTE, route_rules, type_name
+
+_lock = threading.Lock()  # while a front is made; no view, key or other code of the app runs under it
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Plan:
@@ -52,7 +63,6 @@ class Plan:
         self.invalidates = checked_invalidates(options.pop("invalidates", None))
         self.options = options
         self._fronts: weakref.WeakKeyDictionary[Any, weakref.ref[Front]] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
 
     def check_key(self, view: Callable[..., Any]) -> None:
         """Whether the view has the arguments that the template of the key names.
@@ -79,7 +89,7 @@ class Plan:
         Raises:
             ConfigError: an unknown type, no ttl, a value that is not accepted.
         """
-        with self._lock:
+        with _lock:
             front = self.found(cache)
             if front is None:
                 options = self.options
