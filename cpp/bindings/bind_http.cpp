@@ -176,13 +176,6 @@ void bind_http(pb::module_& m) {
 
   m.def("is_stored_field", &http::is_stored_field, pb::arg("name"), pb::pos_only());
   m.def("is_kept_on_304", &http::is_kept_on_304, pb::arg("name"), pb::pos_only());
-  m.def(
-      "http_date",
-      [](http::Seconds at) {
-        const auto text = http::format_date(at);
-        return std::string(text.data(), text.size());
-      },
-      pb::arg("at"), pb::pos_only());
 }
 
 }  // namespace stillwarm
