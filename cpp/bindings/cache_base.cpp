@@ -102,7 +102,7 @@ PyObject* get_slow(PyFlow* flow, const Probe& probe, PyObject* fallback) {
   } else {
     Entry& e = flow->memory()[i];
     Stats& stats = flow->scopes()[0].stats;
-    flow->count_hit(e);
+    flow->count_hit(i);
     ++(state_of(e, flow->scopes()[e.scope].durations, now) <= State::kEarly ? stats.hits : stats.stale_hits);
     value = Py_NewRef(static_cast<PyObject*>(e.value));
   }
@@ -289,7 +289,7 @@ PyFlow* flow_of(CacheBase* cache) {
 void release_dead_slow(PyFlow* flow) {
   while (flow->memory().has_dead()) {
     const Dead dead = flow->memory().take_dead();
-    Py_DECREF(static_cast<PyObject*>(dead.key));
+    Py_XDECREF(static_cast<PyObject*>(dead.key));
     Py_DECREF(static_cast<PyObject*>(dead.value));
   }
 }

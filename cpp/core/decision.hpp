@@ -16,7 +16,8 @@ namespace stillwarm {
 
 struct Flight;
 
-enum class Step : std::uint8_t { kReturn, kRefresh, kLead, kFollow, kAbsent, kError };
+// kConfirm: there is a value, and the remote tier has to be asked whether it is still right.
+enum class Step : std::uint8_t { kReturn, kRefresh, kLead, kFollow, kAbsent, kError, kConfirm };
 
 struct Decision {
   Step step = Step::kError;
@@ -37,6 +38,8 @@ struct Result {
   std::span<const std::uint64_t> tags{};  // fingerprints
   bool negative = false;                  // the value is an absence
   double random = 0;                      // [0, 1): for the jitter, and for an early refresh by the load's time
+  bool adopted = false;                   // it was loaded before, and is stored in a remote tier
+  Nanos fresh_left = 0;                   // then: what is left of its ttl
 };
 
 enum class Stored : std::uint8_t { kStored, kLost, kTooLarge, kNotKept };
@@ -75,16 +78,21 @@ inline void fill(Entry& e, const Result& result, Extra* extra, ScopeId scope, st
   e.born = born;
   e.weight = static_cast<std::uint32_t>(result.weight);
   e.extra = extra;
-  e.flags = result.negative ? kFlagNegative : std::uint8_t{0};
-  Nanos ttl = result.negative ? d.negative_ttl : d.ttl;
-  if (!result.negative && ttl != kForever) {
+  e.flags = static_cast<std::uint8_t>((e.flags & kFlagQuiet) | (result.negative ? kFlagNegative : 0));
+  Nanos ttl = result.adopted ? result.fresh_left : result.negative ? d.negative_ttl : d.ttl;
+  if (!result.negative && !result.adopted && ttl != kForever) {
     ttl -= static_cast<Nanos>(static_cast<double>(ttl) * d.jitter * result.random);
   }
   const Nanos fresh_until = add(now, ttl);
   e.next_at = fresh_until;
   if (extra == nullptr) return;
   extra->fresh_until = fresh_until;
-  if (!result.negative) e.next_at = early_at(d, now, fresh_until, took, result.random);
+  if (result.negative) return;
+  if (!result.adopted) {
+    e.next_at = early_at(d, now, fresh_until, took, result.random);
+  } else if (d.early > 0 && d.ttl != kForever && fresh_until != kForever) {  // the window is a part of the whole ttl
+    e.next_at = fresh_until - static_cast<Nanos>(static_cast<double>(d.ttl) * (1 - d.early));
+  }
 }
 
 }  // namespace stillwarm

@@ -15,35 +15,31 @@
 //  F2  What is stored was born after every mark and fence that concerns it.
 //  F3  A failed load never replaces a value, never shortens and never lengthens its life. Only a commit revives one.
 //  F4  An invalidation first takes its number and writes it down, then drops what it can.
+//  F5  With a remote tier nothing fresh is returned past `attention`: either memory is trusted and no message waits, or
+//      the owner has asked the tier (kConfirm) and heard that it is away.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <span>
 
 #include "core/base/clock.hpp"
 #include "core/decision.hpp"
-#include "core/fence/fences.hpp"
-#include "core/fence/marks.hpp"
-#include "core/fence/sweep.hpp"
-#include "core/flight/flight_table.hpp"
-#include "core/memory/memory_tier.hpp"
 #include "core/retry/classify.hpp"
+#include "core/stations.hpp"
 
 namespace stillwarm {
 
 template <class Traits>
-class Flow {
+class Flow : public Stations<Traits> {
  public:
   using Probe = typename Traits::Probe;
-
-  Flow(Limits limits, std::uint64_t seed, Nanos now) : memory_(scopes_, limits, seed, now) { scopes_.add(0, "", seed); }
-
-  ScopeTable& scopes() noexcept { return scopes_; }
-  MemoryTier<Traits>& memory() noexcept { return memory_; }
-  FlightTable<Traits>& flights() noexcept { return flights_; }
-  Marks& marks() noexcept { return marks_; }
+  using Stations<Traits>::Stations;
+  using Stations<Traits>::confirm;
+  using Stations<Traits>::detach;
+  using Stations<Traits>::settle;
 
   // While something watches every hit, none takes the short way; the same for loads.
   void set_watched(bool hits, bool loads) noexcept {
@@ -52,6 +48,17 @@ class Flow {
   }
   bool watched_loads() const noexcept { return watched_loads_; }
 
+  // The moment up to which memory may be trusted (core/remote/inbox.hpp); without a remote tier that is for ever. It
+  // outlives the flow. `strict`: what is not trusted is never returned.
+  void set_attention(const std::atomic<Nanos>& until, bool strict) noexcept {
+    attention_ = &until;
+    strict_ = strict;
+  }
+  bool trusted(Nanos now) const noexcept { return now < attention_->load(std::memory_order_acquire); }
+
+  // Hits are noted for `take_hits` from now on.
+  void note_hits() noexcept { notes_hits_ = true; }
+
   // [foreign] A fresh entry; kNone (no entry), kNotFresh or kFindError otherwise. The entry's hit is counted, the
   // scope's is the caller's to count (it has the counter at hand).
   Index hit(const Probe& probe, Nanos now) {
@@ -59,15 +66,17 @@ class Flow {
     if (i == kNone || i == kFindError) [[unlikely]]
       return i;
     Entry& e = memory_[i];
-    if (now >= e.next_at || e.born < marks_.epoch() || (e.flags & kFlagNegative) || watched_) [[unlikely]]
+    if (now >= e.next_at || e.born < marks_.epoch() || (e.flags & kFlagNegative) || watched_ || !trusted(now))
+        [[unlikely]]
       return kNotFresh;
-    count_hit(e);
+    count_hit(i);
     return i;
   }
 
   // [foreign] Where a call that wants a value goes. Counts hits; misses are counted by `lead` and `joined`. A call that
-  // has to look again after it was counted says so. `anew`: a call that wants a load whatever is stored.
-  Decision look(const Probe& probe, Nanos now, bool count = true, bool anew = false) {
+  // has to look again after it was counted says so. `anew`: a call that wants a load whatever is stored. `away`: the tier
+  // was asked whether memory is right, and does not answer.
+  Decision look(const Probe& probe, Nanos now, bool count = true, bool anew = false, bool away = false) {
     for (int tries = 0; tries < kFindRestarts; ++tries) {
       Index i = memory_.find(probe);
       if (i == kFindError) return {};
@@ -75,8 +84,13 @@ class Flow {
       State state = State::kGone;
       if (i != kNone) {
         state = state_of(memory_[i], scopes_[memory_[i].scope].durations, now);
-        if (state == State::kFresh && !anew) return fresh(i, probe.scope, count);
-        if (state == State::kGone) memory_.drop(i, Cause::kExpired);
+        if (state < State::kKept && !trusted(now) && !anew) {
+          if (!away) return {Step::kConfirm, i, nullptr, state};
+          if (strict_ || (memory_[i].flags & kFlagNegative)) i = kNone;
+          if (state <= State::kEarly) state = untrusted(i);
+        }
+        if (i != kNone && state == State::kFresh && !anew) return fresh(i, probe.scope, count);
+        if (i != kNone && state == State::kGone) memory_.drop(i, Cause::kExpired);
         if (state >= State::kKept) i = kNone;
       }
       const std::uint64_t before = memory_.generation();
@@ -156,6 +170,13 @@ class Flow {
     return put(f.scope, probe, f.key, result, f.born, took_key, now, &f);
   }
 
+  // [foreign] The same for what the remote tier has: it has `fresh_left` to go, less than nothing if it is stale.
+  Outcome adopt(Flight& f, const Probe& probe, Result result, Nanos fresh_left, bool& took_key, Nanos now) {
+    result.adopted = true;
+    result.fresh_left = fresh_left;
+    return commit(f, probe, result, took_key, now);
+  }
+
   // [foreign] A value that was not loaded: it fences and detaches what is being loaded, then is stored.
   Outcome set(const Probe& probe, Handle key, const Result& result, bool& took_key, Nanos now) {
     took_key = false;
@@ -176,7 +197,7 @@ class Flow {
     const Durations& durations = scopes_[e.scope].durations;
     const State state = state_of(e, durations, now);
     if (state >= State::kKept || (e.flags & kFlagNegative)) return {};
-    if (state == State::kFresh) {  // a load that was asked for although there is a value
+    if (state == State::kFresh && trusted(now)) {  // a load that was asked for although there is a value
       return {kind == ErrorKind::kTransient && f.attached ? i : kNone, false};
     }
     if (kind == ErrorKind::kTransient || f.background) pause(e, durations, random, now);
@@ -184,123 +205,35 @@ class Flow {
     return {i, false};
   }
 
-  // [foreign] What is being loaded for the key goes to those who wait and is not stored. False: a comparison raised.
-  bool detach(const Probe& probe) {
-    fences_.raise_key(probe.hash, marks_.take());
-    bool failed = false;
-    if (Flight* flight = flights_.find(probe, failed)) flights_.remove(*flight);
-    return !failed;
-  }
-
-  // [foreign] One key. Soft: what is stored is stale from now on. True if there was something that could be returned.
-  bool invalidate_key(const Probe& probe, bool soft, Nanos now) {
-    if (!detach(probe)) return false;
-    const Index i = memory_.find(probe);
-    if (i == kNone || i == kFindError) return false;
-    if (!confirm(i)) return false;
-    const State state = state_of(memory_[i], scopes_[memory_[i].scope].durations, now);
-    if (state != State::kGone) invalidate_entry(i, soft, now);
-    return state < State::kKept;
-  }
-
-  void invalidate_entry(Index i, bool soft, Nanos now) noexcept {
-    if (!soft) {
-      memory_.drop(i, Cause::kInvalidated);
-      return;
-    }
-    make_stale(memory_[i], now);
-    memory_.reschedule(i);
-  }
-
-  // Loads in flight are not stored; the caller then picks the entries that match (`memory().each`).
-  void fence_pattern() noexcept { fences_.raise_all(marks_.take()); }
-
-  void invalidate_all(bool soft, Nanos now) {
-    marks_.mark_all(soft ? now : kForever);
-    start_sweep();
-  }
-  void invalidate_type(TypeId type, bool soft, Nanos now) {
-    marks_.mark_type(type, soft ? now : kForever);
-    start_sweep();
-  }
-  void invalidate_scope(ScopeId scope, bool soft, Nanos now) {
-    marks_.mark_scope(scope, soft ? now : kForever);
-    start_sweep();
-  }
-  void invalidate_tag(std::uint64_t tag, bool soft, Nanos now) noexcept {
-    marks_.mark_tag(tag, soft ? now : kForever);
-    start_sweep();
-  }
-
-  // Everything of the scope (or of all scopes) leaves now, however long it takes; loads in flight are not stored.
-  void clear(std::optional<ScopeId> scope) {
-    scope ? marks_.mark_scope(*scope, kForever) : marks_.mark_all(kForever);
-    memory_.each([&](Index i) {
-      if (!scope || memory_[i].scope == *scope) memory_.drop(i, Cause::kInvalidated);
-    });
-  }
-
-  // The function of the scope is gone: so are its entries, and the number may be used again.
-  void retire(ScopeId scope) noexcept {
-    memory_.each([&](Index i) {
-      if (memory_[i].scope == scope) memory_.drop(i, Cause::kInvalidated);
-    });
-    flights_.each([&](Flight& f) {
-      if (f.scope == scope) flights_.remove(f);
-    });
-    scopes_.remove(scope);
-  }
-
-  // Detaches every flight: after a fork their loads run in another process.
-  void detach_all() noexcept {
-    flights_.each([this](Flight& f) { flights_.remove(f); });
-  }
-
-  // Ends the flight for the table. Its waiters are the owner's business.
-  void finish(Flight& f) noexcept { flights_.remove(f); }
-
-  // Bounded housekeeping that every write does: what is due, over the limits, or marked.
-  void settle(Nanos now) noexcept {
-    sweep();
-    memory_.settle(now);
-  }
-
-  // Drops the entry if a mark says so, makes it stale if a soft one does, and remembers that it was looked at.
-  bool confirm(Index i) noexcept {
+  void count_hit(Index i) noexcept {
     Entry& e = memory_[i];
-    if (e.born >= marks_.epoch()) return true;
-    const Verdict verdict = judge(e);
-    if (verdict.dead) {
-      memory_.drop(i, Cause::kInvalidated);
-      return false;
-    }
-    if (verdict.stale_at != kForever) {
-      make_stale(e, verdict.stale_at);
-      memory_.reschedule(i);
-    }
-    e.born = marks_.counter();
-    return true;
-  }
-
-  void count_hit(Entry& e) noexcept {
+    if ((e.flags & kFlagQuiet) && notes_hits_) [[unlikely]]
+      memory_.note_hit(i);
     if (e.hits != ~std::uint32_t{0}) ++e.hits;
     Policy::on_hit(e);
   }
 
-  bool check_invariants() const { return memory_.check_invariants(); }
-
   // A call was answered with this entry; for those who looked without counting.
   void count_served(Index i, ScopeId asking, State state) noexcept {
-    count_hit(memory_[i]);
+    count_hit(i);
     Stats& stats = scopes_[asking].stats;
     ++(state <= State::kEarly ? stats.hits : stats.stale_hits);
   }
 
  private:
-  Verdict judge(const Entry& e) const noexcept {
-    std::span<const std::uint64_t> tags;
-    if (e.extra != nullptr) tags = e.extra->tags;
-    return marks_.check(e.born, scopes_[e.scope].type, e.scope, tags);
+  using Stations<Traits>::scopes_;
+  using Stations<Traits>::memory_;
+  using Stations<Traits>::flights_;
+  using Stations<Traits>::marks_;
+  using Stations<Traits>::fences_;
+
+  // What a fresh or early entry counts as while the tier does not say whether it is right.
+  State untrusted(Index i) const noexcept {
+    if (i == kNone) return State::kGone;
+    const Entry& e = memory_[i];
+    const Durations& d = scopes_[e.scope].durations;
+    const Nanos while_revalidate = e.extra != nullptr ? e.extra->stale_while_revalidate : d.stale_while_revalidate;
+    return while_revalidate > 0 ? State::kStale : State::kFailsafe;
   }
 
   bool joinable(const Flight& f) const noexcept {
@@ -327,7 +260,9 @@ class Flow {
 
   Outcome put(ScopeId scope, const Probe& probe, Handle key, const Result& result, std::uint64_t born, bool& took_key,
               Nanos now, const Flight* flight) {
-    const Nanos ttl = result.negative ? result.durations.negative_ttl : result.durations.ttl;
+    const Nanos ttl = result.adopted    ? kForever
+                      : result.negative ? result.durations.negative_ttl
+                                        : result.durations.ttl;
     // Nothing came into the tier and nothing left it since the load began without an entry: there is none now.
     const bool untouched = flight != nullptr && flight->found_nothing && flight->nothing_at == memory_.generation();
     const Index old = untouched ? kNone : memory_.find(probe);
@@ -351,7 +286,9 @@ class Flow {
     }
     const Nanos took = flight != nullptr ? now - flight->t0 : 0;
     now = add(now, Clock::resync(now));
-    std::unique_ptr<Extra> extra = needs_extra(result, took) ? make_extra(result) : nullptr;
+    const bool away = !trusted(now);
+    std::unique_ptr<Extra> extra = away || needs_extra(result, took) ? make_extra(result) : nullptr;
+    if (away && !result.adopted) extra->retry_at = add(now, kServedWhileAway);  // then it is looked at again
     const auto filled = [&](Entry& e) noexcept { fill(e, result, extra.release(), scope, born, now, took); };
     Outcome outcome{Stored::kStored, nullptr};
     Index i = old;
@@ -366,29 +303,14 @@ class Flow {
     return outcome;
   }
 
-  void start_sweep() noexcept {
-    sweep_.start(memory_.end(), marks_.epoch());
-    sweep();
-  }
+  static constexpr Nanos kServedWhileAway = 10'000'000'000;
+  static inline const std::atomic<Nanos> kAlways{kForever};
 
-  void sweep() noexcept {
-    const bool round = sweep_.step([this](Index i) noexcept {
-      if (memory_.live(i)) confirm(i);
-    });
-    if (!round) return;
-    std::uint64_t oldest = sweep_.epoch();
-    flights_.each([&](const Flight& f) { oldest = std::min(oldest, f.born); });
-    marks_.looked_at_all(oldest);
-  }
-
-  ScopeTable scopes_;
-  MemoryTier<Traits> memory_;
-  FlightTable<Traits> flights_;
-  Marks marks_;
-  Fences fences_;
-  Sweep sweep_;
+  const std::atomic<Nanos>* attention_ = &kAlways;
   bool watched_ = false;
   bool watched_loads_ = false;
+  bool strict_ = false;
+  bool notes_hits_ = false;
 };
 
 }  // namespace stillwarm

@@ -59,12 +59,13 @@ struct Entry {
   std::uint32_t hits = 0;    // exact, saturated
   Queue queue = Queue::kNowhere;
   std::uint8_t touched = 0;  // hits the policy has not seen yet, lossy
-  std::uint8_t flags = 0;
+  std::uint8_t flags = 2;  // kFlagQuiet
   std::uint8_t bucket_level = 0;  // free for the timer wheel
 };
 static_assert(sizeof(Entry) == 80 || sizeof(void*) != 8, "an entry is 80 bytes: see cpp/DESIGN.md, memory per entry");
 
 inline constexpr std::uint8_t kFlagNegative = 1;  // a remembered absence: the value is what NotFound says
+inline constexpr std::uint8_t kFlagQuiet = 2;     // no hit since hits were last taken
 
 class Slab {
  public:

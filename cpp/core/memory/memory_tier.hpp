@@ -18,6 +18,7 @@
 #include <limits>
 
 #include "core/base/scope.hpp"
+#include "core/memory/hit_notes.hpp"
 #include "core/memory/policy.hpp"
 #include "core/memory/table.hpp"
 #include "core/memory/timer_wheel.hpp"
@@ -25,7 +26,7 @@
 namespace stillwarm {
 
 struct Dead {
-  Handle key = nullptr;
+  Handle key = nullptr;  // null where it went to those who count hits
   Handle value = nullptr;
 };
 
@@ -107,6 +108,7 @@ class MemoryTier {
   void drop(Index i, Cause cause) noexcept {
     Entry& e = slab_[i];
     table_.erase(i);
+    if ((e.flags & kFlagQuiet) == 0 && notes_.leave(i, e)) e.key = nullptr;
     policy_.on_remove(i);
     wheel_.cancel(i);
     count_out(e);
@@ -128,6 +130,24 @@ class MemoryTier {
   }
 
   void set_limits(Limits limits) { policy_.set_limits(limits); }
+
+  // The entry gets a hit, the first since hits were taken.
+  void note_hit(Index i) noexcept {
+    if (notes_.begin(i, slab_[i].hits)) slab_[i].flags &= static_cast<std::uint8_t>(~kFlagQuiet);
+  }
+
+  // Calls tell(key, scope, hits, given) for every entry that was hit since the last call; a key that is `given` is the
+  // caller's from then on, since its entry is gone. What `tell` throws, take_hits throws: the rest is told the next time.
+  template <class Tell>
+  void take_hits(Tell&& tell) {
+    notes_.take(
+        [&](Index i, std::uint32_t before) {
+          Entry& e = slab_[i];
+          tell(e.key, e.scope, e.hits - before, false);
+          e.flags |= kFlagQuiet;
+        },
+        [&](const HitNotes::Left& left) { tell(left.key, left.scope, left.hits, true); });
+  }
 
   bool has_dead() const noexcept { return dead_ != kNone; }
 
@@ -192,6 +212,7 @@ class MemoryTier {
   Policy policy_;
   TimerWheel wheel_;
   Index dead_ = kNone;
+  HitNotes notes_;
   std::uint64_t removed_now_ = 0;
   std::uint64_t most_removed_ = 0;
 };

@@ -1,0 +1,137 @@
+// What other processes say, on its way into this one's memory, and how long memory may be trusted.
+//
+// Thread rule: every member from any thread; one short lock, a leaf, held across a fork by whoever forks. No foreign
+// code under it.
+// Refuses to know: how messages come (polls, pushes), memory, Python.
+//
+// `attention` is the one number that a hit compares with its time: a hit is allowed before it. It is `trusted_until`
+// while nothing waits here, and 0 while something does, so that no hit passes by a message that has arrived.
+//
+// Invariants
+//  N1  attention > now  implies  no message waits, and the last successful poll began less than max_lag ago.
+//  N2  A poll that began before `lost` trusts nothing.
+//  N3  More than kMostMessages become one "all": memory is bounded, and nothing is forgotten.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/remote/remote_tier.hpp"
+
+namespace stillwarm {
+
+class Inbox {
+ public:
+  static constexpr std::size_t kMostMessages = 10'000;
+
+  explicit Inbox(Nanos max_lag) : max_lag_(max_lag) {}
+  Inbox(const Inbox&) = delete;
+  Inbox& operator=(const Inbox&) = delete;
+
+  const std::atomic<Nanos>& attention() const noexcept { return attention_; }
+
+  // What a poll has to begin from, and the round it belongs to. `seen` is empty before the first.
+  std::pair<std::string, std::uint64_t> begin_poll() const {
+    const std::lock_guard lock(mutex_);
+    return {seen_, round_};
+  }
+
+  // The poll that began at `began` (the cache's clock) brought these.
+  void end_poll(std::string seen, std::uint64_t round, Nanos began, std::vector<Message>&& messages) {
+    const std::lock_guard lock(mutex_);
+    if (round != round_) return;  // the link was lost meanwhile: what it saw is asked for again
+    add(std::move(messages));
+    if (began >= began_) {
+      began_ = began;
+      seen_ = std::move(seen);
+      trusted_until_ = began + max_lag_;
+    }
+    publish();
+  }
+
+  // Before the first answer of the tier is used: nothing that happened before `seen` concerns this process.
+  void begin_from(const std::string& seen) {
+    const std::lock_guard lock(mutex_);
+    if (seen_.empty()) seen_ = seen;
+  }
+
+  void post(Message&& message) {
+    const std::lock_guard lock(mutex_);
+    std::vector<Message> one;
+    one.push_back(std::move(message));
+    add(std::move(one));
+    publish();
+  }
+
+  // The link is gone, or this is the child of a fork: nothing is trusted before the next poll.
+  void lost() noexcept {
+    const std::lock_guard lock(mutex_);
+    lost_locked();
+  }
+
+  // Everything that waits, in its order, and the number to give back with `applied`. It stays here until then: two
+  // threads may apply the same messages, which does no harm, and no hit passes before one of them has.
+  std::pair<std::vector<Message>, std::uint64_t> read() const {
+    const std::lock_guard lock(mutex_);
+    return {messages_, taken_ + messages_.size()};
+  }
+
+  void applied(std::uint64_t until) {
+    const std::lock_guard lock(mutex_);
+    if (until <= taken_) return;
+    const std::uint64_t done = std::min<std::uint64_t>(until - taken_, messages_.size());
+    messages_.erase(messages_.begin(), messages_.begin() + static_cast<std::ptrdiff_t>(done));
+    taken_ += done;
+    publish();
+  }
+
+  bool waiting() const {
+    const std::lock_guard lock(mutex_);
+    return !messages_.empty();
+  }
+
+  Nanos trusted_until() const {
+    const std::lock_guard lock(mutex_);
+    return trusted_until_;
+  }
+
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
+  // In the child of a fork, between lock() and unlock().
+  void lost_locked() noexcept {
+    ++round_;
+    trusted_until_ = 0;
+    publish();
+  }
+
+ private:
+  void add(std::vector<Message>&& messages) {
+    if (messages_.size() + messages.size() > kMostMessages) {
+      taken_ += messages_.size();
+      messages_.clear();
+      messages_.push_back({"all", false});
+      return;
+    }
+    for (Message& m : messages) messages_.push_back(std::move(m));
+  }
+
+  void publish() noexcept {
+    attention_.store(messages_.empty() ? trusted_until_ : 0, std::memory_order_release);
+  }
+
+  mutable std::mutex mutex_;
+  std::vector<Message> messages_;
+  std::string seen_;
+  std::uint64_t taken_ = 0;  // messages that are gone from here
+  std::uint64_t round_ = 0;
+  Nanos began_ = 0;          // of the last poll that counted
+  Nanos trusted_until_ = 0;
+  const Nanos max_lag_;
+  std::atomic<Nanos> attention_{0};
+};
+
+}  // namespace stillwarm

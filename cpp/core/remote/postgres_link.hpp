@@ -1,0 +1,91 @@
+// One connection to PostgreSQL: statements with text parameters in, rows of text out, and errors that say what they
+// mean for the next call.
+//
+// Thread rule: used by one thread at a time; `cut` from any thread meanwhile.
+// Refuses to know: tables, caches, which statements there are. It alone includes libpqxx (6.4 of Debian 12; 7.x).
+//
+// The socket is duplicated when the connection is made, and `cut` shuts the duplicate down: libpq closes its own when it
+// meets an error, and the number may be another's a moment later.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/remote/remote_tier.hpp"
+
+namespace stillwarm {
+
+// What the server or the connection said.
+struct PostgresFailure : std::runtime_error {
+  explicit PostgresFailure(TierError e) : std::runtime_error(e.message), error(std::move(e)) {}
+  TierError error;
+};
+
+// A statement by a name that is its own in every process: prepared once per connection.
+struct Statement {
+  std::string name;
+  std::string text;
+};
+
+class Rows {
+ public:
+  std::size_t size() const noexcept;
+  std::size_t columns() const noexcept;
+  bool null(std::size_t row, std::size_t column) const;
+  std::string_view at(std::size_t row, std::size_t column) const;  // text; empty for NULL
+  std::optional<std::string> text(std::size_t row, std::size_t column) const;
+  std::size_t affected() const;
+
+ private:
+  friend class PostgresLink;
+  struct Result;
+  std::shared_ptr<const Result> result_;
+};
+
+using Parameters = std::vector<std::optional<std::string>>;
+
+class PostgresLink {
+ public:
+  // Connects; blocks as long as `connect_timeout` in the connection string says. Throws PostgresFailure.
+  PostgresLink(const std::string& connection_string, bool prepares);
+  PostgresLink(const PostgresLink&) = delete;
+  PostgresLink& operator=(const PostgresLink&) = delete;
+  ~PostgresLink();
+
+  // Throws PostgresFailure. A statement outside of a transaction is a transaction of its own.
+  Rows run(const Statement& statement, const Parameters& parameters);
+
+  // Any text, not prepared.
+  Rows run(const std::string& text, const Parameters& parameters = {});
+
+  bool usable() const noexcept;
+  int server_version() const noexcept;  // 150004
+
+  // Notifications that came with earlier traffic or are on their way; how many. Throws PostgresFailure.
+  int notifications(const std::string& channel);
+  int descriptor() const noexcept;
+
+  void cut() noexcept;
+  // In the child of a fork: closes descriptors, sends nothing; the rest is leaked on purpose.
+  void forget() noexcept;
+
+ private:
+  struct Connection;
+  std::unique_ptr<Connection> connection_;
+  int duplicate_ = -1;
+};
+
+// An array literal of texts: {"a","b",NULL}.
+std::string array_of(std::span<const std::optional<std::string>> items);
+std::string array_of(std::span<const std::string> items);
+
+// bytea as text: \x0aff.
+std::string hex_of(std::string_view bytes);
+std::string bytes_of(std::string_view hex);
+
+}  // namespace stillwarm

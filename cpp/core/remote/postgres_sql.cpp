@@ -1,0 +1,219 @@
+#include "core/remote/postgres_sql.hpp"
+
+namespace stillwarm {
+
+namespace {
+
+// Names of what concerns the row `r` (type, key, tags).
+std::string names_of(const std::string& r, const std::string& key, const std::string& type) {
+  const std::string base = "ARRAY['all', 'type:' || " + type + ", 'key:' || " + key + "]";
+  return "CASE WHEN " + r + ".tags IS NULL THEN " + base + " ELSE " + base + " || ARRAY(SELECT 'tag:' || g FROM unnest(" +
+         r + ".tags) AS g) END";
+}
+
+// Marks that concern what was born then.
+std::string since(const std::string& born) {
+  return "i.xid >= pg_snapshot_xmin(" + born + ") AND NOT pg_visible_in_snapshot(i.xid, " + born + ")";
+}
+
+std::string literal(const std::string& text) {
+  std::string out = "'";
+  for (const char c : text) {
+    if (c == '\'') out += '\'';
+    out += c;
+  }
+  return out += "'";
+}
+
+const std::string kMsLeft = " - date_part('epoch', clock_timestamp())) * 1000";
+
+std::string after(const std::string& ms) {
+  return "CASE WHEN " + ms + " = 'Infinity' THEN 'infinity'::timestamptz ELSE clock_timestamp() + " + ms +
+         " * interval '1 ms' END";
+}
+
+const char* name_of(Store::Mode mode) {
+  constexpr const char* kNames[] = {"load", "set", "add", "swap"};
+  return kNames[static_cast<std::size_t>(mode)];
+}
+
+}  // namespace
+
+std::string quoted(std::string_view identifier) {
+  std::string out = "\"";
+  for (const char c : identifier) {
+    if (c == '"') out += '"';
+    out += c;
+  }
+  return out += '"';
+}
+
+std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* table) const {
+  std::string text =
+      "SELECT k.n, pg_current_snapshot()::text, {there}, m.dead, {payload}, (date_part('epoch', least({fresh}, "
+      "m.stale_at))" +
+      kMsLeft + ", (date_part('epoch', {kept})" + kMsLeft + ", e.version::text, e.tags{columns}" +
+      " FROM unnest($2::text[]) WITH ORDINALITY AS k(key, n)"
+      " LEFT JOIN " + s + ".entries e ON e.namespace = $1 AND e.key = k.key COLLATE \"C\"{own}" +
+      " LEFT JOIN LATERAL (SELECT bool_or(NOT i.soft) AS dead, min(i.at) FILTER (WHERE i.soft) AS stale_at FROM " + s +
+      ".invalidations i WHERE i.namespace = $1 AND i.name = ANY ({names}) AND {since}) m ON {there}";
+  const auto put = [&text](const std::string& place, const std::string& what) {
+    for (auto at = text.find(place); at != std::string::npos; at = text.find(place, at + what.size())) {
+      text.replace(at, place.size(), what);
+    }
+  };
+  if (table == nullptr) {
+    put("{payload}", "e.payload");
+    put("{fresh}", "e.fresh_until");
+    put("{kept}", "e.expires_at");
+    put("{columns}", "");
+    put("{own}", "");
+    put("{names}", names_of("e", "e.key", "e.type"));
+    put("{since}", since("e.born") + " AND i.xid <> e.version");
+    put("{there}", "e.key IS NOT NULL");
+    return text;
+  }
+  // A row that somebody else wrote has no born: marks younger than the row concern it.
+  const std::string expires = "(t.expires_at AT TIME ZONE 'UTC')";
+  std::string columns;
+  for (const auto& [name, type] : table->columns) columns += ", t." + quoted(name) + "::text";
+  put("{columns}", columns);
+  put("{payload}", table->has_payload ? "t.payload" : "NULL::bytea");
+  put("{fresh}", expires);
+  put("{kept}", "greatest(" + expires + ", e.expires_at)");
+  put("{own}", " LEFT JOIN " + table->name + " t ON t." + quoted(table->key_column) + " = k.key");
+  put("{names}", names_of("e", "k.key", literal(table->type)));
+  put("{since}", "CASE WHEN e.key IS NULL THEN i.at > (t.created_at AT TIME ZONE 'UTC') ELSE " + since("e.born") +
+                     " AND i.xid <> e.version END");
+  put("{there}", "t." + quoted(table->key_column) + " IS NOT NULL");
+  return text;
+}
+
+std::string PostgresSql::store_text(const std::string& s, const OwnTable* table, Store::Mode mode) const {
+  const bool load = mode == Store::Mode::kLoad;
+  std::string arrays =
+      "$2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::float8[], $8::float8[]";
+  std::string names = "key, type, payload, tags, born, fresh, keep";
+  std::string own_names, own_values, own_sets;
+  if (table != nullptr) {
+    std::size_t parameter = kStoreParameters;
+    for (const auto& [name, type] : table->columns) {
+      const std::string place = "c" + std::to_string(++parameter);
+      arrays += ", $" + std::to_string(parameter) + "::text[]";
+      names += ", " + place;
+      own_names += ", " + quoted(name);
+      own_values += ", a." + place + "::" + type;
+      own_sets += ", " + quoted(name) + " = EXCLUDED." + quoted(name);
+    }
+    if (table->has_payload) {
+      own_names += ", payload";
+      own_values += ", a.payload";
+      own_sets += ", payload = EXCLUDED.payload";
+    }
+  }
+  std::string text = "WITH given AS MATERIALIZED (SELECT g.*, g.tags::text[] AS tag_list, coalesce(g.born::pg_snapshot, "
+                     "pg_current_snapshot()) AS seen, " + after("g.fresh") + " AS fresh_until, " + after("g.keep") +
+                     " AS expires_at FROM unnest(" + arrays + ") AS g(" + names + ")), ";
+  // Only a load can have been overtaken; a set is of now.
+  const std::string list = "CASE WHEN g.tag_list IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT 'tag:' || t FROM "
+                           "unnest(g.tag_list) AS t) END || ARRAY['all', 'fence', 'type:' || g.type, 'key:' || g.key]";
+  text += "allowed AS MATERIALIZED (SELECT g.* FROM given g WHERE ";
+  text += load ? "NOT EXISTS (SELECT FROM " + s + ".invalidations i WHERE i.namespace = $1 AND NOT i.soft AND i.name = ANY (" +
+                     list + ") AND " + since("g.seen") + ") AND NOT EXISTS (SELECT FROM " + s +
+                     ".floors f WHERE f.namespace = $1 AND f.xid > pg_snapshot_xmin(g.seen))"
+               : "true";
+  text += "), written AS (INSERT INTO " + s +
+          ".entries AS e (namespace, key, type, payload, tags, born, version, created_at, fresh_until, expires_at) SELECT "
+          "$1, a.key, a.type, " +
+          (table == nullptr ? "a.payload" : "NULL::bytea") +
+          ", a.tag_list, a.seen, pg_current_xact_id(), now(), a.fresh_until, a.expires_at FROM allowed a ORDER BY a.key "
+          "COLLATE \"C\" ON CONFLICT (namespace, key) DO UPDATE SET type = EXCLUDED.type, payload = EXCLUDED.payload, tags = "
+          "EXCLUDED.tags, born = EXCLUDED.born, version = EXCLUDED.version, created_at = EXCLUDED.created_at, fresh_until = "
+          "EXCLUDED.fresh_until, expires_at = EXCLUDED.expires_at WHERE ";
+  switch (mode) {
+    case Store::Mode::kLoad:
+    case Store::Mode::kSet:
+      text += "pg_visible_in_snapshot(e.version, EXCLUDED.born)";
+      break;
+    case Store::Mode::kAdd:
+      text += "e.fresh_until <= clock_timestamp() OR EXISTS (SELECT FROM " + s +
+              ".invalidations i WHERE i.namespace = $1 AND i.name = ANY (" + names_of("e", "e.key", "e.type") + ") AND " +
+              since("e.born") + " AND i.xid <> e.version)";
+      break;
+    case Store::Mode::kSwap:
+      text += "e.version = $10::xid8";
+      break;
+  }
+  text += " RETURNING e.key, e.version)";
+  if (!load) {
+    text += ", told AS (INSERT INTO " + s +
+            ".invalidations (namespace, name, origin) SELECT $1, 'key:' || w.key, $9 FROM written w)";
+  }
+  if (table != nullptr) {
+    const std::string key = quoted(table->key_column);
+    text += ", own AS (INSERT INTO " + table->name + " (" + key + own_names + ", created_at, expires_at) SELECT a.key" +
+            own_values + ", now() AT TIME ZONE 'UTC', a.fresh_until AT TIME ZONE 'UTC' FROM allowed a JOIN written w ON "
+            "w.key = a.key COLLATE \"C\" ORDER BY a.key ON CONFLICT (" + key + ") DO UPDATE SET created_at = EXCLUDED.created_at, "
+            "expires_at = EXCLUDED.expires_at" + own_sets + ")";
+  }
+  // Every parameter has to be mentioned.
+  text += " SELECT w.key, w.version::text FROM written w WHERE $9::text IS NULL OR $10::text IS NULL OR true";
+  return text;
+}
+
+PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables, unsigned round)
+    : tables_(std::move(tables)) {
+  const std::string s = quoted(schema);
+  const std::string mark = "_" + std::to_string(round);
+  for (std::uint32_t slot = 0; slot < slots(); ++slot) {
+    const std::string at = std::to_string(slot) + mark;
+    look_up_.push_back({"sw_look_up_" + at, look_up_text(s, table(slot))});
+    for (const auto mode : {Store::Mode::kLoad, Store::Mode::kSet, Store::Mode::kAdd, Store::Mode::kSwap}) {
+      store_.push_back({std::string("sw_") + name_of(mode) + "_" + at, store_text(s, table(slot), mode)});
+    }
+  }
+  std::string gone =
+      "WITH told AS (INSERT INTO " + s + ".invalidations (namespace, name, soft, origin) SELECT $1, u.name, u.soft, $4 FROM "
+      "unnest($2::text[], $3::boolean[]) AS u(name, soft)), locked AS MATERIALIZED (SELECT key FROM " + s +
+      ".entries WHERE namespace = $1 AND key = ANY ($5::text[]) ORDER BY key FOR UPDATE), gone AS (DELETE FROM " + s +
+      ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key RETURNING e.key, e.expires_at)";
+  std::string keys = " SELECT key::text FROM gone WHERE expires_at > clock_timestamp()";
+  std::string counted =
+      "WITH given AS MATERIALIZED (SELECT u.key COLLATE \"C\" AS key, sum(u.hits) AS hits FROM unnest($4::text[], "
+      "$5::bigint[]) AS u(key, hits) GROUP BY 1), mine AS (INSERT INTO " + s + ".flushes AS f (process, batch) VALUES ($2, "
+      "$3::bigint) ON CONFLICT (process) DO UPDATE SET batch = EXCLUDED.batch, at = now() WHERE f.batch < EXCLUDED.batch "
+      "RETURNING f.batch), locked AS MATERIALIZED (SELECT e.key FROM " + s + ".entries e WHERE e.namespace = $1 AND e.key IN "
+      "(SELECT key FROM given) ORDER BY e.key FOR UPDATE), counted AS (UPDATE " + s +
+      ".entries e SET hit_count = e.hit_count + g.hits FROM given g JOIN locked l ON l.key = g.key WHERE e.namespace = $1 "
+      "AND e.key = g.key AND EXISTS (SELECT FROM mine))";
+  for (std::size_t i = 0; i < tables_.size(); ++i) {
+    const std::string key = quoted(tables_[i].key_column), n = std::to_string(i);
+    gone += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + tables_[i].name + " WHERE " + key +
+            " = ANY ($5::text[]) ORDER BY 1 FOR UPDATE), gone" + n + " AS (DELETE FROM " + tables_[i].name +
+            " t USING locked" + n + " l WHERE t." + key + " = l.key RETURNING t." + key + " AS key, t.expires_at)";
+    keys += " UNION SELECT key::text FROM gone" + n + " WHERE expires_at AT TIME ZONE 'UTC' > clock_timestamp()";
+    counted += ", locked" + n + " AS MATERIALIZED (SELECT t." + key + " AS key FROM " + tables_[i].name + " t WHERE t." +
+               key + " IN (SELECT key FROM given) ORDER BY 1 FOR UPDATE), counted" + n + " AS (UPDATE " + tables_[i].name +
+               " t SET hit_count = coalesce(t.hit_count, 0) + g.hits FROM given g JOIN locked" + n +
+               " l ON l.key = g.key WHERE t." + key + " = g.key AND EXISTS (SELECT FROM mine))";
+  }
+  invalidate = {"sw_invalidate" + mark, gone + keys};
+  flush = {"sw_flush" + mark, counted + " SELECT batch FROM mine"};
+  poll = {"sw_poll",
+          "SELECT pg_current_snapshot()::text, coalesce(f.xid > pg_snapshot_xmin($2::pg_snapshot), false) OR "
+          "pg_snapshot_xmax($2::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()), (SELECT "
+          "array_agg(coalesce(pg_xact_status(a.x::xid8), '') ORDER BY a.n) FROM unnest($4::text[]) WITH ORDINALITY AS a(x, "
+          "n)), i.name, i.soft FROM (VALUES (1)) AS one LEFT JOIN " + s + ".floors f ON f.namespace = $1 LEFT JOIN " + s +
+          ".invalidations i ON i.namespace = $1 AND " + since("$2::pg_snapshot") +
+          " AND i.origin IS DISTINCT FROM $3 LIMIT " + std::to_string(kMostPolled + 1)};
+  take_lease = {"sw_take_lease",
+                "INSERT INTO " + s + ".leases AS l (namespace, key, owner, expires_at) VALUES ($1, $2, $3, clock_timestamp() + "
+                "$4::float8 * interval '1 ms') ON CONFLICT (namespace, key) DO UPDATE SET owner = EXCLUDED.owner, expires_at = "
+                "EXCLUDED.expires_at WHERE l.expires_at <= clock_timestamp() OR l.owner = EXCLUDED.owner RETURNING 1"};
+  give_back_lease = {"sw_give_back_lease",
+                     "DELETE FROM " + s + ".leases WHERE namespace = $1 AND key = $2 AND owner = $3"};
+  renew_leases = {"sw_renew_leases", "UPDATE " + s + ".leases SET expires_at = clock_timestamp() + $3::float8 * interval '1 ms' "
+                                     "WHERE namespace = $1 AND owner = ANY ($2::text[])"};
+}
+
+}  // namespace stillwarm

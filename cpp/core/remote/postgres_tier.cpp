@@ -1,0 +1,347 @@
+#include "core/remote/postgres_tier.hpp"
+
+#include <charconv>
+#include <cmath>
+#include <unordered_map>
+
+#include "core/base/clock.hpp"
+#include "core/remote/watchdog.hpp"
+
+namespace stillwarm {
+
+namespace {
+
+constexpr Nanos kSetUpPause = 30'000'000'000;
+
+std::string milliseconds(Nanos duration) {
+  if (duration >= kForever) return "Infinity";
+  return std::to_string(duration / 1'000'000);
+}
+
+Nanos nanos(std::string_view ms) {
+  if (ms == "Infinity") return kForever;
+  double value = 0;
+  std::from_chars(ms.data(), ms.data() + ms.size(), value);
+  constexpr double kMost = 100.0 * 365 * 86400 * 1e3;  // a clock that jumped cannot promise more
+  return static_cast<Nanos>(std::min(std::max(value, -kMost), kMost) * 1e6);
+}
+
+// The texts in an array literal without NULLs.
+std::vector<std::string> texts_of(std::string_view literal) {
+  std::vector<std::string> texts;
+  std::size_t i = 1;
+  while (i + 1 < literal.size()) {
+    std::string text;
+    if (literal[i] == '"') {
+      for (++i; i < literal.size() && literal[i] != '"'; ++i) {
+        if (literal[i] == '\\') ++i;
+        if (i < literal.size()) text += literal[i];
+      }
+      ++i;
+    } else {
+      while (i + 1 < literal.size() && literal[i] != ',') text += literal[i++];
+    }
+    texts.push_back(std::move(text));
+    ++i;  // the comma
+  }
+  return texts;
+}
+
+bool is_missing_table(const TierError& error) {
+  return error.state == "42P01" || error.state == "3F000" || error.state == "42703";
+}
+
+// What may succeed the next moment: a deadlock, a serialization failure.
+bool is_collision(const TierError& error) { return error.state == "40P01" || error.state == "40001"; }
+
+}  // namespace
+
+PostgresTier::PostgresTier(Options options, std::shared_ptr<Inbox> inbox)
+    : options_(std::move(options)),
+      inbox_(std::move(inbox)),
+      process_(options_.process),
+      sql_(std::make_shared<const PostgresSql>(options_.schema, tables_, 0)) {}
+
+std::unique_ptr<PostgresLink> PostgresTier::open() {
+  auto link = std::make_unique<PostgresLink>(options_.connection_string, !options_.pooler);
+  if (link->server_version() < 130000) {
+    throw PostgresFailure({TierFault::kRejected, "0A000",
+                           "the server is PostgreSQL " + std::to_string(link->server_version() / 10000) +
+                               "; accepted: 13 or newer"});
+  }
+  // Before anything that this process keeps is read: messages from here on concern it.
+  inbox_->begin_from(std::string(link->run(std::string("SELECT pg_current_snapshot()::text")).at(0, 0)));
+  return link;
+}
+
+std::unique_ptr<Link> PostgresTier::connect(TierError& error) {
+  try {
+    return std::make_unique<PostgresConnection>(shared_from_this(), open());
+  } catch (const PostgresFailure& e) {
+    error = e.error;
+    return nullptr;
+  }
+}
+
+std::uint32_t PostgresTier::add_table(OwnTable table) {
+  const std::lock_guard lock(mutex_);
+  tables_.push_back(std::move(table));
+  sql_ = std::make_shared<const PostgresSql>(options_.schema, tables_, static_cast<unsigned>(tables_.size()));
+  return static_cast<std::uint32_t>(tables_.size());
+}
+
+std::shared_ptr<const PostgresSql> PostgresTier::sql() const {
+  const std::lock_guard lock(mutex_);
+  return sql_;
+}
+
+std::string PostgresTier::process() const {
+  const std::lock_guard lock(mutex_);
+  return process_;
+}
+
+void PostgresTier::set_process(std::string process) {
+  const std::lock_guard lock(mutex_);
+  process_ = std::move(process);
+}
+
+bool PostgresTier::set_up(PostgresLink& link) {
+  {
+    const std::lock_guard lock(mutex_);
+    const Nanos now = steady_now();
+    if (set_up_at_ != 0 && now < set_up_at_ + kSetUpPause) return false;
+    set_up_at_ = now;
+  }
+  for (const std::string& text : options_.setup) link.run(text);
+  inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
+  return true;
+}
+
+void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
+  const Nanos began = Clock::now();
+  const auto [seen, round] = inbox_->begin_poll();
+  std::vector<std::string> asked;
+  for (const Poll* p : polls) asked.insert(asked.end(), p->asked.begin(), p->asked.end());
+  const Rows rows =
+      link.run(sql()->poll, {{options_.namespace_name}, {seen}, {process()}, {array_of(std::span<const std::string>(asked))}});
+  std::vector<Message> messages;
+  if (rows.at(0, 1) == "t" || rows.size() > PostgresSql::kMostPolled) {
+    messages.push_back({"all", false});
+  } else {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (!rows.null(i, 3)) messages.push_back({std::string(rows.at(i, 3)), rows.at(i, 4) == "t"});
+    }
+  }
+  std::vector<std::string> outcomes;
+  if (!rows.null(0, 2)) outcomes = texts_of(rows.at(0, 2));
+  std::size_t next = 0;
+  for (Poll* p : polls) {
+    for (std::size_t i = 0; i < p->asked.size(); ++i, ++next) {
+      p->outcomes.push_back(next < outcomes.size() ? outcomes[next] : "");
+    }
+  }
+  inbox_->end_poll(std::string(rows.at(0, 0)), round, began, std::move(messages));
+}
+
+// ---------------------------------------------------------------------------------------------------------- connection
+
+bool PostgresConnection::serve(std::span<Request* const> batch) {
+  for (int attempt = 0;; ++attempt) {
+    try {
+      perform(batch);
+      return link_->usable();
+    } catch (const PostgresFailure& failure) {
+      TierError error = failure.error;
+      if (error.fault == TierFault::kRejected && attempt == 0) {
+        try {
+          if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery && tier_->set_up(*link_)) continue;
+        } catch (const PostgresFailure& second) {
+          error = second.error;
+        }
+      }
+      if (is_collision(error) && attempt < 3) continue;  // keys go in order, so the next attempt meets nobody it met
+      if (error.fault == TierFault::kUnavailable && batch.front()->kind == Request::Kind::kStore) {
+        const auto mode = static_cast<const Store*>(batch.front())->mode;
+        if (mode == Store::Mode::kAdd || mode == Store::Mode::kSwap) error.fault = TierFault::kInDoubt;
+      }
+      for (Request* r : batch) r->error = error;
+      return error.fault == TierFault::kRejected && link_->usable();
+    }
+  }
+}
+
+bool PostgresConnection::ping() {
+  try {
+    link_->run(std::string("SELECT 1"));
+    return link_->usable();
+  } catch (const PostgresFailure&) {
+    return false;
+  }
+}
+
+void PostgresConnection::perform(std::span<Request* const> batch) {
+  switch (batch.front()->kind) {
+    case Request::Kind::kLookUp:
+      return look_up(batch);
+    case Request::Kind::kStore:
+      return store(batch);
+    case Request::Kind::kInvalidate:
+      return invalidate(batch);
+    case Request::Kind::kPoll: {
+      std::vector<Poll*> polls;
+      for (Request* r : batch) polls.push_back(static_cast<Poll*>(r));
+      return tier_->poll(*link_, polls);
+    }
+    case Request::Kind::kLease:
+      return lease(static_cast<Lease&>(*batch.front()));
+    case Request::Kind::kFlush:
+      return flush(static_cast<Flush&>(*batch.front()));
+    case Request::Kind::kQuery:
+      return query(static_cast<Query&>(*batch.front()));
+  }
+}
+
+void PostgresConnection::look_up(std::span<Request* const> batch) {
+  const auto sql = tier_->sql();
+  const std::uint32_t slot = batch.front()->slot;
+  std::vector<std::string> keys;
+  std::vector<Found*> places;
+  for (Request* r : batch) {
+    auto& l = static_cast<LookUp&>(*r);
+    l.found.assign(l.keys.size(), {});
+    for (std::size_t i = 0; i < l.keys.size(); ++i) {
+      keys.push_back(l.keys[i]);
+      places.push_back(&l.found[i]);
+    }
+  }
+  const Rows rows = link_->run(sql->look_up(slot),
+                               {{tier_->options().namespace_name}, {array_of(std::span<const std::string>(keys))}});
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    std::size_t n = 0;
+    const auto number = rows.at(i, 0);
+    std::from_chars(number.data(), number.data() + number.size(), n);
+    if (i == 0) {
+      for (Request* r : batch) static_cast<LookUp&>(*r).seen = rows.at(0, 1);
+    }
+    if (n == 0 || n > places.size() || rows.at(i, 2) != "t") continue;
+    Found& found = *places[n - 1];
+    found.dead = rows.at(i, 3) == "t";
+    found.found = !found.dead;
+    if (found.dead) continue;
+    found.has_payload = !rows.null(i, 4);
+    if (found.has_payload) found.payload = bytes_of(rows.at(i, 4));
+    found.fresh_left = nanos(rows.at(i, 5));
+    found.kept_left = nanos(rows.at(i, 6));
+    found.version = rows.at(i, 7);
+    if (!rows.null(i, 8)) found.tags = texts_of(rows.at(i, 8));
+    for (std::size_t c = PostgresSql::kLookUpColumns; c < rows.columns(); ++c) {
+      found.columns.push_back(rows.text(i, c));
+    }
+  }
+}
+
+void PostgresConnection::store(std::span<Request* const> batch) {
+  const auto sql = tier_->sql();
+  const auto& head = static_cast<const Store&>(*batch.front());
+  using Array = std::vector<std::optional<std::string>>;
+  Array keys, types, payloads, tags, borns, fresh, keep;
+  std::vector<Array> columns(head.columns.size());
+  std::unordered_map<std::string_view, Store*> by_key;
+  const bool own = sql->table(head.slot) != nullptr && !sql->table(head.slot)->has_payload;
+  for (Request* r : batch) {
+    auto& s = static_cast<Store&>(*r);
+    s.stored = false;
+    by_key.emplace(s.key, &s);
+    keys.emplace_back(s.key);
+    types.emplace_back(s.type);
+    payloads.push_back(own ? std::nullopt : std::optional(hex_of(s.payload)));
+    tags.push_back(s.tags.empty() ? std::nullopt : std::optional(array_of(std::span<const std::string>(s.tags))));
+    borns.push_back(s.born.empty() ? std::nullopt : std::optional(s.born));
+    fresh.emplace_back(milliseconds(s.fresh_for));
+    keep.emplace_back(milliseconds(s.keep_for));
+    for (std::size_t c = 0; c < columns.size(); ++c) columns[c].push_back(s.columns[c]);
+  }
+  Parameters parameters = {{tier_->options().namespace_name},
+                           array_of(keys),
+                           array_of(types),
+                           array_of(payloads),
+                           array_of(tags),
+                           array_of(borns),
+                           array_of(fresh),
+                           array_of(keep),
+                           tier_->process(),
+                           head.expected.empty() ? std::nullopt : std::optional(head.expected)};
+  for (const Array& column : columns) parameters.emplace_back(array_of(column));
+  const Rows rows = link_->run(sql->store(head.slot, head.mode), parameters);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto it = by_key.find(rows.at(i, 0));
+    if (it == by_key.end()) continue;
+    it->second->stored = true;
+    it->second->version = rows.at(i, 1);
+  }
+}
+
+void PostgresConnection::invalidate(std::span<Request* const> batch) {
+  std::vector<std::optional<std::string>> names, softs;
+  std::vector<std::string> keys;
+  for (Request* r : batch) {
+    const auto& i = static_cast<const Invalidate&>(*r);
+    names.emplace_back(i.name);
+    softs.emplace_back(i.soft ? "true" : "false");
+    if (!i.soft && i.name.starts_with("key:")) keys.push_back(i.name.substr(4));
+  }
+  const Rows rows = link_->run(tier_->sql()->invalidate,
+                               {{tier_->options().namespace_name},
+                                array_of(names),
+                                array_of(softs),
+                                tier_->process(),
+                                array_of(std::span<const std::string>(keys))});
+  for (Request* r : batch) {
+    auto& i = static_cast<Invalidate&>(*r);
+    i.count = 0;
+    for (std::size_t row = 0; row < rows.size(); ++row) {
+      if (i.name.size() > 4 && rows.at(row, 0) == std::string_view(i.name).substr(4)) i.count = 1;
+    }
+  }
+}
+
+void PostgresConnection::lease(Lease& request) {
+  const auto sql = tier_->sql();
+  const std::string& where = tier_->options().namespace_name;
+  if (request.verb == Lease::Verb::kGiveBack) {
+    link_->run(sql->give_back_lease, {{where}, {request.key}, {request.owner}});
+    return;
+  }
+  const Rows rows =
+      link_->run(sql->take_lease, {{where}, {request.key}, {request.owner}, {milliseconds(request.age)}});
+  request.taken = rows.size() == 1;
+}
+
+void PostgresConnection::flush(Flush& request) {
+  std::vector<std::string> hits;
+  hits.reserve(request.hits.size());
+  for (const std::uint64_t n : request.hits) hits.push_back(std::to_string(n));
+  link_->run(tier_->sql()->flush, {{tier_->options().namespace_name},
+                                   {tier_->process()},
+                                   {std::to_string(request.batch)},
+                                   {array_of(std::span<const std::string>(request.keys))},
+                                   {array_of(std::span<const std::string>(hits))}});
+}
+
+void PostgresConnection::query(Query& request) {
+  const bool slow = request.timeout > 0 && !tier_->options().pooler;
+  if (slow) link_->run("SET statement_timeout = " + std::to_string(request.timeout / 1'000'000));
+  try {
+    const Rows rows = link_->run(request.text, request.parameters);
+    request.rows.resize(rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      for (std::size_t c = 0; c < rows.columns(); ++c) request.rows[i].push_back(rows.text(i, c));
+    }
+  } catch (const PostgresFailure& failure) {
+    if (slow && failure.error.fault == TierFault::kRejected) link_->run(std::string("RESET statement_timeout"));
+    throw;
+  }
+  if (slow) link_->run(std::string("RESET statement_timeout"));
+}
+
+}  // namespace stillwarm

@@ -1,0 +1,84 @@
+// The PostgreSQL tier: requests become statements, rows become replies.
+//
+// Thread rule: PostgresTier from any thread (its tables under a lock of their own); each PostgresConnection by one thread
+// at a time.
+// Refuses to know: Python, values, who asks; how requests are queued and merged (request_queue).
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "core/remote/inbox.hpp"
+#include "core/remote/postgres_sql.hpp"
+
+namespace stillwarm {
+
+class PostgresTier : public Connector, public std::enable_shared_from_this<PostgresTier> {
+ public:
+  struct Options {
+    std::string connection_string;
+    std::string namespace_name;
+    std::string schema;
+    std::string process;             // tells this process's own messages from others'
+    std::vector<std::string> setup;  // statements that make what is missing
+    bool pooler = false;             // a pooler in transaction mode: no session state
+  };
+
+  PostgresTier(Options options, std::shared_ptr<Inbox> inbox);
+
+  std::unique_ptr<Link> connect(TierError& error) override;
+
+  // A new connection, unwrapped: for the listener. Throws PostgresFailure.
+  std::unique_ptr<PostgresLink> open();
+
+  // The slot of a type's own table.
+  std::uint32_t add_table(OwnTable table);
+
+  std::shared_ptr<const PostgresSql> sql() const;
+  std::string process() const;
+  void set_process(std::string process);  // after a fork
+  const Options& options() const noexcept { return options_; }
+  const std::shared_ptr<Inbox>& inbox() const noexcept { return inbox_; }
+
+  // A poll on this connection, from what the inbox has seen to what it sees now. Throws PostgresFailure.
+  void poll(PostgresLink& link, std::span<Poll* const> polls);
+
+  // What is missing is made, at most once in a while. False: it was tried a moment ago.
+  bool set_up(PostgresLink& link);
+
+ private:
+  const Options options_;
+  const std::shared_ptr<Inbox> inbox_;
+  mutable std::mutex mutex_;
+  std::string process_;
+  std::vector<OwnTable> tables_;
+  std::shared_ptr<const PostgresSql> sql_;
+  Nanos set_up_at_ = 0;
+};
+
+class PostgresConnection : public Link {
+ public:
+  PostgresConnection(std::shared_ptr<PostgresTier> tier, std::unique_ptr<PostgresLink> link)
+      : tier_(std::move(tier)), link_(std::move(link)) {}
+
+  bool serve(std::span<Request* const> batch) override;
+  bool ping() override;
+  void cut() noexcept override { link_->cut(); }
+  void forget() noexcept override { link_->forget(); }
+
+ private:
+  void perform(std::span<Request* const> batch);
+  void look_up(std::span<Request* const> batch);
+  void store(std::span<Request* const> batch);
+  void invalidate(std::span<Request* const> batch);
+  void lease(Lease& request);
+  void flush(Flush& request);
+  void query(Query& request);
+
+  std::shared_ptr<PostgresTier> tier_;
+  std::unique_ptr<PostgresLink> link_;
+};
+
+}  // namespace stillwarm
