@@ -21,9 +21,8 @@
 //  B3  Closing forgets: failures, window, and the length of the next wait.
 //  B4  A clock that goes back delays what it delays by one wait at most, counted from the first allow() after it: the
 //      window keeps its counts and goes on from there, a wait begins anew.
-//  B5  A success in itself counts like a failure does: the call that makes the window large enough may open the
-//  circuit,
-//      whichever it is.
+//  B5  The share is looked at after each call, also after one that succeeded: the twentieth call may open the circuit
+//      whichever way it went.
 #pragma once
 
 #include <array>
