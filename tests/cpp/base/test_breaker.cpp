@@ -1,0 +1,399 @@
+// The circuit breaker: when it opens, for how long, who gets through, and that late results and clocks do no harm.
+#include "core/base/breaker.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <random>
+#include <utility>
+
+#include "support.hpp"
+
+namespace stillwarm {
+namespace {
+
+using test::kSecond;
+using test::kStart;
+
+constexpr Nanos kMs = 1'000'000;
+
+void fail(CircuitBreaker& breaker, int times, Nanos now) {
+  for (int i = 0; i < times; ++i) breaker.failed(now);
+}
+
+CircuitBreaker opened(Nanos now) {
+  CircuitBreaker breaker;
+  fail(breaker, 5, now);
+  EXPECT_EQ(breaker.state(now), Circuit::kOpen);
+  return breaker;
+}
+
+TEST(CircuitBreaker, FiveFailuresInARowOpenIt) {
+  CircuitBreaker breaker;
+  fail(breaker, 4, kStart);
+  EXPECT_EQ(breaker.state(kStart), Circuit::kClosed);
+  EXPECT_TRUE(breaker.allow(kStart));
+  breaker.failed(kStart);
+  EXPECT_EQ(breaker.state(kStart), Circuit::kOpen);
+  EXPECT_FALSE(breaker.allow(kStart));
+  EXPECT_EQ(breaker.opened(), 1u);
+  EXPECT_EQ(breaker.refused(), 1u);
+}
+
+TEST(CircuitBreaker, ASuccessBreaksTheRow) {
+  CircuitBreaker breaker;
+  fail(breaker, 4, kStart);
+  breaker.succeeded(kStart);
+  EXPECT_EQ(breaker.failures_in_a_row(), 0u);
+  fail(breaker, 4, kStart);
+  EXPECT_EQ(breaker.state(kStart), Circuit::kClosed);
+  breaker.failed(kStart);
+  EXPECT_EQ(breaker.state(kStart), Circuit::kOpen);
+}
+
+TEST(CircuitBreaker, ARowHasNoAge) {
+  CircuitBreaker breaker;
+  for (int i = 0; i < 5; ++i) breaker.failed(kStart + i * 3'600 * kSecond);
+  EXPECT_EQ(breaker.opened(), 1u);
+}
+
+TEST(CircuitBreaker, HalfOfTwentyCallsOpenIt) {
+  CircuitBreaker breaker;
+  for (int i = 0; i < 19; ++i) {
+    if (i % 2 == 0) {
+      breaker.succeeded(kStart);
+    } else {
+      breaker.failed(kStart);
+    }
+  }
+  EXPECT_EQ(breaker.state(kStart), Circuit::kClosed);
+  breaker.failed(kStart);
+  EXPECT_EQ(breaker.state(kStart), Circuit::kOpen);
+}
+
+TEST(CircuitBreaker, TheTwentiethCallOpensItAlsoIfItSucceeds) {
+  CircuitBreaker breaker;
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(breaker.state(kStart), Circuit::kClosed) << i;
+    breaker.failed(kStart);
+    breaker.succeeded(kStart);
+  }
+  EXPECT_EQ(breaker.state(kStart), Circuit::kOpen);
+}
+
+TEST(CircuitBreaker, LessThanHalfIsBorne) {
+  CircuitBreaker breaker;
+  for (int i = 0; i < 1'000; ++i) {
+    breaker.succeeded(kStart);
+    breaker.failed(kStart);
+    breaker.succeeded(kStart);
+  }
+  EXPECT_EQ(breaker.opened(), 0u);
+  EXPECT_EQ(breaker.calls_in_window(kStart), 3'000u);
+  EXPECT_EQ(breaker.failures_in_window(kStart), 1'000u);
+}
+
+TEST(CircuitBreaker, AShareIsComparedAsItIsWritten) {
+  BreakerOptions options;
+  options.consecutive = 0;
+  options.share = 0.07;  // 0.07 * 100 > 7 in doubles
+  options.least_calls = 100;
+  CircuitBreaker breaker(options);
+  fail(breaker, 7, kStart);
+  for (int i = 0; i < 93; ++i) breaker.succeeded(kStart);
+  EXPECT_EQ(breaker.opened(), 1u);
+}
+
+TEST(CircuitBreaker, RulesCanBeSwitchedOff) {
+  BreakerOptions options;
+  options.consecutive = 0;
+  options.least_calls = 0;
+  CircuitBreaker breaker(options);
+  fail(breaker, 1'000, kStart);
+  EXPECT_EQ(breaker.opened(), 0u);
+}
+
+TEST(CircuitBreaker, TheWindowForgets) {
+  CircuitBreaker breaker;
+  for (int i = 0; i < 9; ++i) {
+    breaker.failed(kStart);
+    breaker.succeeded(kStart);
+  }
+  EXPECT_EQ(breaker.calls_in_window(kStart + 9 * kSecond), 18u);
+  EXPECT_EQ(breaker.calls_in_window(kStart + 10 * kSecond), 0u);
+  const Nanos later = kStart + 10 * kSecond;
+  breaker.succeeded(later);
+  breaker.failed(later);
+  breaker.failed(later);
+  EXPECT_EQ(breaker.state(later), Circuit::kClosed);
+  EXPECT_EQ(breaker.calls_in_window(later), 3u);
+  EXPECT_EQ(breaker.failures_in_window(later), 2u);
+}
+
+TEST(CircuitBreaker, TheWindowSlides) {
+  CircuitBreaker breaker;
+  for (int second = 0; second < 30; ++second) {
+    const Nanos now = kStart + second * kSecond;
+    breaker.succeeded(now);
+    EXPECT_EQ(breaker.calls_in_window(now), static_cast<std::uint64_t>(std::min(second + 1, 10)));
+  }
+}
+
+TEST(CircuitBreaker, OpenForTwoSecondsThenOneProbe) {
+  CircuitBreaker breaker = opened(kStart);
+  EXPECT_EQ(breaker.retry_in(kStart), 2 * kSecond);
+  EXPECT_FALSE(breaker.allow(kStart + 2 * kSecond - 1));
+  EXPECT_EQ(breaker.retry_in(kStart + 2 * kSecond - 1), 1);
+  EXPECT_EQ(breaker.state(kStart + 2 * kSecond), Circuit::kHalfOpen);
+  EXPECT_EQ(breaker.retry_in(kStart + 2 * kSecond), 0);
+  EXPECT_TRUE(breaker.allow(kStart + 2 * kSecond));
+  EXPECT_FALSE(breaker.allow(kStart + 2 * kSecond)) << "one at a time";
+  EXPECT_FALSE(breaker.allow(kStart + 100 * kSecond)) << "however long it takes";
+  EXPECT_EQ(breaker.refused(), 3u);
+}
+
+TEST(CircuitBreaker, AProbesSuccessClosesAndForgets) {
+  CircuitBreaker breaker = opened(kStart);
+  const Nanos now = kStart + 2 * kSecond;
+  ASSERT_TRUE(breaker.allow(now));
+  breaker.succeeded(now);
+  EXPECT_EQ(breaker.state(now), Circuit::kClosed);
+  EXPECT_EQ(breaker.calls_in_window(now), 0u);
+  fail(breaker, 4, now);
+  EXPECT_EQ(breaker.state(now), Circuit::kClosed) << "the row begins anew";
+  breaker.failed(now);
+  EXPECT_EQ(breaker.retry_in(now), 2 * kSecond);
+  EXPECT_EQ(breaker.opened(), 2u);
+}
+
+TEST(CircuitBreaker, EachFailedProbeDoublesTheWaitTo30Seconds) {
+  Nanos now = kStart;
+  CircuitBreaker breaker = opened(now);
+  for (const Nanos wait : {2, 4, 8, 16, 30, 30, 30}) {
+    EXPECT_EQ(breaker.retry_in(now), wait * kSecond);
+    now += wait * kSecond;
+    ASSERT_FALSE(breaker.allow(now - 1));
+    ASSERT_TRUE(breaker.allow(now));
+    breaker.failed(now);
+    ASSERT_FALSE(breaker.allow(now));
+  }
+  EXPECT_EQ(breaker.opened(), 1u) << "it was never closed";
+  now += 30 * kSecond;
+  ASSERT_TRUE(breaker.allow(now));
+  breaker.succeeded(now);
+  fail(breaker, 5, now);
+  EXPECT_EQ(breaker.retry_in(now), 2 * kSecond) << "closing forgets the length of the wait";
+}
+
+TEST(CircuitBreaker, AnAbandonedProbeLetsTheNextOneThrough) {
+  CircuitBreaker breaker = opened(kStart);
+  const Nanos now = kStart + 2 * kSecond;
+  ASSERT_TRUE(breaker.allow(now));
+  breaker.abandoned();
+  EXPECT_EQ(breaker.state(now), Circuit::kHalfOpen);
+  EXPECT_TRUE(breaker.allow(now));
+  EXPECT_FALSE(breaker.allow(now));
+}
+
+TEST(CircuitBreaker, AbandonedCallsCountForNothing) {
+  CircuitBreaker breaker;
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(breaker.allow(kStart));
+    breaker.abandoned();
+  }
+  EXPECT_EQ(breaker.calls_in_window(kStart), 0u);
+  fail(breaker, 5, kStart);
+  breaker.abandoned();
+  EXPECT_FALSE(breaker.allow(kStart));
+}
+
+TEST(CircuitBreaker, LateResultsNeitherCloseNorLengthen) {
+  CircuitBreaker breaker = opened(kStart);
+  breaker.succeeded(kStart + kSecond);
+  fail(breaker, 10, kStart + kSecond);
+  EXPECT_EQ(breaker.state(kStart + kSecond), Circuit::kOpen);
+  EXPECT_EQ(breaker.retry_in(kStart + kSecond), kSecond);
+  EXPECT_EQ(breaker.opened(), 1u);
+  // Half-open by time, but nobody probes yet; and again after a probe was abandoned.
+  const Nanos now = kStart + 3 * kSecond;
+  breaker.succeeded(now);
+  EXPECT_EQ(breaker.state(now), Circuit::kHalfOpen);
+  ASSERT_TRUE(breaker.allow(now));
+  breaker.abandoned();
+  breaker.succeeded(now);
+  breaker.failed(now);
+  EXPECT_EQ(breaker.state(now), Circuit::kHalfOpen);
+  EXPECT_TRUE(breaker.allow(now));
+}
+
+TEST(CircuitBreaker, OneWhoProbesBesideTheTrafficClosesIt) {
+  CircuitBreaker breaker = opened(kStart);
+  breaker.probe_succeeded();
+  EXPECT_EQ(breaker.state(kStart), Circuit::kClosed);
+  EXPECT_TRUE(breaker.allow(kStart));
+  fail(breaker, 5, kStart);
+  ASSERT_TRUE(breaker.allow(kStart + 2 * kSecond));
+  breaker.probe_succeeded();  // while a caller's probe is under way, whose result is an ordinary one then
+  breaker.failed(kStart + 2 * kSecond);
+  EXPECT_EQ(breaker.state(kStart + 2 * kSecond), Circuit::kClosed);
+  EXPECT_EQ(breaker.failures_in_a_row(), 1u);
+}
+
+TEST(CircuitBreaker, APingDoesNotExcuseFailingCalls) {
+  CircuitBreaker breaker;
+  for (int i = 0; i < 5; ++i) {
+    breaker.failed(kStart);
+    if (i < 4) breaker.probe_succeeded();
+  }
+  EXPECT_EQ(breaker.state(kStart), Circuit::kOpen);
+}
+
+TEST(CircuitBreaker, ResetIsAsNewTotalsApart) {
+  CircuitBreaker breaker = opened(kStart);
+  ASSERT_TRUE(breaker.allow(kStart + 2 * kSecond));
+  breaker.reset();
+  EXPECT_EQ(breaker.state(kStart), Circuit::kClosed);
+  EXPECT_EQ(breaker.opened(), 1u);
+  fail(breaker, 5, kStart);
+  EXPECT_TRUE(breaker.allow(kStart + 2 * kSecond)) << "the probe before the reset is nobody's";
+}
+
+TEST(CircuitBreaker, AClockThatGoesBackCostsOneWaitAtMost) {
+  CircuitBreaker breaker = opened(kStart);
+  const Nanos back = kStart - 500 * kSecond;
+  EXPECT_EQ(breaker.retry_in(back), 2 * kSecond);
+  EXPECT_EQ(breaker.state(back), Circuit::kOpen);
+  EXPECT_FALSE(breaker.allow(back));
+  EXPECT_FALSE(breaker.allow(back + 2 * kSecond - 1));
+  EXPECT_TRUE(breaker.allow(back + 2 * kSecond));
+}
+
+TEST(CircuitBreaker, AWindowGoesOnWhereTheClockWentBack) {
+  CircuitBreaker breaker;
+  breaker.failed(kStart);
+  const Nanos back = kStart - 500 * kSecond;
+  EXPECT_EQ(breaker.calls_in_window(back), 1u);
+  breaker.succeeded(back);
+  EXPECT_EQ(breaker.calls_in_window(back), 2u);
+  EXPECT_EQ(breaker.calls_in_window(back + 10 * kSecond), 0u) << "not kept until the clock is where it was";
+  breaker.succeeded(kStart);
+  EXPECT_EQ(breaker.calls_in_window(kStart), 1u);
+}
+
+TEST(CircuitBreaker, LongestOptionsDoNotOverflow) {
+  BreakerOptions options;
+  options.open_for = options.open_most = options.window = Nanos{36'525} * 86'400 * kSecond;
+  CircuitBreaker breaker(options);
+  fail(breaker, 5, kStart);
+  EXPECT_FALSE(breaker.allow(kStart + options.open_for - 1));
+  ASSERT_TRUE(breaker.allow(kStart + options.open_for));
+  breaker.failed(kStart + options.open_for);
+  EXPECT_EQ(breaker.retry_in(kStart + options.open_for), options.open_most);
+  options.open_most = 1;  // below open_for
+  CircuitBreaker other(options);
+  fail(other, 5, kStart);
+  ASSERT_TRUE(other.allow(kStart + options.open_for));
+  other.failed(kStart);
+  EXPECT_EQ(other.retry_in(kStart), options.open_for) << "a failed probe never shortens the wait";
+}
+
+TEST(CircuitBreaker, NothingIsAllocated) {
+  CircuitBreaker breaker;
+  test::allocations_left = 0;
+  for (int i = 0; i < 1'000; ++i) {
+    const Nanos now = kStart + i * 100 * kMs;
+    if (breaker.allow(now)) breaker.failed(now);
+  }
+  test::allocations_left = -1;
+  EXPECT_EQ(breaker.opened(), 1u);
+}
+
+// The rules once more, written down naively: every call of the window by itself.
+class Model {
+ public:
+  bool allow(Nanos now) {
+    if (closed_) return true;
+    if (probing_ || now < until_) return false;
+    return probing_ = true;
+  }
+  void result(Nanos now, bool failure) {
+    if (!closed_) {
+      if (!probing_) return;
+      probing_ = false;
+      if (!failure) return close();
+      wait_ = std::min(2 * wait_, 30 * kSecond);
+      until_ = now + wait_;
+      return;
+    }
+    row_ = failure ? row_ + 1 : 0;
+    calls_.emplace_back(now / kSecond, failure);
+    while (calls_.front().first <= now / kSecond - 10) calls_.pop_front();
+    const auto failures = std::count_if(calls_.begin(), calls_.end(), [](const auto& call) { return call.second; });
+    if (row_ < 5 && (calls_.size() < 20 || static_cast<std::size_t>(2 * failures) < calls_.size())) return;
+    closed_ = false;
+    wait_ = 2 * kSecond;
+    until_ = now + wait_;
+  }
+  void abandoned() { probing_ = false; }
+  void close() {
+    closed_ = true;
+    probing_ = false;
+    row_ = 0;
+    calls_.clear();
+  }
+  bool closed() const { return closed_; }
+
+ private:
+  bool closed_ = true;
+  bool probing_ = false;
+  int row_ = 0;
+  Nanos until_ = 0;
+  Nanos wait_ = 0;
+  std::deque<std::pair<std::int64_t, bool>> calls_;
+};
+
+TEST(CircuitBreaker, RandomSchedulesGoAsTheModelSays) {
+  std::mt19937_64 engine(11);
+  int closings = 0;
+  int openings = 0;
+  std::uint64_t refused = 0;
+  for (const int failing : {5, 30, 50, 60, 90}) {
+    CircuitBreaker breaker;
+    Model model;
+    Nanos now = kStart;
+    for (int step = 0; step < 40'000; ++step) {
+      now += static_cast<Nanos>(engine() % (step % 1'000 < 500 ? 300 : 3'000)) * kMs;
+      const bool before = model.closed();
+      const std::uint64_t what = engine() % 100;
+      const bool failure = static_cast<int>(engine() % 100) < failing;
+      if (what < 90) {
+        const bool go = breaker.allow(now);
+        ASSERT_EQ(go, model.allow(now)) << step;
+        if (go && what < 5) {
+          breaker.abandoned();
+          model.abandoned();
+        } else if (go && what < 85) {  // the others come late, or never
+          failure ? breaker.failed(now) : breaker.succeeded(now);
+          model.result(now, failure);
+        }
+      } else if (what < 99) {
+        failure ? breaker.failed(now) : breaker.succeeded(now);
+        model.result(now, failure);
+      } else {
+        breaker.probe_succeeded();
+        if (!model.closed()) model.close();
+      }
+      ASSERT_EQ(breaker.state(now) == Circuit::kClosed, model.closed()) << step;
+      closings += !before && model.closed() ? 1 : 0;
+      openings += before && !model.closed() ? 1 : 0;
+    }
+    refused += breaker.refused();
+  }
+  EXPECT_GT(refused, 1'000u);
+  EXPECT_GT(closings, 1'000);
+  EXPECT_GT(openings, 1'000);
+}
+
+}  // namespace
+}  // namespace stillwarm
