@@ -248,6 +248,26 @@ pb::list snapshot(pb::handle self, std::int64_t scope) {
   return list;
 }
 
+// (scope, key, hits) of everything that was hit since the last call.
+pb::list take_hits(pb::handle self) {
+  PyFlow* flow = cache_of(self)->flow;
+  struct Row {
+    ScopeId scope;
+    PyObject* key;
+    std::uint32_t hits;
+  };
+  std::vector<Row> rows;  // first, without the collector: see snapshot
+  flow->memory().take_hits([&](Handle key, ScopeId scope, std::uint32_t hits, bool given) {
+    auto* object = static_cast<PyObject*>(key);
+    rows.push_back({scope, given ? object : Py_NewRef(object), hits});
+  });
+  pb::list list;
+  for (const Row& row : rows) {
+    list.append(pb::make_tuple(row.scope, pb::reinterpret_steal<pb::object>(row.key), row.hits));
+  }
+  return list;
+}
+
 ScopeId new_scope(pb::handle self, TypeId type, std::string name, std::int64_t key_scope) {
   CacheBase* cache = cache_of(self);
   ScopeTable& scopes = cache->flow->scopes();
@@ -278,6 +298,7 @@ pb::dict stats(pb::handle self, ScopeId scope) {
   d["joined"] = s.joined;
   d["lost_fills"] = s.lost_fills;
   d["skipped_refreshes"] = s.skipped_refreshes;
+  d["remote_hits"] = s.remote_hits;
   d["entries"] = s.entries;
   d["bytes"] = s.bytes;
   for (std::size_t i = 0; i < kCauses; ++i) removed[kCauseNames[i]] = s.removed[i];
@@ -310,6 +331,10 @@ void bind_cache(pb::module_& m) {
     cache->direct_ttl = ttl;
     Py_XSETREF(cache->set_slowly, Py_NewRef(set_slowly.ptr()));
   });
+  m.def("set_get_slowly", [](pb::handle self, pb::handle get_slowly) {
+    Py_XSETREF(cache_of(self)->get_slowly, Py_NewRef(get_slowly.ptr()));
+  });
+  m.def("take_hits", take_hits);
   m.def("put", put);
   m.def("incr", incr);
   m.def("peek", peek);
@@ -344,14 +369,15 @@ void bind_cache(pb::module_& m) {
   m.def("check_invariants", [](pb::handle self) { return cache_of(self)->flow->check_invariants(); });
   m.def(
       "begin_key",
-      [](pb::handle self, ScopeId scope, pb::handle key, bool count, bool anew) {
+      [](pb::handle self, ScopeId scope, pb::handle key, bool count, bool anew, bool away) {
         CacheBase* cache = cache_of(self);
         const Key k(cache, scope, key);
-        PyObject* result = py::begin(cache, k.probe, count, anew);
+        PyObject* result = py::begin(cache, k.probe, count, anew, away);
         if (result == nullptr) throw pb::error_already_set();
         return pb::reinterpret_steal<pb::object>(result);
       },
-      pb::arg("cache"), pb::arg("scope"), pb::arg("key"), pb::arg("count"), pb::arg("anew") = false);
+      pb::arg("cache"), pb::arg("scope"), pb::arg("key"), pb::arg("count"), pb::arg("anew") = false,
+      pb::arg("away") = false);
   m.def("weigh", [](pb::handle value) { return py::weigh(value.ptr()); });
   // Seeded per process with Python's own hash of str: a fingerprint is never stored or sent.
   m.def("tag_fingerprint",

@@ -4,6 +4,7 @@
 // Refuses to know: who waits, and how.
 #include <pybind11/stl.h>
 
+#include <array>
 #include <utility>
 
 #include "bindings/bind.hpp"
@@ -25,6 +26,29 @@ PyFlight* flight_of(pb::handle o) {
 py::PyFlow* flow_of(PyFlight* f) { return as_cache(f->cache)->flow; }
 
 pb::object object_or_none(PyObject* o) { return pb::reinterpret_borrow<pb::object>(o == nullptr ? Py_None : o); }
+
+// As `commit` for what a remote tier has: `fresh_left` of its ttl is left. durations: (ttl, swr, sie, keep).
+int adopt(pb::handle flight, pb::handle value, const std::array<Nanos, 4>& durations, Nanos fresh_left,
+          const std::vector<std::uint64_t>& tags, std::int64_t weight, bool negative) {
+  PyFlight* f = flight_of(flight);
+  py::Keep keep;
+  const Durations& own = flow_of(f)->scopes()[f->flight.scope].durations;
+  keep.durations = own;
+  keep.durations.ttl = keep.durations.negative_ttl = durations[0];
+  keep.durations.stale_while_revalidate = durations[1];
+  keep.durations.stale_if_error = durations[2];
+  keep.durations.keep = durations[3];
+  keep.own_durations = own.ttl != durations[0] || own.stale_while_revalidate != durations[1] ||
+                       own.stale_if_error != durations[2] || own.keep != durations[3] || own.early > 0;
+  keep.tags = tags;
+  keep.negative = negative;
+  keep.adopted = true;
+  keep.fresh_left = fresh_left;
+  keep.weight = static_cast<std::uint64_t>(weight) + py::weigh(f->key) + py::kEntryOverhead;
+  Stored stored = Stored::kNotKept;
+  if (!py::commit(f, value.ptr(), keep, stored)) throw pb::error_already_set();
+  return static_cast<int>(stored);
+}
 
 // durations: None for those of the scope, or (ttl, swr, sie, keep), or these with (early, jitter). Returns 0 stored, 1
 // lost, 2 too large, 3 not kept.
@@ -54,11 +78,11 @@ int commit(pb::handle flight, pb::handle value, pb::handle durations, const std:
   return static_cast<int>(stored);
 }
 
-// state: 1 value, 2 error, 3 abandoned, 4 stale. The tasks to wake, or None.
+// state: 1 value, 2 error, 3 abandoned, 4 stale, 5 remote. The tasks to wake, or None.
 pb::object land(pb::handle flight, int state, pb::handle outcome) {
   PyFlight* f = flight_of(flight);
   const auto s = static_cast<py::FlightState>(state);
-  const bool value = s == py::FlightState::kValue || s == py::FlightState::kStale;
+  const bool value = s == py::FlightState::kValue || s == py::FlightState::kStale || s == py::FlightState::kRemote;
   PyObject* tasks =
       py::land(f, s, value ? outcome.ptr() : nullptr, s == py::FlightState::kError ? outcome.ptr() : nullptr);
   return tasks == nullptr ? pb::object(pb::none()) : pb::reinterpret_steal<pb::object>(tasks);
@@ -93,6 +117,7 @@ pb::object kept(pb::handle flight) {
 
 void bind_flight(pb::module_& m) {
   m.def("commit", commit);
+  m.def("adopt", adopt);
   m.def("land", land);
   m.def("fail", fail);
   m.def("kept", kept);
@@ -135,6 +160,18 @@ void bind_flight(pb::module_& m) {
     stats.load_time += took;
     if (failed) ++stats.load_errors;
   });
+  // A call that was counted as a miss was answered from the remote tier: it is a hit, of the entry too.
+  m.def("count_remote_hit", [](pb::handle flight, bool stale) {
+    PyFlight* f = flight_of(flight);
+    Stats& stats = flow_of(f)->scopes()[f->flight.scope].stats;
+    ++(stale ? stats.stale_hits : stats.hits);
+    ++stats.remote_hits;
+    if (stats.misses > 0) --stats.misses;
+    const Index i = flow_of(f)->memory().find(py::probe_of(f));
+    if (i == kFindError) throw pb::error_already_set();
+    if (i != kNone) flow_of(f)->count_hit(i);
+    return i != kNone;
+  });
   // A call that was counted as a miss got a stale value after all.
   m.def("count_stale", [](pb::handle flight) {
     PyFlight* f = flight_of(flight);
@@ -147,9 +184,10 @@ void bind_flight(pb::module_& m) {
     ++flow_of(f)->scopes()[f->flight.scope].stats.skipped_refreshes;
   });
   m.def("set_hooks", [](pb::handle perform, pb::handle aperform, pb::handle failed, pb::handle commit_loaded,
-                        pb::handle wake, pb::handle raise_it) {
+                        pb::handle wake, pb::handle raise_it, pb::handle drain) {
     py::hooks = {Py_NewRef(perform.ptr()),       Py_NewRef(aperform.ptr()), Py_NewRef(failed.ptr()),
-                 Py_NewRef(commit_loaded.ptr()), Py_NewRef(wake.ptr()),     Py_NewRef(raise_it.ptr())};
+                 Py_NewRef(commit_loaded.ptr()), Py_NewRef(wake.ptr()),     Py_NewRef(raise_it.ptr()),
+                 Py_NewRef(drain.ptr())};
   });
 }
 

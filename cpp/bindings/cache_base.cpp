@@ -49,6 +49,7 @@ int cache_init(PyObject* self, PyObject* args, PyObject* kwargs) {
 int cache_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
   Py_VISIT(as_cache(self)->set_slowly);
+  Py_VISIT(as_cache(self)->get_slowly);
   PyFlow* flow = as_cache(self)->flow;
   if (flow == nullptr) return 0;
   auto& memory = flow->memory();
@@ -63,7 +64,12 @@ int cache_traverse(PyObject* self, visitproc visit, void* arg) {
 int cache_clear(PyObject* self) {
   if (PyFlow* flow = as_cache(self)->flow; flow != nullptr) {
     flow->memory().each([flow](Index i) { flow->memory().drop(i, Cause::kInvalidated); });
+    std::vector<PyObject*> keys;
+    flow->memory().take_hits([&](Handle key, ScopeId, std::uint32_t, bool given) {
+      if (given) keys.push_back(static_cast<PyObject*>(key));
+    });
     release_dead(flow);
+    for (PyObject* key : keys) Py_DECREF(key);
   }
   return 0;
 }
@@ -75,10 +81,19 @@ void cache_dealloc(PyObject* self) {
   cache_clear(self);
   delete cache->flow;
   cache->flow = nullptr;
+  delete cache->inbox;
+  cache->inbox = nullptr;
   Py_CLEAR(cache->set_slowly);
+  Py_CLEAR(cache->get_slowly);
   PyTypeObject* type = Py_TYPE(self);
   type->tp_free(self);
   Py_DECREF(type);
+}
+
+// With a remote tier: whatever is not simply there.
+PyObject* get_remotely(PyObject* self, PyObject* key, PyObject* fallback) {
+  PyObject* to[] = {nullptr, self, key, fallback};
+  return PyObject_Vectorcall(as_cache(self)->get_slowly, to + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
 }
 
 PyObject* bad_key(PyObject* key) {
@@ -125,6 +140,11 @@ PyObject* cache_get(PyObject* self, PyObject* const* args, Py_ssize_t count) {
     if (!PyUnicode_Check(args[0])) return bad_key(args[0]);
     PyObject* key = PyUnicode_FromObject(args[0]);  // an exact copy of a subclass's text
     if (key == nullptr) return nullptr;
+    if (as_cache(self)->get_slowly != nullptr) {
+      PyObject* value = get_remotely(self, key, fallback);
+      Py_DECREF(key);
+      return value;
+    }
     probe.items = &key;
     PyObject* value =
         hash_str(key, flow->scopes()[0].salt, probe.hash) == Hashed::kOk ? get_slow(flow, probe, fallback) : nullptr;
@@ -135,8 +155,10 @@ PyObject* cache_get(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   if (hash_str(args[0], scope.salt, probe.hash) != Hashed::kOk) [[unlikely]]
     return nullptr;
   const Index i = flow->hit(probe, Clock::now());
-  if (!is_entry(i)) [[unlikely]]
+  if (!is_entry(i)) [[unlikely]] {
+    if (as_cache(self)->get_slowly != nullptr && i != kFindError) return get_remotely(self, args[0], fallback);
     return i == kNone ? absent(flow, fallback) : get_slow(flow, probe, fallback);
+  }
   ++scope.stats.hits;
   return Py_NewRef(static_cast<PyObject*>(flow->memory()[i].value));
 }

@@ -12,6 +12,7 @@
 
 #include "bindings/py_traits.hpp"
 #include "core/flow.hpp"
+#include "core/remote/inbox.hpp"
 
 namespace stillwarm::py {
 
@@ -24,6 +25,8 @@ struct CacheBase {
   std::uint64_t random_state;
   Nanos direct_ttl;      // of `set` without a ttl; 0: the Python side knows
   PyObject* set_slowly;  // the Python side of `set`: set_slowly(cache, key, value, ttl, tags)
+  PyObject* get_slowly;  // of `get`, where there is a remote tier: get_slowly(cache, key, default)
+  std::shared_ptr<Inbox>* inbox;  // owned; nullptr: there is no remote tier
 };
 
 extern PyTypeObject* cache_base_type;

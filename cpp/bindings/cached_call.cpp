@@ -251,7 +251,8 @@ namespace {
 
 // The step as _target.py knows it. Two more than the flow's: what is served is told apart for those who watch.
 int python_step(const Decision& d) {
-  constexpr int kReturnStale = 5, kRefreshEarly = 6;
+  constexpr int kReturnStale = 5, kRefreshEarly = 6, kConfirm = 7;
+  if (d.step == Step::kConfirm) return kConfirm;
   if (d.step == Step::kReturn && d.state >= State::kStale) return kReturnStale;
   if (d.step == Step::kRefresh && d.state == State::kEarly) return kRefreshEarly;
   return static_cast<int>(d.step);
@@ -259,14 +260,20 @@ int python_step(const Decision& d) {
 
 }  // namespace
 
-PyObject* begin(CacheBase* cache, const Probe& probe, bool count, bool anew) {
+PyObject* begin(CacheBase* cache, const Probe& probe, bool count, bool anew, bool away) {
   PyFlow* flow = cache->flow;
+  if (cache->inbox != nullptr && !flow->trusted(Clock::now()) && (*cache->inbox)->waiting()) {
+    PyObject* drained = PyObject_CallOneArg(hooks.drain, reinterpret_cast<PyObject*>(cache));
+    if (drained == nullptr) return nullptr;
+    Py_DECREF(drained);
+  }
   PyFlight* spare = nullptr;
   PyObject* result = nullptr;
   for (;;) {
     const Nanos now = Clock::now();
     const std::uint64_t generation = flow->generation();
-    const Decision d = flow->look(probe, now, count && !(spare != nullptr && spare->flight.background), anew);
+    const bool counts = count && !(spare != nullptr && spare->flight.background);
+    const Decision d = flow->look(probe, now, counts, anew, away);
     if (d.step == Step::kError) break;
     const bool leads = d.step == Step::kLead || d.step == Step::kRefresh;
     if (leads && spare == nullptr) {

@@ -52,14 +52,15 @@ bool parse_args(PyObject* const* args, Py_ssize_t count, Py_ssize_t most) {
 }
 
 PyObject* call_begin(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  if (!parse_args(args, count, 3)) return nullptr;
+  if (!parse_args(args, count, 4)) return nullptr;
   CachedCall* c = as_call(self);
   KeyRow row;
   PyObject** vector = nullptr;
   std::uint64_t hash = 0;
   PyObject* result = nullptr;
   if (row_of(c, args[0], args[1], row, vector, hash)) {
-    result = begin(as_cache(c->cache), probe_for(c, row.items, row.count, hash), count < 3 || args[2] == Py_True);
+    result = begin(as_cache(c->cache), probe_for(c, row.items, row.count, hash), count < 3 || args[2] == Py_True, false,
+                   count > 3 && args[3] == Py_True);
   }
   row.clear();
   PyMem_Free(vector);

@@ -186,7 +186,7 @@ PyObject* flight_wait_with(PyObject* self, PyObject* waiter) {
 }
 
 PyGetSetDef flight_getset[] = {
-    {"state", get_state, nullptr, "0 running, 1 value, 2 error, 3 abandoned, 4 stale.", nullptr},
+    {"state", get_state, nullptr, "0 running, 1 value, 2 error, 3 abandoned, 4 stale, 5 remote.", nullptr},
     {"attached", get_attached, nullptr, "May still be joined and stored.", nullptr},
     {"background", get_background, nullptr, "A refresh that no caller waits for.", nullptr},
     {"sequence", get_sequence, nullptr, "Order of starting.", nullptr},
@@ -307,6 +307,8 @@ bool commit(PyFlight* f, PyObject* value, const Keep& keep, Stored& stored) {
   result.own_durations = keep.own_durations;
   result.tags = keep.tags;
   result.negative = keep.negative;
+  result.adopted = keep.adopted;
+  result.fresh_left = keep.fresh_left;
   if (spreads(keep.durations)) result.random = next_random(as_cache(f->cache));
   return store(f, value, result, stored, Clock::now());
 }

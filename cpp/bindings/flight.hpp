@@ -8,7 +8,7 @@
 // Woken all at once they would queue for the GIL: 10,000 of them took 40 s, as a relay 0.7 s. The main thread does not
 // carry the relay, since Ctrl-C could make it drop it: whoever wakes it wakes the next one too.
 //
-//   stale: the load failed, and the value that was there stands in for the error
+//   stale: the load failed, and the value that was there stands in for the error; remote: the value needed no load
 //   running --succeed--> value     --fail--> error     --abandon--> abandoned (the waiters look again: one of them
 //   leads)
 #pragma once
@@ -17,7 +17,7 @@
 
 namespace stillwarm::py {
 
-enum class FlightState : std::uint8_t { kRunning, kValue, kError, kAbandoned, kStale };
+enum class FlightState : std::uint8_t { kRunning, kValue, kError, kAbandoned, kStale, kRemote };
 
 struct PyFlight {
   PyObject_HEAD Flight flight;  // placement-constructed
@@ -65,6 +65,8 @@ struct Keep {
   std::vector<std::uint64_t> tags;
   std::uint64_t weight = 0;
   bool negative = false;
+  bool adopted = false;  // it comes from a remote tier
+  Nanos fresh_left = 0;
 };
 
 // Stores the value if that is still allowed. False with MemoryError or a comparison's exception; then nothing is

@@ -4,9 +4,10 @@
 //   arguments -> key, keys in the tables      call_key, py_traits
 //   bytes of a value                          weigh
 //   a request -> its answer                   http_facts, http_front
+//   a request to a remote tier, and its wait  remote_request, bind_postgres
 //   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry, bind_http
 //
-// Thread rule: everything here runs with the GIL; no part of the module releases it.
+// Thread rule: everything here runs with the GIL; only the waits of remote_request release it.
 #include "bindings/bind.hpp"
 #include "bindings/cache_base.hpp"
 #include "bindings/cached_call.hpp"
@@ -29,4 +30,7 @@ PYBIND11_MODULE(_core, m) {
   bind_cache(m);
   bind_flight(m);
   bind_http(m);
+#ifdef STILLWARM_POSTGRES
+  bind_postgres(m);
+#endif
 }

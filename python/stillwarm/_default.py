@@ -71,7 +71,13 @@ def _aperform(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _set_hooks(aperform: Any) -> None:
     _core.set_hooks(
-        _load.perform, aperform, _landing.failed_plain, _landing.commit_plain, _landing.wake, _landing.RAISE
+        _load.perform,
+        aperform,
+        _landing.failed_plain,
+        _landing.commit_plain,
+        _landing.wake,
+        _landing.RAISE,
+        _cache_module.drain,
     )
 
 

@@ -33,6 +33,7 @@ struct Stats {
   std::uint64_t joined = 0;             // misses that followed another caller's load
   std::uint64_t lost_fills = 0;         // loaded, not stored: invalidated meanwhile
   std::uint64_t skipped_refreshes = 0;  // the load pool was full
+  std::uint64_t remote_hits = 0;        // hits that came from the remote tier
   Nanos load_time = 0;
   std::array<std::uint64_t, kCauses> removed{};
   std::uint64_t entries = 0;

@@ -42,6 +42,10 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   const Options& options() const noexcept { return options_; }
   const std::shared_ptr<Inbox>& inbox() const noexcept { return inbox_; }
 
+  // Held across a fork by whoever forks.
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
+
   // A poll on this connection, from what the inbox has seen to what it sees now. Throws PostgresFailure.
   void poll(PostgresLink& link, std::span<Poll* const> polls);
 

@@ -271,13 +271,6 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
     }
   }
 
-  void tell_recovered(Lock& lock) {
-    if (options.recovered == nullptr) return;
-    lock.unlock();
-    options.recovered();
-    lock.lock();
-  }
-
   // Opens one connection.
   void connect(Lock& lock) {
     ++opening;
@@ -305,7 +298,6 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
       connect_at = 0;
       breaker.probe_succeeded();
       wake_one();
-      tell_recovered(lock);
       return;
     }
     figures.last_error = error;
@@ -340,7 +332,6 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
       breaker.probe_succeeded();
       idle.push_back(std::move(link));
       wake_one();
-      tell_recovered(lock);
     } else {
       --open;
       figures.open = open;

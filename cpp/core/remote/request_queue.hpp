@@ -19,7 +19,6 @@
 #pragma once
 
 #include <condition_variable>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -42,7 +41,6 @@ class RequestQueue {
     std::size_t most_waiting = 10'000;
     std::size_t most_merged = 128;
     Nanos timeout = 250'000'000;
-    std::function<void()> recovered = {};  // the tier answers again: on a worker thread, outside of every lock
   };
 
   struct Health {

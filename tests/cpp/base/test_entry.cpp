@@ -42,7 +42,7 @@ TEST(Slab, WhatWasFreedComesBackClean) {
   const Index again = slab.allocate();
   EXPECT_EQ(again, first);
   EXPECT_EQ(slab[again].hash, 0u);
-  EXPECT_EQ(slab[again].flags, 0);
+  EXPECT_EQ(slab[again].flags, kFlagQuiet);
   EXPECT_EQ(slab[again].newer, kNone) << "the link of the free list is gone";
 }
 

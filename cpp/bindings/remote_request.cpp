@@ -1,0 +1,154 @@
+#include "bindings/remote_request.hpp"
+
+#include <pybind11/stl.h>
+
+#include <exception>
+
+#include "bindings/bind.hpp"
+#include "core/remote/completions.hpp"
+
+namespace stillwarm {
+
+namespace pb = pybind11;
+
+namespace {
+
+constexpr Nanos kSlice = 50'000'000;
+
+bool on_main_thread() {
+  static const unsigned long main_thread = [] {
+    pb::object threading = pb::module_::import("threading");
+    return threading.attr("main_thread")().attr("ident").cast<unsigned long>();
+  }();
+  return PyThread_get_thread_ident() == main_thread;
+}
+
+pb::object bytes_or_none(bool there, const std::string& bytes) {
+  return there ? pb::object(pb::bytes(bytes)) : pb::object(pb::none());
+}
+
+// One of: None (nothing there), or (payload or None, columns, fresh_left, kept_left, version, tags).
+pb::object found_of(const Found& f) {
+  if (!f.found) return pb::none();
+  return pb::make_tuple(bytes_or_none(f.has_payload, f.payload), pb::cast(f.columns), f.fresh_left, f.kept_left, f.version,
+                        pb::cast(f.tags));
+}
+
+using RequestHolder = std::shared_ptr<Request>;
+
+template <class T>
+T& as(const RequestHolder& r) {
+  return static_cast<T&>(*r);
+}
+
+std::vector<std::optional<std::string>> texts(const pb::handle& list) {
+  return list.cast<std::vector<std::optional<std::string>>>();
+}
+
+RequestHolder store(std::uint32_t slot, int mode, std::string key, std::string type, const pb::bytes& payload, std::string born,
+                    std::string expected, std::vector<std::string> tags, const pb::handle& columns, Nanos fresh_for,
+                    Nanos keep_for) {
+  auto s = std::make_shared<Store>(slot, static_cast<Store::Mode>(mode));
+  s->key = std::move(key);
+  s->type = std::move(type);
+  s->payload = payload;
+  s->born = std::move(born);
+  s->expected = std::move(expected);
+  s->tags = std::move(tags);
+  if (!columns.is_none()) s->columns = texts(columns);
+  s->fresh_for = fresh_for;
+  s->keep_for = keep_for;
+  return s;
+}
+
+}  // namespace
+
+pb::object error_or_none(const TierError& error) {
+  if (!error) return pb::none();
+  return pb::make_tuple(static_cast<int>(error.fault), error.state, error.message);
+}
+
+TierError wait_for(RequestQueue& queue, const std::shared_ptr<Request>& request) {
+  const bool sliced = on_main_thread();
+  for (;;) {
+    std::optional<TierError> outcome;
+    std::exception_ptr thrown;
+    PyThreadState* const state = PyEval_SaveThread();
+    try {
+      outcome = queue.run(request, sliced ? steady_now() + kSlice : kForever);
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+    PyEval_RestoreThread(state);
+    if (thrown != nullptr) std::rethrow_exception(thrown);
+    if (outcome) return *outcome;
+    if (PyErr_CheckSignals() != 0) {
+      queue.abandon(request);
+      throw pb::error_already_set();
+    }
+  }
+}
+
+void bind_requests(pb::module_& m) {
+  pb::class_<Completions, std::shared_ptr<Completions>>(m, "Completions")
+      .def(pb::init<>())
+      .def("fileno", &Completions::fd)
+      .def("take", &Completions::take);
+  pb::class_<Request, RequestHolder>(m, "Request")
+      .def_property_readonly("error", [](const RequestHolder& r) { return error_or_none(r->error); })
+      .def_property(
+          "timeout", [](const RequestHolder& r) { return r->timeout; },
+          [](const RequestHolder& r, Nanos t) { r->timeout = t; })
+      .def_property_readonly("seen", [](const RequestHolder& r) { return as<LookUp>(r).seen; })
+      .def("found", [](const RequestHolder& r, std::size_t i) { return found_of(as<LookUp>(r).found.at(i)); })
+      .def_property_readonly("stored", [](const RequestHolder& r) { return as<Store>(r).stored; })
+      .def_property_readonly("version", [](const RequestHolder& r) { return as<Store>(r).version; })
+      .def_property_readonly("count", [](const RequestHolder& r) { return as<Invalidate>(r).count; })
+      .def_property_readonly("taken", [](const RequestHolder& r) { return as<Lease>(r).taken; })
+      .def_property_readonly("outcomes", [](const RequestHolder& r) { return as<Poll>(r).outcomes; })
+      .def_property_readonly("rows", [](const RequestHolder& r) {
+        pb::list rows;
+        for (const auto& row : as<Query>(r).rows) rows.append(pb::tuple(pb::cast(row)));
+        return rows;
+      });
+  m.def("look_up", [](std::uint32_t slot, std::vector<std::string> keys) -> RequestHolder {
+    auto l = std::make_shared<LookUp>(slot);
+    l->keys = std::move(keys);
+    return l;
+  });
+  m.def("store", store);
+  m.def("invalidation", [](std::string name, bool soft) -> RequestHolder {
+    auto i = std::make_shared<Invalidate>();
+    i->name = std::move(name);
+    i->soft = soft;
+    return i;
+  });
+  m.def("poll", [](std::vector<std::string> asked) -> RequestHolder {
+    auto p = std::make_shared<Poll>();
+    p->asked = std::move(asked);
+    return p;
+  });
+  m.def("lease", [](bool takes, std::string key, std::string owner, Nanos age) -> RequestHolder {
+    auto l = std::make_shared<Lease>(takes ? Lease::Verb::kTake : Lease::Verb::kGiveBack);
+    l->key = std::move(key);
+    l->owner = std::move(owner);
+    l->age = age;
+    return l;
+  });
+  m.def("flush", [](std::uint64_t batch, std::vector<std::string> keys, std::vector<std::uint64_t> hits) -> RequestHolder {
+    auto f = std::make_shared<Flush>();
+    f->batch = batch;
+    f->keys = std::move(keys);
+    f->hits = std::move(hits);
+    return f;
+  });
+  m.def("query", [](std::string text, const pb::handle& parameters, Nanos timeout) -> RequestHolder {
+    auto q = std::make_shared<Query>();
+    q->text = std::move(text);
+    q->parameters = texts(parameters);
+    q->timeout = timeout;
+    return q;
+  });
+}
+
+}  // namespace stillwarm

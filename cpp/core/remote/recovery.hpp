@@ -1,0 +1,77 @@
+// Writes that nobody waits for, and what the tier owes when it is back.
+//
+// Thread rule: every member from any thread; one short lock, taken under the request queue's and never around it. A
+// thread of its own, only while something is owed.
+// Refuses to know: SQL, memory, Python. A write that the tier refuses becomes a message to this process's own inbox.
+//
+// Invariants
+//  W1  Owed invalidations go first and in their order; writes follow when none is owed.
+//  W2  While an invalidation is owed, `concerns` says so: what the tier has under that name is outdated.
+//  W3  A refused write leaves memory: the version that is there is not the one that others see.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "core/remote/inbox.hpp"
+#include "core/remote/recovery_queue.hpp"
+#include "core/remote/request_queue.hpp"
+
+namespace stillwarm {
+
+class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
+ public:
+  struct Figures {
+    std::size_t owed_invalidations = 0;
+    std::size_t owed_writes = 0;
+    std::uint64_t written = 0;
+    std::uint64_t refused = 0;   // by the fence
+    std::uint64_t rejected = 0;  // by the server, for good
+    std::uint64_t dropped = 0;   // there was no room to keep them
+    TierError last_rejection;
+  };
+
+  Recovery(std::shared_ptr<RequestQueue> queue, std::shared_ptr<Inbox> inbox)
+      : queue_(std::move(queue)), inbox_(std::move(inbox)) {}
+
+  // Writes it behind the caller.
+  void write(const std::shared_ptr<Store>& store);
+  // The tier did not take these: they are kept.
+  void owe(const std::string& name, bool soft);
+  void owe(const std::shared_ptr<Store>& store);
+
+  bool concerns(std::string_view key, std::string_view type, std::span<const std::string> tags) const;
+  void ended(const std::shared_ptr<Request>& request) override;
+  Figures figures() const;
+
+  // Waits until everything was written or so long. True: nothing is left.
+  bool drain(Nanos wait);
+  void close();
+  // In the child of a fork, between lock and unlock.
+  void forget();
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
+
+ private:
+  class Batch;
+
+  void keep(const std::shared_ptr<Store>& store);
+  void wake();
+  void work();
+  bool send_invalidations(std::unique_lock<std::mutex>& lock);
+  bool send_writes(std::unique_lock<std::mutex>& lock);
+
+  const std::shared_ptr<RequestQueue> queue_;
+  const std::shared_ptr<Inbox> inbox_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  RecoveryQueue owed_;
+  Figures figures_;
+  std::size_t under_way_ = 0;  // written behind, not ended
+  bool working_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace stillwarm
