@@ -4,7 +4,7 @@
 //   arguments -> key, keys in the tables      call_key, py_traits
 //   bytes of a value                          weigh
 //   a request -> its answer                   http_facts, http_front
-//   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry, bind_http
+//   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry, bind_http, bind_codec
 //
 // Thread rule: everything here runs with the GIL; no part of the module releases it.
 #include "bindings/bind.hpp"
@@ -29,4 +29,7 @@ PYBIND11_MODULE(_core, m) {
   bind_cache(m);
   bind_flight(m);
   bind_http(m);
+#ifdef STILLWARM_POSTGRES
+  bind_codec(m);
+#endif
 }
