@@ -31,6 +31,7 @@ class Plan(NamedTuple):
     way: Literal["untyped", "typed", "pydantic"]
     has_any: bool = False  # parts of it are open: there a value may change on its way
     has_moments: bool = False
+    has_floats: bool = False
 
 
 UNTYPED: Final = Plan("untyped")
@@ -81,7 +82,12 @@ def plan(annotation: Any) -> Plan:
     for cls in foreign:
         raise refusal(annotation, f"{_tagged.a_thing(cls)} is neither plain data nor a class with declared fields")
     moments = (msgspec.inspect.DateTimeType, msgspec.inspect.TimeType)
-    return Plan("typed", has_any, any(isinstance(info, moments) for info in found))
+    return Plan(
+        "typed",
+        has_any,
+        has_moments=any(isinstance(info, moments) for info in found),
+        has_floats=any(isinstance(info, msgspec.inspect.FloatType) for info in found),
+    )
 
 
 def refusal(annotation: Any, reason: str) -> ConfigError:

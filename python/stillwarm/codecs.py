@@ -21,7 +21,6 @@ An own codec is any object with `id` (128 to 255), `name`, `encode(value) -> byt
 from __future__ import annotations
 
 import functools
-import hashlib
 import hmac
 import pickle
 from collections.abc import Callable, Iterable
@@ -49,7 +48,7 @@ class OwnCodec(Protocol):
 
 
 class Codec:
-    """Value to payload and back. `encode` and `decode` raise CodecError, and nothing else but MemoryError."""
+    """Value to payload and back. What goes wrong in `encode` and `decode` is a CodecError."""
 
     id: int
     name: str
@@ -139,10 +138,6 @@ def _require_msgspec() -> None:
         raise ConfigError("a remote tier needs msgspec: pip install 'stillwarm[postgres]'") from error
 
 
-def _is_plain(value: Any) -> bool:
-    return _core.is_plain(value)
-
-
 def _broken(codec: Codec, error: Exception) -> CodecError:
     return CodecError(f"a payload of {codec.name} cannot be decoded: {type(error).__name__}: {error}")
 
@@ -187,7 +182,7 @@ def _msgpack() -> _Untyped:
     form = _tagged.Form(lambda kind, body: msgspec.msgpack.Ext(codes[kind], encode(body)))
 
     def write(value: Any) -> bytes:
-        return encode(value if _is_plain(value) else _tagged.pack(value, form))
+        return encode(value if _core.is_plain(value) else _tagged.pack(value, form))
 
     return _Untyped(1, "msgpack", write, decoder.decode)
 
@@ -236,6 +231,7 @@ class _Typed(Codec):
             raise _typed.refusal(annotation, str(error)) from error
         self._write: Callable[[Any], bytes] = module.Encoder().encode
         self._verify = plan.has_any
+        self._has_nulls = is_json and plan.has_floats  # JSON writes NaN and the infinities as null
         if not is_json and (plan.has_any or plan.has_moments):
             # msgpack's own timestamp is UTC and forgets the offset; as ISO text it is kept.
             write = self._write
@@ -250,6 +246,10 @@ class _Typed(Codec):
             raise CodecError(
                 "value: the declared type leaves parts of it open (Any, or a container without its items' type), and "
                 "there it would come back changed; declare those parts, or keep plain data in them"
+            )
+        if self._has_nulls and b"null" in payload and not _is_same(self.decode(payload), value):
+            raise CodecError(
+                "value: it has a float that is NaN or infinite, which JSON cannot write; use codec='msgpack'"
             )
         return payload
 
@@ -338,7 +338,7 @@ class _SignedPickle(Codec):
 
     @staticmethod
     def _signature(key: bytes, body: bytes) -> bytes:
-        return hmac.digest(key, b"stillwarm pickle 1\0" + body, hashlib.sha256)
+        return hmac.digest(key, b"stillwarm pickle 1\0" + body, "sha256")
 
 
 class _Own(Codec):

@@ -196,7 +196,7 @@ TEST(Envelope, HostileBytesWithARightChecksumStayInBounds) {
     const std::string sealed = resealed(hostile);
     const std::vector<char> bytes(sealed.begin(), sealed.end());
     std::uint64_t key = 0;
-    for (int i = 7; i >= 0; --i) key = key << 8 | static_cast<unsigned char>(bytes[static_cast<std::size_t>(5 + i)]);
+    for (std::size_t i = 12; i >= 5; --i) key = key << 8 | static_cast<unsigned char>(bytes[i]);
     Envelope out;
     std::string payload;
     const Opened answer = open_it({bytes.data(), bytes.size()}, out, payload, key);
