@@ -4,6 +4,7 @@
 // Refuses to know: codecs. Python makes the payload and reads it; a refused envelope is a number here, never an error.
 #include <pybind11/pybind11.h>
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -70,18 +71,22 @@ bool is_plain_str(PyObject* value) {
   return true;
 }
 
-bool is_plain(PyObject* value, int depth) {  // NOLINT(misc-no-recursion): of bounded depth
+// JSON has no bytes, no NaN and no infinities, and one key means a tag there (codecs.py).
+constexpr const char* kTag = "$stillwarm";
+
+bool is_plain(PyObject* value, int depth, bool json) {  // recursion of bounded depth
   if (value == Py_None) return true;
   PyTypeObject* type = Py_TYPE(value);
   if (type == &PyUnicode_Type) return is_plain_str(value);
   if (type == &PyLong_Type) return is_plain_int(value);
-  if (type == &PyFloat_Type || type == &PyBool_Type) return true;
-  if (type == &PyBytes_Type) return PyBytes_GET_SIZE(value) <= kMost;
+  if (type == &PyBool_Type) return true;
+  if (type == &PyFloat_Type) return !json || std::isfinite(PyFloat_AS_DOUBLE(value));
+  if (type == &PyBytes_Type) return !json && PyBytes_GET_SIZE(value) <= kMost;
   if (depth == 0) return false;
   if (type == &PyList_Type) {
     const Py_ssize_t size = PyList_GET_SIZE(value);
     for (Py_ssize_t i = 0; i < size; ++i) {
-      if (!is_plain(PyList_GET_ITEM(value, i), depth - 1)) return false;
+      if (!is_plain(PyList_GET_ITEM(value, i), depth - 1, json)) return false;
     }
     return size <= kMost;
   }
@@ -89,7 +94,8 @@ bool is_plain(PyObject* value, int depth) {  // NOLINT(misc-no-recursion): of bo
   Py_ssize_t at = 0;
   PyObject *key = nullptr, *item = nullptr;
   while (PyDict_Next(value, &at, &key, &item)) {
-    if (!PyUnicode_CheckExact(key) || !is_plain_str(key) || !is_plain(item, depth - 1)) return false;
+    if (!PyUnicode_CheckExact(key) || !is_plain_str(key) || !is_plain(item, depth - 1, json)) return false;
+    if (json && PyUnicode_CompareWithASCIIString(key, kTag) == 0) return false;
   }
   return PyDict_GET_SIZE(value) <= kMost;
 }
@@ -103,8 +109,9 @@ void bind_codec(py::module_& m) {
   m.def("open_envelope", &opened, py::arg("namespace"), py::arg("key"), py::arg("stored"), py::arg("max_value"),
         py::pos_only(), "(status, codec, negative, durations, payload); with a status above 0 nothing else is told.");
   m.def(
-      "is_plain", [](py::handle value) { return is_plain(value.ptr(), kDepth); }, py::arg("value"), py::pos_only(),
-      "True if msgpack keeps the value exactly, types included. Runs no Python code.");
+      "is_plain", [](py::handle value, bool json) { return is_plain(value.ptr(), kDepth, json); }, py::arg("value"),
+      py::arg("json") = false, py::pos_only(),
+      "True if msgpack (or JSON) keeps the value exactly, types included. Runs no Python code.");
   py::tuple names(kOpened);
   for (std::size_t i = 0; i < kOpened; ++i) names[i] = py::str(kOpenedNames[i]);
   m.attr("OPENED") = names;

@@ -393,7 +393,7 @@ def seal(
 def open_envelope(
     namespace: str, key: str, stored: bytes, max_value: int, /
 ) -> tuple[int, int, bool, tuple[int, int, int, int], bytes]: ...
-def is_plain(value: object, /) -> bool: ...  # msgpack keeps it exactly, types included
+def is_plain(value: object, json: bool = False, /) -> bool: ...  # msgpack (or JSON) keeps it exactly, types included
 
 # -------------------------------------------------------------------------------------------------------- for tests
 

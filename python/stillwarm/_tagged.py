@@ -13,12 +13,12 @@ from __future__ import annotations
 import base64
 import datetime
 import decimal
-import math
 import uuid
 import zoneinfo
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from stillwarm import _core
 from stillwarm.errors import CodecError
 
 # Stored values outlive a release: append only, and change no body. A tag is a name, or its place from 1 on.
@@ -46,7 +46,7 @@ class Form(NamedTuple):
 
     tag: Callable[[str, Any], Any]
     is_json: bool = False
-    escaped: str = ""  # a key that no plain dict may have, because it looks like a tag
+    escaped: str | None = None  # a key that no plain dict may have, because it looks like a tag
 
 
 class Registered(NamedTuple):
@@ -93,16 +93,16 @@ def pack(value: Any, form: Form) -> Any:
 
 def _pack(value: Any, form: Form) -> Any:
     kind = type(value)
-    if value is None or kind is bool:
-        return value
+    if _core.is_plain(value, form.is_json):
+        return value  # a part that is plain is not walked again: rows of a table, in a tuple
     if kind is str:
-        return value if _is_utf8(value) else form.tag("str", value.encode("utf-8", "surrogatepass").hex())
+        return form.tag("str", value.encode("utf-8", "surrogatepass").hex())
     if kind is int:
-        return value if -(1 << 63) <= value < 1 << 64 else form.tag("int", hex(value))
+        return form.tag("int", hex(value))
     if kind is float:
-        return value if not form.is_json or math.isfinite(value) else form.tag("float", repr(value))
+        return form.tag("float", repr(value))
     if kind is bytes:
-        return form.tag("bytes", base64.b64encode(value).decode()) if form.is_json else value
+        return form.tag("bytes", base64.b64encode(value).decode())
     if kind is list:
         return _pack_row(value, form)
     if kind is tuple:

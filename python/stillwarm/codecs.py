@@ -26,7 +26,7 @@ import pickle
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, TypeVar
 
-from stillwarm import _core, _tagged, _typed
+from stillwarm import _tagged, _typed
 from stillwarm._unstorable import find
 from stillwarm.errors import CodecError, ConfigError
 
@@ -181,10 +181,7 @@ def _msgpack() -> _Untyped:
     codes = {kind: code for code, kind in enumerate(_tagged.KINDS, 1)}
     form = _tagged.Form(lambda kind, body: msgspec.msgpack.Ext(codes[kind], encode(body)))
 
-    def write(value: Any) -> bytes:
-        return encode(value if _core.is_plain(value) else _tagged.pack(value, form))
-
-    return _Untyped(1, "msgpack", write, decoder.decode)
+    return _Untyped(1, "msgpack", lambda value: encode(_tagged.pack(value, form)), decoder.decode)
 
 
 _TAG: Final = "$stillwarm"

@@ -165,6 +165,13 @@ def test_codecs_is_plain_takes_exact_types_only(value: Any, plain: bool) -> None
     assert _core.is_plain([{"deep": [value]}]) is plain
 
 
+@pytest.mark.parametrize("value", [b"x", float("nan"), float("-inf"), {"$stillwarm": 1}, {"a": [b""]}], ids=repr)
+def test_codecs_is_plain_for_json_is_narrower(value: Any) -> None:
+    assert _core.is_plain(value)
+    assert not _core.is_plain(value, True)
+    assert _core.is_plain([{"$other": 1.5, "$still": "$stillwarm"}], True)
+
+
 def test_codecs_is_plain_runs_no_python_code() -> None:
     class Loud(str):
         def __hash__(self) -> int:
