@@ -374,6 +374,27 @@ class HttpFront:
 def is_stored_field(name: str, /) -> bool: ...
 def is_kept_on_304(name: str, /) -> bool: ...
 
+# ------------------------------------------------------ payloads of a remote tier; only in a build that can have one
+
+OPENED: Final[tuple[str, ...]]  # names of the statuses
+
+def seal(
+    namespace: str,
+    key: str,
+    payload: bytes,
+    codec: int,
+    negative: bool,
+    durations: tuple[int, int, int, int],
+    compress_above: int,  # bytes; 0: never
+    /,
+) -> bytes: ...
+
+# (status, codec, negative, durations, payload); with a status above 0 nothing else is told
+def open_envelope(
+    namespace: str, key: str, stored: bytes, max_value: int, /
+) -> tuple[int, int, bool, tuple[int, int, int, int], bytes]: ...
+def is_plain(value: object, json: bool = False, /) -> bool: ...  # msgpack (or JSON) keeps it exactly, types included
+
 # -------------------------------------------------------------------------------------------------------- for tests
 
 def settle(cache: CacheBase, /) -> None: ...

@@ -1,0 +1,258 @@
+// Envelopes: what goes in comes out, and every cut, flip, other release and other key is a miss.
+#include "core/codec/envelope.hpp"
+
+#define XXH_INLINE_ALL
+#include <gtest/gtest.h>
+#include <xxhash.h>
+
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/base/duration.hpp"
+#include "support.hpp"
+
+namespace stillwarm {
+namespace {
+
+constexpr Nanos kMs = 1'000'000;
+constexpr std::uint64_t kKey = 0x0123456789ABCDEF;
+
+Envelope envelope() { return {7, false, 3'600'000 * kMs, 300 * kMs, 0, kForever, kKey}; }
+
+std::string text(std::size_t size) {
+  std::string out;
+  for (int n = 0; out.size() < size; ++n) out += "row " + std::to_string(n * 31) + ", ";
+  out.resize(size);
+  return out;
+}
+
+Opened open_it(std::string_view stored, Envelope& out, std::string& payload, std::uint64_t key = kKey,
+               const DecodeLimits& limits = {}) {
+  return open(stored, key, limits, out, payload);
+}
+
+Opened opened(std::string_view stored, std::uint64_t key = kKey, const DecodeLimits& limits = {}) {
+  Envelope out;
+  std::string payload;
+  const Opened answer = open_it(stored, out, payload, key, limits);
+  EXPECT_TRUE(answer == Opened::kOk || payload.empty());
+  return answer;
+}
+
+// With a checksum that is right, as somebody else's release would write it.
+std::string resealed(std::string bytes) {
+  bytes.resize(bytes.size() - 8);
+  const std::uint64_t hash = XXH3_64bits(bytes.data(), bytes.size());
+  for (int i = 0; i < 8; ++i) bytes += static_cast<char>(hash >> (8 * i));
+  return bytes;
+}
+
+TEST(Envelope, GivesBackWhatWasSealed) {
+  for (const std::size_t size : {0UL, 1UL, 127UL, 128UL, 1'024UL, 1'025UL, 100'000UL}) {
+    for (const bool negative : {false, true}) {
+      Envelope in = envelope();
+      in.negative = negative;
+      in.codec = 255;
+      const std::string payload = text(size);
+      const std::string stored = seal(in, payload, {});
+      Envelope out;
+      std::string back;
+      ASSERT_EQ(open_it(stored, out, back), Opened::kOk) << size;
+      EXPECT_EQ(back, payload);
+      EXPECT_EQ(out.codec, 255);
+      EXPECT_EQ(out.negative, negative);
+      EXPECT_EQ(out.ttl, in.ttl);
+      EXPECT_EQ(out.stale_while_revalidate, in.stale_while_revalidate);
+      EXPECT_EQ(out.stale_if_error, 0);
+      EXPECT_EQ(out.keep, kForever);
+      EXPECT_EQ(out.key_hash, kKey);
+    }
+  }
+}
+
+TEST(Envelope, TheBytesAreThoseOfTheGrammar) {
+  const std::string stored = seal({7, true, 299 * kMs, 0, 1, kForever, kKey}, "abc", {});
+  const std::string head(
+      "\xC5\x57\x01\x02\x07\xEF\xCD\xAB\x89\x67\x45\x23\x01\xAC\x02\x01\x02\x00\x03"
+      "abc",
+      22);
+  ASSERT_EQ(stored.size(), head.size() + 8);
+  EXPECT_EQ(stored.substr(0, head.size()), head) << "stored values outlive a release: a change needs a new version";
+  EXPECT_EQ(stored, resealed(stored));
+}
+
+TEST(Envelope, LongPayloadsAreCompressedAndShortOnesNot) {
+  EXPECT_LT(seal(envelope(), text(20'000), {}).size(), 10'000u);
+  EXPECT_GT(seal(envelope(), text(20'000), {0, 3}).size(), 20'000u);
+  EXPECT_GT(seal(envelope(), text(1'000), {}).size(), 1'000u);
+  EXPECT_LT(seal(envelope(), text(1'000), {500, 3}).size(), 900u);
+}
+
+TEST(Envelope, DurationsAreRoundedUpToMilliseconds) {
+  const std::vector<std::pair<Nanos, Nanos>> cases{{0, 0},
+                                                   {1, kMs},
+                                                   {kMs, kMs},
+                                                   {kMs + 1, 2 * kMs},
+                                                   {-5, 0},
+                                                   {kForever, kForever},
+                                                   {kForever - 1, kForever},
+                                                   {kLongestDuration, kLongestDuration},
+                                                   {126 * kMs, 126 * kMs},
+                                                   {127 * kMs, 127 * kMs},
+                                                   {kLongestDuration - 1, kLongestDuration}};
+  for (const auto& [given, kept] : cases) {
+    Envelope out;
+    std::string payload;
+    ASSERT_EQ(open_it(seal({1, false, given, given, given, given, kKey}, "x", {}), out, payload), Opened::kOk);
+    EXPECT_EQ(out.ttl, kept) << given;
+    EXPECT_EQ(out.stale_while_revalidate, kept) << given;
+    EXPECT_EQ(out.stale_if_error, kept) << given;
+    EXPECT_EQ(out.keep, kept) << given;
+  }
+}
+
+TEST(Envelope, AnotherKeyIsAMiss) {
+  const std::string stored = seal(envelope(), "value", {});
+  EXPECT_EQ(opened(stored, kKey + 1), Opened::kWrongKey);
+  EXPECT_EQ(opened(stored, 0), Opened::kWrongKey);
+  EXPECT_EQ(opened(stored, kKey), Opened::kOk);
+}
+
+TEST(Envelope, NamespaceAndKeyAreHashedApart) {
+  EXPECT_NE(key_hash("ab", "c"), key_hash("a", "bc"));
+  EXPECT_NE(key_hash("a", ""), key_hash("", "a"));
+  EXPECT_EQ(key_hash("a", "b"), key_hash(std::string("a"), std::string("b")));
+  EXPECT_EQ(key_hash("app", "score:'x'"), XXH3_64bits("app\0score:'x'", 13)) << "other processes compute the same";
+}
+
+TEST(Envelope, OtherReleasesAreUnknown) {
+  const std::string stored = seal(envelope(), "value", {});
+  for (const std::size_t i : {0UL, 1UL, 2UL}) {
+    for (int byte = 0; byte < 256; ++byte) {
+      std::string other = stored;
+      other[i] = static_cast<char>(byte);
+      if (other == stored) continue;
+      ASSERT_EQ(opened(resealed(other)), Opened::kUnknown) << i << ' ' << byte;
+      ASSERT_EQ(opened(other), Opened::kUnknown) << "whatever its checksum";
+    }
+  }
+  for (int bit = 3; bit < 8; ++bit) {
+    std::string other = stored;
+    other[3] = static_cast<char>(1 << bit);
+    EXPECT_EQ(opened(resealed(other)), Opened::kUnknown) << "flag " << bit;
+  }
+  EXPECT_EQ(opened("{\"some\": \"other program's row\"}"), Opened::kUnknown);
+  EXPECT_EQ(opened(""), Opened::kUnknown);
+}
+
+TEST(Envelope, AnUnknownDictionaryIsAMiss) {
+  std::string stored = seal(envelope(), "value", {});
+  stored[3] = 1 | 4;
+  stored.insert(stored.size() - 8 - 5, "\x2A");  // its number, before the body
+  EXPECT_EQ(opened(resealed(stored)), Opened::kNoDictionary);
+  EXPECT_EQ(opened(stored), Opened::kDamaged);
+}
+
+TEST(Envelope, EveryTruncationIsAMiss) {
+  for (const std::size_t size : {0UL, 40UL, 3'000UL}) {
+    const std::string stored = seal(envelope(), text(size), {});
+    for (std::size_t n = 0; n < stored.size(); ++n) {
+      const std::vector<char> cut(stored.begin(), stored.begin() + static_cast<std::ptrdiff_t>(n));
+      ASSERT_NE(opened({cut.data(), cut.size()}), Opened::kOk) << n << " of " << stored.size();
+    }
+    EXPECT_EQ(opened(stored + '\0'), Opened::kDamaged);
+    EXPECT_EQ(opened(stored + stored), Opened::kDamaged);
+  }
+}
+
+TEST(Envelope, EveryFlippedBitIsAMiss) {
+  for (const std::size_t size : {0UL, 40UL, 3'000UL}) {
+    std::string stored = seal(envelope(), text(size), {});
+    for (std::size_t i = 0; i < stored.size(); ++i) {
+      for (int bit = 0; bit < 8; ++bit) {
+        const char whole = stored[i];
+        stored[i] = static_cast<char>(whole ^ (1 << bit));
+        const Opened answer = opened(stored);
+        stored[i] = whole;
+        ASSERT_TRUE(answer == Opened::kDamaged || answer == Opened::kUnknown) << "byte " << i << " bit " << bit;
+      }
+    }
+    ASSERT_EQ(opened(stored), Opened::kOk);
+  }
+}
+
+TEST(Envelope, HostileBytesWithARightChecksumStayInBounds) {
+  std::mt19937_64 random(7);
+  const std::string stored = seal(envelope(), text(3'000), {});
+  int refused = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    std::string hostile = stored.substr(0, 13 + random() % (stored.size() - 13));
+    for (std::size_t n = 1 + random() % 8; n > 0; --n) {
+      hostile[5 + random() % (hostile.size() - 5)] = static_cast<char>(random());
+    }
+    hostile[3] = static_cast<char>(random() % 8);
+    hostile += "checksum";
+    const std::string sealed = resealed(hostile);
+    const std::vector<char> bytes(sealed.begin(), sealed.end());
+    std::uint64_t key = 0;
+    for (std::size_t i = 12; i >= 5; --i) key = key << 8 | static_cast<unsigned char>(bytes[i]);
+    Envelope out;
+    std::string payload;
+    const Opened answer = open_it({bytes.data(), bytes.size()}, out, payload, key);
+    if (answer != Opened::kOk) ++refused;
+    ASSERT_LE(payload.size(), DecodeLimits{}.largest);
+  }
+  EXPECT_GT(refused, 15'000);
+}
+
+TEST(Envelope, LengthsThatDoNotFitAreDamaged) {
+  const std::string stored = seal(envelope(), "value", {});
+  const std::size_t size_at = stored.size() - 8 - 5 - 1;
+  ASSERT_EQ(stored[size_at], 5);
+  for (const char size : {'\0', '\4', '\6', '\x7F'}) {
+    std::string other = stored;
+    other[size_at] = size;
+    EXPECT_EQ(opened(resealed(other)), Opened::kDamaged) << int{size};
+  }
+  // A varint that never ends, one beyond 64 bits, a duration beyond 100 years.
+  const std::string head = stored.substr(0, 13);
+  for (const std::string& tail : {std::string(30, '\xFF'), std::string(9, '\xFF') + '\2' + std::string(9, '\1'),
+                                  std::string(8, '\xFF') + '\1' + std::string(9, '\1')}) {
+    EXPECT_EQ(opened(resealed(head + tail + "checksum")), Opened::kDamaged);
+  }
+}
+
+TEST(Envelope, TooLargeIsSaidBeforeAnythingIsExpanded) {
+  for (const std::size_t size : {500UL, 50'000UL}) {
+    const std::string stored = seal(envelope(), text(size), {});
+    EXPECT_EQ(opened(stored, kKey, {size, 0}), Opened::kOk);
+    EXPECT_EQ(opened(stored, kKey, {size - 1, 0}), Opened::kTooLarge);
+  }
+}
+
+TEST(Envelope, ACompressedBodyMustBeAsLongAsTheHeaderSays) {
+  std::string stored = seal(envelope(), text(3'000), {});
+  const std::size_t size_at = stored.find(std::string("\xB8\x17", 2));  // 3,000 as a varint
+  ASSERT_NE(size_at, std::string::npos);
+  stored[size_at] = '\xB9';
+  EXPECT_EQ(opened(resealed(stored)), Opened::kDamaged);
+}
+
+TEST(Envelope, FailedAllocationsLeaveNothingBehind) {
+  const std::string payload = text(3'000);
+  std::string stored;
+  EXPECT_GT(test::with_failing_allocations([&] { stored = seal(envelope(), payload, {}); }, [] {}), 0);
+  Envelope out;
+  std::string back;
+  EXPECT_GT(test::with_failing_allocations([&] { ASSERT_EQ(open_it(stored, out, back), Opened::kOk); }, [] {}), 0);
+  EXPECT_EQ(back, payload);
+}
+
+TEST(Envelope, EveryAnswerHasAName) {
+  EXPECT_STREQ(kOpenedNames[static_cast<std::size_t>(Opened::kOk)], "ok");
+  EXPECT_STREQ(kOpenedNames[static_cast<std::size_t>(Opened::kNoDictionary)], "no_dictionary");
+}
+
+}  // namespace
+}  // namespace stillwarm
