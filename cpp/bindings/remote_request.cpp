@@ -111,9 +111,11 @@ void bind_requests(pb::module_& m) {
         for (const auto& row : as<Query>(r).rows) rows.append(pb::tuple(pb::cast(row)));
         return rows;
       });
-  m.def("look_up", [](std::uint32_t slot, std::vector<std::string> keys) -> RequestHolder {
+  m.def("look_up", [](std::uint32_t slot, std::vector<std::string> keys, std::vector<std::string> types) -> RequestHolder {
     auto l = std::make_shared<LookUp>(slot);
+    if (keys.size() != types.size()) throw pb::value_error("one type per key");
     l->keys = std::move(keys);
+    l->types = std::move(types);
     return l;
   });
   m.def("store", store);
@@ -135,10 +137,13 @@ void bind_requests(pb::module_& m) {
     l->age = age;
     return l;
   });
-  m.def("flush", [](std::uint64_t batch, std::vector<std::string> keys, std::vector<std::uint64_t> hits) -> RequestHolder {
+  m.def("flush", [](std::uint64_t batch, std::vector<std::string> keys, std::vector<std::string> types,
+                    std::vector<std::uint64_t> hits) -> RequestHolder {
+    if (keys.size() != types.size() || keys.size() != hits.size()) throw pb::value_error("one type and count per key");
     auto f = std::make_shared<Flush>();
     f->batch = batch;
     f->keys = std::move(keys);
+    f->types = std::move(types);
     f->hits = std::move(hits);
     return f;
   });

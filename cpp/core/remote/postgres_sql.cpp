@@ -53,8 +53,9 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
       "SELECT k.n, pg_current_snapshot()::text, {there}, m.dead, {payload}, (date_part('epoch', least({fresh}, "
       "m.stale_at))" +
       kMsLeft + ", (date_part('epoch', {kept})" + kMsLeft + ", e.version::text, e.tags{columns}" +
-      " FROM unnest($2::text[]) WITH ORDINALITY AS k(key, n)"
-      " LEFT JOIN " + s + ".entries e ON e.namespace = $1 AND e.key = k.key COLLATE \"C\"{own}" +
+      " FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k(key, type, n)"
+      " LEFT JOIN " + s +
+      ".entries e ON e.namespace = $1 AND e.key = k.key COLLATE \"C\" AND e.type = k.type COLLATE \"C\"{own}" +
       " LEFT JOIN LATERAL (SELECT bool_or(NOT i.soft) AS dead, min(i.at) FILTER (WHERE i.soft) AS stale_at FROM " + s +
       ".invalidations i WHERE i.namespace = $1 AND i.name = ANY ({names}) AND {since}) m ON {there}";
   const auto put = [&text](const std::string& place, const std::string& what) {
@@ -127,7 +128,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
           "$1, a.key, a.type, " +
           (table == nullptr ? "a.payload" : "NULL::bytea") +
           ", a.tag_list, a.seen, pg_current_xact_id(), now(), a.fresh_until, a.expires_at FROM allowed a ORDER BY a.key "
-          "COLLATE \"C\" ON CONFLICT (namespace, key) DO UPDATE SET type = EXCLUDED.type, payload = EXCLUDED.payload, tags = "
+          "COLLATE \"C\", a.type COLLATE \"C\" ON CONFLICT (namespace, key, type) DO UPDATE SET payload = EXCLUDED.payload, tags = "
           "EXCLUDED.tags, born = EXCLUDED.born, version = EXCLUDED.version, created_at = EXCLUDED.created_at, fresh_until = "
           "EXCLUDED.fresh_until, expires_at = EXCLUDED.expires_at WHERE ";
   switch (mode) {
@@ -144,7 +145,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       text += "e.version = $10::xid8";
       break;
   }
-  text += " RETURNING e.key, e.version)";
+  text += " RETURNING e.key, e.type, e.version)";
   if (!load) {
     text += ", told AS (INSERT INTO " + s +
             ".invalidations (namespace, name, origin) SELECT $1, 'key:' || w.key, $9 FROM written w)";
@@ -157,7 +158,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
             "expires_at = EXCLUDED.expires_at" + own_sets + ")";
   }
   // Every parameter has to be mentioned.
-  text += " SELECT w.key, w.version::text FROM written w WHERE $9::text IS NULL OR $10::text IS NULL OR true";
+  text += " SELECT w.key, w.type, w.version::text FROM written w WHERE $9::text IS NULL OR $10::text IS NULL OR true";
   return text;
 }
 
@@ -174,18 +175,19 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
   }
   std::string gone =
       "WITH told AS (INSERT INTO " + s + ".invalidations (namespace, name, soft, origin) SELECT $1, u.name, u.soft, $4 FROM "
-      "unnest($2::text[], $3::boolean[]) AS u(name, soft)), locked AS MATERIALIZED (SELECT key FROM " + s +
-      ".entries WHERE namespace = $1 AND key = ANY ($5::text[]) ORDER BY key FOR UPDATE), gone AS (DELETE FROM " + s +
-      ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key RETURNING e.key, e.expires_at)";
+      "unnest($2::text[], $3::boolean[]) AS u(name, soft)), locked AS MATERIALIZED (SELECT key, type FROM " + s +
+      ".entries WHERE namespace = $1 AND key = ANY ($5::text[]) ORDER BY key, type FOR UPDATE), gone AS (DELETE FROM " + s +
+      ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key AND e.type = l.type RETURNING e.key, e.expires_at)";
   std::string keys = " SELECT key::text FROM gone WHERE expires_at > clock_timestamp()";
   std::string counted =
-      "WITH given AS MATERIALIZED (SELECT u.key COLLATE \"C\" AS key, sum(u.hits) AS hits FROM unnest($4::text[], "
-      "$5::bigint[]) AS u(key, hits) GROUP BY 1), mine AS (INSERT INTO " + s + ".flushes AS f (process, batch) VALUES ($2, "
+      "WITH given AS MATERIALIZED (SELECT u.key COLLATE \"C\" AS key, u.type COLLATE \"C\" AS type, sum(u.hits) AS hits FROM "
+      "unnest($4::text[], $5::bigint[], $6::text[]) AS u(key, hits, type) GROUP BY 1, 2), mine AS (INSERT INTO " + s + ".flushes AS f (process, batch) VALUES ($2, "
       "$3::bigint) ON CONFLICT (process) DO UPDATE SET batch = EXCLUDED.batch, at = now() WHERE f.batch < EXCLUDED.batch "
-      "RETURNING f.batch), locked AS MATERIALIZED (SELECT e.key FROM " + s + ".entries e WHERE e.namespace = $1 AND e.key IN "
-      "(SELECT key FROM given) ORDER BY e.key FOR UPDATE), counted AS (UPDATE " + s +
-      ".entries e SET hit_count = e.hit_count + g.hits FROM given g JOIN locked l ON l.key = g.key WHERE e.namespace = $1 "
-      "AND e.key = g.key AND EXISTS (SELECT FROM mine))";
+      "RETURNING f.batch), locked AS MATERIALIZED (SELECT e.key, e.type FROM " + s +
+      ".entries e WHERE e.namespace = $1 AND (e.key, e.type) IN (SELECT key, type FROM given) ORDER BY e.key, e.type FOR "
+      "UPDATE), counted AS (UPDATE " + s +
+      ".entries e SET hit_count = e.hit_count + g.hits FROM given g JOIN locked l ON l.key = g.key AND l.type = "
+      "g.type WHERE e.namespace = $1 AND e.key = g.key AND e.type = g.type AND EXISTS (SELECT FROM mine))";
   for (std::size_t i = 0; i < tables_.size(); ++i) {
     const std::string key = quoted(tables_[i].key_column), n = std::to_string(i);
     gone += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + tables_[i].name + " WHERE " + key +
@@ -193,9 +195,9 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
             " t USING locked" + n + " l WHERE t." + key + " = l.key RETURNING t." + key + " AS key, t.expires_at)";
     keys += " UNION SELECT key::text FROM gone" + n + " WHERE expires_at AT TIME ZONE 'UTC' > clock_timestamp()";
     counted += ", locked" + n + " AS MATERIALIZED (SELECT t." + key + " AS key FROM " + tables_[i].name + " t WHERE t." +
-               key + " IN (SELECT key FROM given) ORDER BY 1 FOR UPDATE), counted" + n + " AS (UPDATE " + tables_[i].name +
+               key + " IN (SELECT key FROM given WHERE type = " + literal(tables_[i].type) + ") ORDER BY 1 FOR UPDATE), counted" + n + " AS (UPDATE " + tables_[i].name +
                " t SET hit_count = coalesce(t.hit_count, 0) + g.hits FROM given g JOIN locked" + n +
-               " l ON l.key = g.key WHERE t." + key + " = g.key AND EXISTS (SELECT FROM mine))";
+               " l ON l.key = g.key WHERE g.type = " + literal(tables_[i].type) + " AND t." + key + " = g.key AND EXISTS (SELECT FROM mine))";
   }
   invalidate = {"sw_invalidate" + mark, gone + keys};
   flush = {"sw_flush" + mark, counted + " SELECT batch FROM mine"};

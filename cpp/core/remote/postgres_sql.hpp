@@ -39,9 +39,9 @@ class PostgresSql {
   const OwnTable* table(std::uint32_t slot) const noexcept { return slot == 0 ? nullptr : &tables_[slot - 1]; }
   std::size_t slots() const noexcept { return tables_.size() + 1; }
 
-  // (n, seen, there, dead, payload, fresh_ms, kept_ms, version, tags, column...) of $1 namespace, $2 keys.
+  // (n, seen, there, dead, payload, fresh_ms, kept_ms, version, tags, column...) of $1 namespace, $2 key[], $3 type[].
   const Statement& look_up(std::uint32_t slot) const { return look_up_[slot]; }
-  // (key, version) of what was written. $1 namespace, $2 key[], $3 type[], $4 payload[], $5 tags[], $6 born[], $7 fresh_ms[],
+  // (key, type, version) of what was written. $1 namespace, $2 key[], $3 type[], $4 payload[], $5 tags[], $6 born[], $7 fresh_ms[],
   // $8 keep_ms[], $9 origin, $10 expected version, then one array per column.
   const Statement& store(std::uint32_t slot, Store::Mode mode) const {
     return store_[slot * 4 + static_cast<std::size_t>(mode)];
@@ -56,7 +56,8 @@ class PostgresSql {
   Statement give_back_lease;
   // $1 namespace, $2 owner[], $3 ms.
   Statement renew_leases;
-  // The number of the batch that was written last, if it is this one. $1 namespace, $2 process, $3 batch, $4 key[], $5 hits[]
+  // The number of the batch that was written last, if it is this one. $1 namespace, $2 process, $3 batch, $4 key[],
+  // $5 hits[], $6 type[]
   Statement flush;
 
   static constexpr std::size_t kLookUpColumns = 9;

@@ -2,7 +2,7 @@
 
 #include <charconv>
 #include <cmath>
-#include <unordered_map>
+#include <map>
 
 #include "core/base/clock.hpp"
 #include "core/remote/watchdog.hpp"
@@ -204,18 +204,21 @@ void PostgresConnection::perform(std::span<Request* const> batch) {
 void PostgresConnection::look_up(std::span<Request* const> batch) {
   const auto sql = tier_->sql();
   const std::uint32_t slot = batch.front()->slot;
-  std::vector<std::string> keys;
+  std::vector<std::string> keys, types;
   std::vector<Found*> places;
   for (Request* r : batch) {
     auto& l = static_cast<LookUp&>(*r);
     l.found.assign(l.keys.size(), {});
     for (std::size_t i = 0; i < l.keys.size(); ++i) {
       keys.push_back(l.keys[i]);
+      types.push_back(l.types[i]);
       places.push_back(&l.found[i]);
     }
   }
   const Rows rows = link_->run(sql->look_up(slot),
-                               {{tier_->options().namespace_name}, {array_of(std::span<const std::string>(keys))}});
+                               {{tier_->options().namespace_name},
+                                {array_of(std::span<const std::string>(keys))},
+                                {array_of(std::span<const std::string>(types))}});
   for (std::size_t i = 0; i < rows.size(); ++i) {
     std::size_t n = 0;
     const auto number = rows.at(i, 0);
@@ -246,12 +249,12 @@ void PostgresConnection::store(std::span<Request* const> batch) {
   using Array = std::vector<std::optional<std::string>>;
   Array keys, types, payloads, tags, borns, fresh, keep;
   std::vector<Array> columns(head.columns.size());
-  std::unordered_map<std::string_view, Store*> by_key;
+  std::map<std::pair<std::string_view, std::string_view>, Store*> by_key;
   const bool own = sql->table(head.slot) != nullptr && !sql->table(head.slot)->has_payload;
   for (Request* r : batch) {
     auto& s = static_cast<Store&>(*r);
     s.stored = false;
-    by_key.emplace(s.key, &s);
+    by_key.emplace(std::pair<std::string_view, std::string_view>(s.key, s.type), &s);
     keys.emplace_back(s.key);
     types.emplace_back(s.type);
     payloads.push_back(own ? std::nullopt : std::optional(hex_of(s.payload)));
@@ -274,10 +277,10 @@ void PostgresConnection::store(std::span<Request* const> batch) {
   for (const Array& column : columns) parameters.emplace_back(array_of(column));
   const Rows rows = link_->run(sql->store(head.slot, head.mode), parameters);
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    const auto it = by_key.find(rows.at(i, 0));
+    const auto it = by_key.find({rows.at(i, 0), rows.at(i, 1)});
     if (it == by_key.end()) continue;
     it->second->stored = true;
-    it->second->version = rows.at(i, 1);
+    it->second->version = rows.at(i, 2);
   }
 }
 
@@ -325,7 +328,8 @@ void PostgresConnection::flush(Flush& request) {
                                    {tier_->process()},
                                    {std::to_string(request.batch)},
                                    {array_of(std::span<const std::string>(request.keys))},
-                                   {array_of(std::span<const std::string>(hits))}});
+                                   {array_of(std::span<const std::string>(hits))},
+                                   {array_of(std::span<const std::string>(request.types))}});
 }
 
 void PostgresConnection::query(Query& request) {

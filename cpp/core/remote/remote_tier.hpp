@@ -93,7 +93,8 @@ struct Found {
 struct LookUp : Request {
   explicit LookUp(std::uint32_t s = 0) : Request(Kind::kLookUp, s) { idempotent = true; }
   std::vector<std::string> keys;
-  std::vector<Found> found;  // one per key
+  std::vector<std::string> types;  // one per key: the same text is another entry in another type
+  std::vector<Found> found;        // likewise
   std::string seen;          // the tier's moment at which it was looked: t0 of a load that follows
 };
 
@@ -143,7 +144,7 @@ struct Lease : Request {
 struct Flush : Request {
   Flush() : Request(Kind::kFlush, 0) { background = true; }
   std::uint64_t batch = 0;  // of this process: one that was written is not written again
-  std::vector<std::string> keys;
+  std::vector<std::string> keys, types;
   std::vector<std::uint64_t> hits;
 };
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <deque>
 #include <set>
+#include <string_view>
 #include <utility>
 
 namespace stillwarm {
@@ -164,13 +165,17 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
     const auto kind = head.kind;
     if (kind == Request::Kind::kQuery || kind == Request::Kind::kFlush || kind == Request::Kind::kLease) return batch;
     // One statement must not write a row twice.
-    std::set<std::string> keys;
-    if (kind == Request::Kind::kStore) keys.insert(static_cast<const Store&>(head).key);
+    std::set<std::pair<std::string_view, std::string_view>> keys;
+    const auto key_of = [](const Request& r) {
+      const auto& s = static_cast<const Store&>(r);
+      return std::pair<std::string_view, std::string_view>(s.key, s.type);
+    };
+    if (kind == Request::Kind::kStore) keys.insert(key_of(head));
     std::size_t merged = kind == Request::Kind::kLookUp ? static_cast<const LookUp&>(head).keys.size() : 1;
     for (auto it = waiting.begin(); it != waiting.end() && merged < options.most_merged;) {
       const Request& r = **it;
       bool joins = r.kind == kind && r.slot == head.slot && r.variant == head.variant;
-      if (joins && kind == Request::Kind::kStore) joins = keys.insert(static_cast<const Store&>(r).key).second;
+      if (joins && kind == Request::Kind::kStore) joins = keys.insert(key_of(r)).second;
       if (!joins) {
         ++it;
         continue;
