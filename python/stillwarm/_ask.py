@@ -22,7 +22,7 @@ Row = tuple["str | None", ...]
 
 
 class ServerError(RuntimeError):
-    """A private server did not start, was not there, or refused what it was asked; `sqlstate` says why when it said so."""
+    """A private server did not start, was not there, or refused what it was asked; then `sqlstate` is set."""
 
     sqlstate: str | None = None
 

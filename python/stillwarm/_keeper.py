@@ -1,8 +1,8 @@
-"""What is left of a private server when its owner is gone: nothing. Removes its processes, its folder, its shared memory.
+"""What is left of a private server when its owner is gone: no process, no folder, no shared memory.
 
-Run as a program (by `_servers`) it waits for its owner: until the pipe to it is closed, or until the owner's process has
-ended in whatever way, SIGKILL included. A process belongs to a folder when its command line names it: that needs no right
-to look into it, which root has not in every container.
+Run as a program (by `_servers`) it waits until the pipe to its owner is closed, or until the owner's process has ended
+in whatever way, SIGKILL included. A process belongs to a folder when its command line names it: to read that needs no
+right over the process, which root does not have in every container.
 
 Thread rule: functions of plain data; the program has one thread.
 Refuses to know: stillwarm. It starts in a few milliseconds because it imports next to nothing.
@@ -10,6 +10,7 @@ Refuses to know: stillwarm. It starts in a few milliseconds because it imports n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -51,10 +52,8 @@ def state(pid: int) -> str:
 
 def send(pids: list[int], number: int) -> None:
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def kill(path: str, name: str) -> None:

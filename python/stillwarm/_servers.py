@@ -1,11 +1,11 @@
 """A private PostgreSQL for tests, benchmarks and demos: `with PostgresServer() as server: connect(server.url)`.
 
 It lives in a temporary folder and on a free loopback port, runs as an ordinary user also when its owner is root, and is
-gone with its owner, however that ends (see `_keeper`). Every process that asks makes its own: with pytest-xdist each worker
-has one, so that a test that stops or freezes its server disturbs nobody else.
+gone with its owner, however that ends (see `_keeper`). Every process that asks makes its own: with pytest-xdist each
+worker has one, so that a test that stops or freezes its server disturbs no other worker.
 
-Thread rule: one thread at a time starts and stops a server; `sql`, `kill`, `freeze`, `thaw` may come from any. In a child
-after a fork it can be asked, and the child's end does not end it.
+Thread rule: one thread at a time starts and stops a server; `sql`, `kill`, `freeze`, `thaw` may come from any. In a
+child after a fork it can be asked, and the child's end does not end it.
 Refuses to know: caches, tiers, and pytest. Standard library alone; psycopg is used where it is installed.
 """
 
@@ -74,16 +74,15 @@ def servant() -> pwd.struct_passwd | None:
     """The user that servers of root run as: postgres or nobody. None when we are not root: as ourselves."""
     if os.geteuid() != 0:
         return None
-    for name in ("postgres", "nobody"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    raise ServerError("root runs no server itself, and there is neither a user postgres nor nobody")
+    users = {user.pw_name: user for user in pwd.getpwall()}
+    user = users.get("postgres") or users.get("nobody")
+    if user is None:
+        raise ServerError("root runs no server itself, and there is neither a user postgres nor nobody")
+    return user
 
 
 def make_folder(name: str = "warm-pg") -> Path:
-    """A new folder of the servant, whose path is short enough for sockets and open to it (TMPDIR may be root's alone)."""
+    """A new folder of the servant, which can reach it (TMPDIR may be root's alone); short enough for sockets."""
     user = servant()
     place = Path(tempfile.gettempdir()).resolve()
     closed = user is not None and any(not path.stat().st_mode & 0o001 for path in (place, *place.parents))
@@ -96,7 +95,7 @@ def make_folder(name: str = "warm-pg") -> Path:
 
 
 def spawn(command: Sequence[str | Path], folder: Path, **more: Any) -> subprocess.Popen[bytes]:
-    """Starts a program as the servant, in a session of its own, with a plain environment: no sanitizer, no PG* variable."""
+    """Starts a program as the servant, in a session of its own; no sanitizer and no PG* variable reaches it."""
     env = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     env.update(LC_ALL="C", HOME=str(folder), TMPDIR=str(folder))
     user = servant()

@@ -1,9 +1,9 @@
-"""A TCP proxy that does to a client what networks and dying servers do: cuts, silence, resets, garbage, a byte at a time.
+"""A TCP proxy that does to a client what networks and dying servers do: cuts, silence, resets, garbage, single bytes.
 
-`with ChaosProxy(server.port) as proxy:` and a client connects to `proxy.port`. What it does is one `Behaviour`, which can be
-changed at any time: `proxy.behave(delay=0.1)` for connections to come and those that are there, `behave(...)` of one of
-`proxy.connections` for that one alone. Offsets count the server's bytes since the behaviour was set, so that "cut after 10"
-means ten bytes from now on.
+`with ChaosProxy(server.port) as proxy:` and a client connects to `proxy.port`. What it does is one `Behaviour`, which
+can be changed at any time: `proxy.behave(delay=0.1)` for connections to come and those that are there, `behave(...)` of one
+of `proxy.connections` for that one alone. Offsets count the server's bytes since the behaviour was set, so that "cut
+after 10" means ten bytes from now on.
 
 Thread rule: one thread accepts, two serve each connection; `behave` and `close` may come from any thread.
 Refuses to know: protocols. What is looked for in the server's bytes is a plain text, such as `COMMITTED`.
@@ -15,7 +15,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal
@@ -33,10 +33,11 @@ class Behaviour:
 
     Attributes:
         cut_after: after so many of them the connection ends as `end` says.
-        cut_before: a text; where the server's bytes have it, the connection ends before its first byte.
+        cut_before: a text; where the server's bytes have it, the connection ends before its first byte. An end of the
+            server's bytes that may be its beginning is kept back until more of them come.
         cut_request: a text; the client's bytes that have it never reach the server, and the connection ends.
-        end: `fin`: both sides see an orderly end; `reset`: the client gets RST; `silence`: half open, the client's bytes
-            still reach the server, and nothing comes back any more.
+        end: `fin`: both sides see an orderly end; `reset`: the client gets RST; `silence`: half open, the client's
+            bytes still reach the server, and nothing comes back any more.
         chunk: at most so many bytes at once; 1: one at a time.
         delay: seconds before each chunk.
         garbage: bytes that the client gets in place of the server's, once; the rest is swallowed.
@@ -99,7 +100,7 @@ class Connection:
                 self._client.shutdown(socket.SHUT_RDWR)
         for side in (self._server, self._client):
             with contextlib.suppress(OSError):
-                # A close alone does not wake the thread that reads; of a client to be reset it must not say more than RST.
+                # A close alone does not wake the thread that reads. A client to be reset must see RST alone.
                 side.shutdown(socket.SHUT_RD if side is self._client and how == "reset" else socket.SHUT_RDWR)
 
     def close(self) -> None:

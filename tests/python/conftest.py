@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from chaos import ChaosProxy
 from pooling import PgBouncer
-
 from stillwarm import _core
 from stillwarm._cache import _caches
 from stillwarm._servers import Keeper, PostgresServer, initdb, make_folder
