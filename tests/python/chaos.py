@@ -1,9 +1,9 @@
 """A TCP proxy that does to a client what networks and dying servers do: cuts, silence, resets, garbage, single bytes.
 
 `with ChaosProxy(server.port) as proxy:` and a client connects to `proxy.port`. What it does is one `Behaviour`, which
-can be changed at any time: `proxy.behave(delay=0.1)` for connections to come and those that are there, `behave(...)` of one
-of `proxy.connections` for that one alone. Offsets count the server's bytes since the behaviour was set, so that "cut
-after 10" means ten bytes from now on.
+can be changed at any time: `proxy.behave(delay=0.1)` for connections to come and those that are there, `behave(...)` of
+one of `proxy.connections` for that one alone. Offsets count the server's bytes since the behaviour was set, so that
+"cut after 10" means ten bytes from now on.
 
 Thread rule: one thread accepts, two serve each connection; `behave` and `close` may come from any thread.
 Refuses to know: protocols. What is looked for in the server's bytes is a plain text, such as `COMMITTED`.
