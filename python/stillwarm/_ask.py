@@ -8,6 +8,7 @@ Refuses to know: which server it is, and what is asked.
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import subprocess
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Row", "ServerError", "ask"]
+__all__ = ["Row", "ServerError", "ask", "environment"]
 
 Row = tuple["str | None", ...]
 
@@ -25,6 +26,12 @@ class ServerError(RuntimeError):
     """A private server did not start, was not there, or refused what it was asked; then `sqlstate` is set."""
 
     sqlstate: str | None = None
+
+
+def environment() -> dict[str, str]:
+    """Of the programs that we start: plain, without a sanitizer's library and without PG* variables."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return {**kept, "LC_ALL": "C", "PGCLIENTENCODING": "UTF8"}
 
 
 def ask(programs: Path, url: str, text: str, params: Sequence[object], timeout: float) -> list[Row]:
@@ -90,7 +97,12 @@ def _by_psql(programs: Path, url: str, text: str, params: list[str | None], time
         command += ["-c", text]
     try:
         done = subprocess.run(
-            command, input=text if params else "", capture_output=True, text=True, timeout=timeout, encoding="utf-8"
+            command,
+            input=text if params else "",
+            capture_output=True,
+            timeout=timeout,
+            encoding="utf-8",
+            env=environment(),
         )
     except subprocess.TimeoutExpired as error:
         raise _failed(f"no answer within {timeout:g} s", None) from error

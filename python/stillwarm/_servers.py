@@ -95,9 +95,8 @@ def make_folder(name: str = "warm-pg") -> Path:
 
 
 def spawn(command: Sequence[str | Path], folder: Path, **more: Any) -> subprocess.Popen[bytes]:
-    """Starts a program as the servant, in a session of its own; no sanitizer and no PG* variable reaches it."""
-    env = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    env.update(LC_ALL="C", HOME=str(folder), TMPDIR=str(folder))
+    """Starts a program as the servant, in a session and with an environment of its own."""
+    env = {**_ask.environment(), "HOME": str(folder), "TMPDIR": str(folder)}
     user = servant()
     if user is not None:
         more.update(user=user.pw_uid, group=user.pw_gid, extra_groups=[])
