@@ -129,7 +129,7 @@ class Keeper:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env={"PATH": os.environ.get("PATH", os.defpath)},
+            env=_ask.environment(),
             start_new_session=True,
         )
         assert self._program.stdin is not None

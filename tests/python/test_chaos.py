@@ -17,6 +17,7 @@ import pytest
 from chaos import BEGUN, COMMITTED, Behaviour, ChaosProxy
 from stillwarm._servers import PostgresServer
 
+pytestmark = pytest.mark.servers
 Make = Callable[..., ChaosProxy]
 
 

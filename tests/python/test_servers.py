@@ -7,7 +7,9 @@ Refuses to know: caches; what is left of a server is the subject of test_servers
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,10 @@ import pytest
 from leftovers import segment_of, segments, traces
 from pooling import PgBouncer
 from stillwarm import _keeper, _servers
-from stillwarm._servers import PostgresServer, ServerError
+from stillwarm._servers import Keeper, PostgresServer, ServerError
+
+pytestmark = pytest.mark.servers
+
 
 # ---------------------------------------------------------------------------------------------------- what it is like
 
@@ -48,6 +53,22 @@ def test_servers_postgres_is_never_root(warm_postgres: PostgresServer) -> None:
         assert owner != 0
         assert owner == os.geteuid() or os.geteuid() == 0
     assert warm_postgres.socket.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", ["closed", "much_too_long_for_a_socket_" * 4])
+def test_servers_folder_is_one_that_the_server_can_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).mkdir(mode=0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    folder = _servers.make_folder()
+    keeper = Keeper(folder)
+    try:
+        assert len(str(folder)) < 80
+        ls = _servers.spawn(["ls", "-d", folder / "."], Path("/"), stdout=subprocess.DEVNULL)
+        assert ls.wait() == 0
+    finally:
+        keeper.close()
 
 
 @pytest.fixture(params=["psycopg", "psql"])

@@ -24,6 +24,7 @@ from leftovers import eventually, segment_of, segments, traces
 from stillwarm import _servers
 from stillwarm._servers import Keeper, PostgresServer, ServerError
 
+pytestmark = pytest.mark.servers
 INSTALLED = bool(importlib.metadata.entry_points(group="pytest11", name="stillwarm"))
 PLUGIN = () if INSTALLED else ("-p", "stillwarm.testing")
 PACKAGE = str(Path(_servers.__file__).parents[1])
