@@ -314,10 +314,9 @@ class PostgresServer:
 
     def kill(self) -> None:
         """SIGKILL to all its processes at once, as a crash of the machine would; none is left when it returns."""
-        if self._program is not None and self._owner == os.getpid():
-            self._program.kill()  # first, so that it makes no new ones meanwhile
-            self._program.wait()
         _keeper.kill(str(self._data), self.socket.name)
+        if self._program is not None and self._owner == os.getpid():
+            self._program.wait()
         _keeper.release_memory(str(self._data / "postmaster.pid"))
 
     def freeze(self) -> None:

@@ -148,6 +148,7 @@ class Connection:
             if self._silent is now:
                 return
             if now.garbage is not None:
+                self.faults += 1
                 self._client.sendall(now.garbage)
                 return self._fault(now)
             allowed, cut = len(data), False
@@ -159,16 +160,17 @@ class Connection:
             if step and now.delay:
                 with self._changed:
                     self._changed.wait_for(lambda now=now: not self._open or self._behaviour is not now, now.delay)
+            last = cut and step == allowed
+            self.faults += last  # before its bytes, so that who sees the fault sees it counted
             self._client.sendall(data[:step])
             data = data[step:]
             with self._changed:
                 if self._behaviour is now:
                     self._passed += step
-            if cut and step == allowed:
+            if last:
                 return self._fault(now)
 
     def _fault(self, now: Behaviour) -> None:
-        self.faults += 1
         if now.end == "silence" or now.garbage is not None:
             self._silent = now  # until another is set
         else:
