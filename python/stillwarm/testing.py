@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures `warm_cache`, `warm_clock`, `assert_loads`, option `--stillwarm-off`, and clean tests.
+"""The pytest plugin: fixtures `warm_cache`, `warm_clock`, `warm_postgres`, `assert_loads`, option `--stillwarm-off`.
 
 Before each test every cache of the process is emptied and its counts are zero, so that no test sees another's values.
 
@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pytest
 
@@ -21,7 +21,10 @@ from stillwarm._cache import Cache, _caches
 from stillwarm._durations import duration
 from stillwarm.errors import ConfigError
 
-__all__ = ["AssertLoads", "Clock", "assert_loads", "reset"]
+if TYPE_CHECKING:
+    from stillwarm._servers import PostgresServer
+
+__all__ = ["AssertLoads", "Clock", "PostgresServer", "assert_loads", "reset"]
 
 _OFF: Final = "STILLWARM_DISABLED"
 
@@ -132,6 +135,34 @@ def warm_clock() -> Iterator[Clock]:
     finally:
         _core.clock_set(0)
         reset()  # entries of a time to come would outlive the test
+
+
+# -------------------------------------------------------------------------------------------------------- the servers
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PostgresServer":  # for annotations and programs; who uses no server does not load it
+        from stillwarm._servers import PostgresServer
+
+        return PostgresServer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@pytest.fixture(scope="session")
+def warm_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this run (of this worker, with pytest-xdist): `warm_postgres.new_database()` is a URL.
+
+    It starts with the first test that asks, on a free loopback port, and leaves nothing behind. It needs the Debian
+    package postgresql or another installation in PATH or PG_BIN.
+    """
+    from stillwarm._servers import PostgresServer, ServerMissing
+
+    try:
+        server = PostgresServer()
+    except ServerMissing as error:
+        pytest.fail(f"warm_postgres: {error}", pytrace=False)
+    with server:
+        yield server
 
 
 # -------------------------------------------------------------------------------------------------------- the counting
