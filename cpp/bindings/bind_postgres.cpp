@@ -109,6 +109,7 @@ pb::dict health(const Tier& t) {
 
 void bind_postgres(pb::module_& m) {
   bind_requests(m);
+  m.def("check_connection_string", check_connection_string);
   pb::class_<Tier>(m, "PostgresTier")
       .def(pb::init<std::string, std::string, std::string, std::string, std::vector<std::string>, bool, unsigned, Nanos,
                     std::size_t, Nanos, Nanos>(),

@@ -120,10 +120,7 @@ void bind_requests(pb::module_& m) {
   });
   m.def("store", store);
   m.def("invalidation", [](std::string name, bool soft) -> RequestHolder {
-    auto i = std::make_shared<Invalidate>();
-    i->name = std::move(name);
-    i->soft = soft;
-    return i;
+    return std::make_shared<Invalidate>(std::move(name), soft);
   });
   m.def("poll", [](std::vector<std::string> asked) -> RequestHolder {
     auto p = std::make_shared<Poll>();

@@ -1,6 +1,7 @@
 #include "core/remote/postgres_link.hpp"
 
 #include <fcntl.h>
+#include <libpq-fe.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -166,6 +167,16 @@ void PostgresLink::forget() noexcept {
   const int own = connection_->link.sock();
   if (own >= 0) ::close(own);
   static_cast<void>(connection_.release());
+}
+
+std::string check_connection_string(const std::string& text) {
+  char* problem = nullptr;
+  PQconninfoOption* const options = PQconninfoParse(text.c_str(), &problem);
+  std::string said;
+  if (options == nullptr) said = problem != nullptr ? first_line(problem) : "no memory";
+  PQconninfoFree(options);
+  PQfreemem(problem);
+  return said;
 }
 
 std::string array_of(std::span<const std::optional<std::string>> items) {

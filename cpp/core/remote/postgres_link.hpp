@@ -80,6 +80,9 @@ class PostgresLink {
   int duplicate_ = -1;
 };
 
+// What libpq has against a connection string, without connecting; empty: nothing.
+std::string check_connection_string(const std::string& text);
+
 // An array literal of texts: {"a","b",NULL}.
 std::string array_of(std::span<const std::optional<std::string>> items);
 std::string array_of(std::span<const std::string> items);

@@ -48,6 +48,45 @@ std::string quoted(std::string_view identifier) {
   return out += '"';
 }
 
+std::string regular_expression_of(std::string_view glob) {
+  const auto is_word = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+           static_cast<unsigned char>(c) >= 0x80;
+  };
+  std::string out = "^";
+  for (std::size_t i = 0; i < glob.size(); ++i) {
+    const char c = glob[i];
+    if (c == '*') {
+      if (!out.ends_with(".*")) out += ".*";
+    } else if (c == '?') {
+      out += '.';
+    } else if (c == '[') {
+      std::size_t end = i + 1;  // a bracket at the beginning is a member
+      if (end < glob.size() && glob[end] == '!') ++end;
+      if (end < glob.size() && glob[end] == ']') ++end;
+      while (end < glob.size() && glob[end] != ']') ++end;
+      if (end >= glob.size()) {
+        out += "\\[";
+        continue;
+      }
+      out += '[';
+      for (++i; i < end; ++i) {
+        if (glob[i] == '!' && out.back() == '[') {
+          out += '^';
+        } else {
+          if (!is_word(glob[i]) && glob[i] != '-') out += '\\';
+          out += glob[i];
+        }
+      }
+      out += ']';
+    } else {
+      if (!is_word(c)) out += '\\';
+      out += c;
+    }
+  }
+  return out + "$";
+}
+
 std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* table) const {
   std::string text =
       "SELECT k.n, pg_current_snapshot()::text, {there}, m.dead, {payload}, (date_part('epoch', least({fresh}, "
@@ -199,6 +238,22 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
                " t SET hit_count = coalesce(t.hit_count, 0) + g.hits FROM given g JOIN locked" + n +
                " l ON l.key = g.key WHERE g.type = " + literal(tables_[i].type) + " AND t." + key + " = g.key AND EXISTS (SELECT FROM mine))";
   }
+  std::string matched = "WITH told AS (INSERT INTO " + s +
+                        ".invalidations (namespace, name, soft, origin) VALUES ($1, 'pattern:' || $2::text, $3::boolean, $4), ($1, "
+                        "'fence', false, $4)), gone AS (DELETE FROM " + s +
+                        ".entries WHERE namespace = $1 AND key ~ $5 AND NOT $3::boolean RETURNING key), staled AS (UPDATE " + s +
+                        ".entries SET fresh_until = least(fresh_until, clock_timestamp()) WHERE namespace = $1 AND key ~ $5 AND "
+                        "$3::boolean RETURNING key)";
+  std::string counts = " SELECT count(*) FROM (SELECT key FROM gone UNION SELECT key FROM staled";
+  for (std::size_t i = 0; i < tables_.size(); ++i) {
+    const std::string key = quoted(tables_[i].key_column), n = std::to_string(i);
+    matched += ", gone" + n + " AS (DELETE FROM " + tables_[i].name + " WHERE " + key +
+               " ~ $5 AND NOT $3::boolean RETURNING " + key + " AS key), staled" + n + " AS (UPDATE " + tables_[i].name +
+               " SET expires_at = least(expires_at, clock_timestamp() AT TIME ZONE 'UTC') WHERE " + key +
+               " ~ $5 AND $3::boolean RETURNING " + key + " AS key)";
+    counts += " UNION SELECT key FROM gone" + n + " UNION SELECT key FROM staled" + n;
+  }
+  invalidate_pattern = {"sw_pattern" + mark, matched + counts + ") AS k"};
   invalidate = {"sw_invalidate" + mark, gone + keys};
   flush = {"sw_flush" + mark, counted + " SELECT batch FROM mine"};
   poll = {"sw_poll",

@@ -31,6 +31,9 @@ struct OwnTable {
 
 std::string quoted(std::string_view identifier);
 
+// The regular expression of PostgreSQL that matches what a glob (Python's fnmatch) matches.
+std::string regular_expression_of(std::string_view glob);
+
 class PostgresSql {
  public:
   // `round` tells statements apart that were made before and after a table came in.
@@ -47,6 +50,8 @@ class PostgresSql {
     return store_[slot * 4 + static_cast<std::size_t>(mode)];
   }
 
+  // How many keys a glob matched. $1 namespace, $2 glob, $3 soft, $4 origin, $5 the glob as a regular expression.
+  Statement invalidate_pattern;
   // (key) that was there. $1 namespace, $2 name[], $3 soft[], $4 origin, $5 key[] to delete.
   Statement invalidate;
   // (seen, whether rows were purged that might concern us, outcomes, name, soft). $1 namespace, $2 seen, $3 origin, $4 xid[]

@@ -285,6 +285,10 @@ void PostgresConnection::store(std::span<Request* const> batch) {
 }
 
 void PostgresConnection::invalidate(std::span<Request* const> batch) {
+  if (batch.front()->variant == Invalidate::kPattern) {
+    for (Request* r : batch) match(static_cast<Invalidate&>(*r));
+    return;
+  }
   std::vector<std::optional<std::string>> names, softs;
   std::vector<std::string> keys;
   for (Request* r : batch) {
@@ -306,6 +310,17 @@ void PostgresConnection::invalidate(std::span<Request* const> batch) {
       if (i.name.size() > 4 && rows.at(row, 0) == std::string_view(i.name).substr(4)) i.count = 1;
     }
   }
+}
+
+void PostgresConnection::match(Invalidate& request) {
+  const std::string glob = request.name.substr(std::string_view("pattern:").size());
+  const Rows rows = link_->run(tier_->sql()->invalidate_pattern, {{tier_->options().namespace_name},
+                                                                  {glob},
+                                                                  {request.soft ? "true" : "false"},
+                                                                  {tier_->process()},
+                                                                  {regular_expression_of(glob)}});
+  const auto count = rows.at(0, 0);
+  std::from_chars(count.data(), count.data() + count.size(), request.count);
 }
 
 void PostgresConnection::lease(Lease& request) {

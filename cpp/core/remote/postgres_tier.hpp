@@ -77,6 +77,7 @@ class PostgresConnection : public Link {
   void look_up(std::span<Request* const> batch);
   void store(std::span<Request* const> batch);
   void invalidate(std::span<Request* const> batch);
+  void match(Invalidate& request);
   void lease(Lease& request);
   void flush(Flush& request);
   void query(Query& request);

@@ -168,9 +168,7 @@ bool Recovery::send_invalidations(std::unique_lock<std::mutex>& lock) {
   const auto batch = std::make_shared<Batch>();
   std::vector<std::shared_ptr<Invalidate>> requests;
   for (const auto& one : owed) {
-    requests.push_back(std::make_shared<Invalidate>());
-    requests.back()->name = one.name;
-    requests.back()->soft = one.soft;
+    requests.push_back(std::make_shared<Invalidate>(one.name, one.soft));
     requests.back()->sink = batch;
   }
   batch->expect(requests.size());

@@ -15,6 +15,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/base/entry.hpp"
@@ -115,9 +116,16 @@ struct Store : Request {
 };
 
 struct Invalidate : Request {
-  Invalidate() : Request(Kind::kInvalidate, 0) { idempotent = true; }
-  std::string name;
-  bool soft = false;
+  static constexpr std::uint32_t kPattern = 1;                     // variant
+  static constexpr Nanos kPatternTimeout = 30 * 1'000'000'000LL;  // it may have to look at every key
+  Invalidate(std::string n, bool s) : Request(Kind::kInvalidate, 0), name(std::move(n)), soft(s) {
+    idempotent = true;
+    if (!name.starts_with("pattern:")) return;
+    variant = kPattern;
+    timeout = kPatternTimeout;
+  }
+  const std::string name;
+  const bool soft;
   std::uint64_t count = 0;  // entries that a key named
 };
 
