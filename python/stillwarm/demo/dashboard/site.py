@@ -15,7 +15,7 @@ from flask import Response, jsonify
 from stillwarm import Cache
 from stillwarm.demo.dashboard.app import create_app
 from stillwarm.demo.dashboard.search import Search
-from stillwarm.demo.dashboard.step import Step
+from stillwarm.demo.step import Step
 from stillwarm.demo.serving import AppServer
 from stillwarm.demo.upstream import SearchServer
 
