@@ -3,7 +3,7 @@
 The real one cannot be reached from a demo. This one answers over real HTTP as it would: a key is asked for; each call
 costs tokens (`/bestsellers` 50, `/product` 1 per id) of a quota that fills up by the minute; without enough of them the
 answer is 429 with Retry-After; `/bestsellers` takes 3 s and `/product` 2 s for each 20 ids begun, times `scale`. It can
-be killed and started again, be broken (500), be drained, and hold its answers back. It counts calls and tokens.
+be killed and started again, be broken (500), be drained, and hold its answers back. It counts calls, tokens and seconds.
 
 Thread rule: every method from any thread; each connection has its own thread.
 Refuses to know: who asks, and that there are caches.
@@ -91,7 +91,7 @@ class ProductApi(StandIn):
         self.catalogue = Catalogue()
         self.broken = False
         self.spent = 0
-        self.ids = 0  # that /product was asked for
+        self.seconds = 0.0  # that its answers took, were `scale` 1
         self._quota, self._per_minute, self._clock = quota, per_minute, clock
         self._tokens, self._filled_at = quota, clock()
 
@@ -135,8 +135,6 @@ class ProductApi(StandIn):
         if not asins or not all(asins) or len(asins) > MOST_IDS:
             raise ValueError(f"asin: accepted: 1 to {MOST_IDS} ids, separated by commas")
         self._charge("product", len(asins))
-        with self.changed:
-            self.ids += len(asins)
         self._take(BATCH_SECONDS * math.ceil(len(asins) / BATCH))
         return {"products": self.catalogue.products(domain, asins), **self.account()}
 
@@ -158,6 +156,8 @@ class ProductApi(StandIn):
         self._filled_at = now
 
     def _take(self, seconds: float) -> None:
+        with self.changed:
+            self.seconds += seconds
         if self.scale:
             time.sleep(seconds * self.scale)
         self.wait_released()

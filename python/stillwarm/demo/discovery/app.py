@@ -9,11 +9,13 @@ Refuses to know: how values are found and kept (`service`), and who drives it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, FastAPI, Header, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from stillwarm import Cache
@@ -97,6 +99,7 @@ def create_app(
     if token is not None:
         app.include_router(Stillwarm(cache).management(auth=token))
     app.add_exception_handler(SourceError, _unavailable)
+    app.add_exception_handler(RequestValidationError, _refused)
     return app
 
 
@@ -183,6 +186,12 @@ def _label(found: Found) -> str:
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def _refused(_: Any, error: Any) -> Response:
+    """As FastAPI does it, but without what was sent: that may be text that no encoding has, and it is known there."""
+    detail = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
+    return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
 
 
 def _unavailable(_: Any, error: Exception) -> JSONResponse:

@@ -14,6 +14,7 @@ from stillwarm import Cache
 from stillwarm.demo.aserving import AsgiServer
 from stillwarm.demo.discovery.app import create_app
 from stillwarm.demo.discovery.source import ProductSource
+from stillwarm.demo.lines import Lines
 from stillwarm.demo.product_api import ProductApi
 from stillwarm.demo.step import Step
 
@@ -47,6 +48,7 @@ class Discovery:
             self.api.kill()
             self.cache.close()
             raise
+        self.warnings = Lines()
 
     def story(self, progress: Callable[[str, float, float], object] = lambda *_: None) -> Iterator[Step]:
         """The steps, each as soon as it is over. `progress` hears about the ones that take long."""
@@ -71,6 +73,7 @@ class Discovery:
         ]
 
     def close(self) -> None:
+        self.warnings.end()
         self.api.release()
         self.server.stop()
         self.api.kill()
