@@ -1,4 +1,4 @@
-"""The discovery demo over real HTTP: the reference system's tests by name, the truth of `cache_hit`, and trouble upstream.
+"""The discovery demo over real HTTP: the reference system's tests by name, truthful answers, trouble upstream.
 
 Thread rule: one client; where two requests have to meet, the product API holds its answers back.
 Refuses to know: the story and the parts (`test_demo_discovery_parts`). Speed is told by counts, never by clocks.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from discovering import (
     BOOKS,
     DISCOVER,
@@ -26,7 +27,6 @@ from discovering import (
     move,
     site,
 )
-
 from stillwarm import Cache
 
 __all__ = ["make_site", "move", "site"]
@@ -36,7 +36,7 @@ Move = Callable[[float], None]
 FILTERS = {"domain": int, "category": int, "bsr_min": int, "bsr_max": int, "price_min": float, "price_max": float}
 
 
-# ------------------------------------------------------------------------------------------ the reference system's tests
+# ----------------------------------------------------------------------------------------- the reference system's tests
 
 
 def test_discovery_health(site: Site) -> None:
@@ -280,7 +280,7 @@ def test_discovery_unknown_ids_are_named_and_not_kept(site: Site) -> None:
     assert site.stats()["scoring"]["entries"] == 2
 
 
-# ------------------------------------------------------------------------------------------------------ upstream trouble
+# ----------------------------------------------------------------------------------------------------- upstream trouble
 
 
 def test_discovery_no_tokens_is_a_503_with_retry_after(site: Site) -> None:

@@ -16,7 +16,9 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
-App = Callable[[MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+App = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
+]
 
 _MOST_BODY = 1_000_000
 _MOST_HEAD = 65_536

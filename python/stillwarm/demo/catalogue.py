@@ -23,7 +23,18 @@ CATEGORIES: Final[dict[int, str]] = {
 }
 BESTSELLERS: Final = 40
 _LETTERS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_ADJECTIVES: Final = ("Compact", "Deluxe", "Folding", "Classic", "Portable", "Caf\u00e9", "Heavy-Duty", "Mini", "Pro", "\u00c9clair")
+_ADJECTIVES: Final = (
+    "Compact",
+    "Deluxe",
+    "Folding",
+    "Classic",
+    "Portable",
+    "Caf\u00e9",
+    "Heavy-Duty",
+    "Mini",
+    "Pro",
+    "\u00c9clair",
+)
 _THINGS: Final[dict[int, tuple[str, ...]]] = {
     283155: ("Cookbook", "Atlas", "Guide to <b>Knots</b>", "Grammar", "Novel"),
     172282: ("Headphones", "Keyboard", 'Monitor 24"', "Charger", "Speaker"),

@@ -3,7 +3,7 @@
 The real one cannot be reached from a demo. This one answers over real HTTP as it would: a key is asked for; each call
 costs tokens (`/bestsellers` 50, `/product` 1 per id) of a quota that fills up by the minute; without enough of them the
 answer is 429 with Retry-After; `/bestsellers` takes 3 s and `/product` 2 s for each 20 ids begun, times `scale`. It can
-be killed and started again, be broken (500), be drained, and hold its answers back. It counts calls, tokens and seconds.
+be killed and started again, be broken (500), be drained, and hold its answers back. It counts calls, tokens, seconds.
 
 Thread rule: every method from any thread; each connection has its own thread.
 Refuses to know: who asks, and that there are caches.
@@ -37,7 +37,7 @@ class NoTokensError(Exception):
 
 
 class _Handler(StandInHandler):
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         api = cast(ProductApi, self.server.owner)
         parts = urlsplit(self.path)
         fields = {name: values[0] for name, values in parse_qs(parts.query).items()}

@@ -26,7 +26,7 @@ class _Handler(StandInHandler):
     def owner(self) -> SearchServer:
         return cast(SearchServer, self.server.owner)
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         parts = urlsplit(self.path)
         fields = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if parts.path != "/_search" or "query" not in fields:
@@ -38,7 +38,7 @@ class _Handler(StandInHandler):
         self.send_document(200, {"query": fields["query"], "answer": found})
         self.owner.last_answer = time.monotonic()
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         document = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         try:
             if self.path == "/orders/_doc":

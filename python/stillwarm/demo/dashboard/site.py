@@ -14,9 +14,9 @@ from flask import Response, jsonify
 from stillwarm import Cache
 from stillwarm.demo.dashboard.app import create_app
 from stillwarm.demo.dashboard.search import Search
-from stillwarm.demo.step import Step
 from stillwarm.demo.lines import Lines
 from stillwarm.demo.serving import AppServer
+from stillwarm.demo.step import Step
 from stillwarm.demo.upstream import SearchServer
 
 ORDER = """'{"customer": "you", "product": "teapot", "country": "AT", "amount": 42}'"""

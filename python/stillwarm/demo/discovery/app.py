@@ -173,9 +173,7 @@ def _operating(figures: Figures, key_configured: bool) -> APIRouter:
     return routes
 
 
-def _record(
-    history: History, kind: str, filters: models.Body, count: int, source: str, user: str | None
-) -> None:
+def _record(history: History, kind: str, filters: models.Body, count: int, source: str, user: str | None) -> None:
     columns = {"user_id": user, "search_type": kind, "filters": filters.model_dump(), "results_count": count}
     history.record(**columns, source=source)
 

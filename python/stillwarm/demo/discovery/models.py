@@ -30,7 +30,10 @@ class Filters(Body):
 
     domain: int = Field(1, ge=1, le=11, description="Marketplace: 1 is .com, 2 .co.uk, 3 .de, up to 11.")
     category: int | None = Field(
-        None, ge=0, le=MOST_INT, description="Id of a category; null and 0: all of them. An unknown one has no products."
+        None,
+        ge=0,
+        le=MOST_INT,
+        description="Id of a category; null and 0: all of them. An unknown one has no products.",
     )
     bsr_min: int | None = Field(None, ge=1, le=MOST_INT, description="Best sales rank that fits.")
     bsr_max: int | None = Field(None, ge=1, le=MOST_INT, description="Worst sales rank that fits.")
@@ -61,7 +64,9 @@ class ScoreRequest(Body):
     """Ids to score."""
 
     asins: list[_Asin] = Field(
-        min_length=1, max_length=MOST_IDS, description="Ids of ten capital letters and digits; one given twice counts once."
+        min_length=1,
+        max_length=MOST_IDS,
+        description="Ids of ten capital letters and digits; one given twice counts once.",
     )
     domain: int = Field(1, ge=1, le=11, description="Marketplace: 1 is .com, 2 .co.uk, 3 .de, up to 11.")
 
@@ -145,7 +150,9 @@ class AlertBody(Body):
 class HealthBody(Body):
     """Whether the service can do its work."""
 
-    status: Literal["healthy", "degraded"] = Field(description="degraded: no key, a database that is down, or an alert.")
+    status: Literal["healthy", "degraded"] = Field(
+        description="degraded: no key, a database that is down, or an alert."
+    )
     upstream_key_configured: bool = Field(description="Whether there is a key of the product API.")
     database: Literal["none", "up", "down"] = Field(description="none: the cache is in memory only.")
     cache_enabled: bool = Field(description="False: every request asks the product API.")

@@ -15,6 +15,7 @@ Refuses to know: where products come from and where scores are kept.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -76,7 +77,7 @@ def roi_of(price: float | None, average: float | None) -> float:
 def velocity_of(bsr: int | None, history: tuple[int, ...]) -> float:
     """0 to 100, two decimals."""
     rank = max(0.0, 1 - math.log10(bsr) / 6) if bsr else 0.0
-    days = list(zip(history, history[1:], strict=False))
+    days = list(itertools.pairwise(history))
     jumps = sum(after <= 0.9 * before for before, after in days)
     return round(60 * rank + (40 * jumps / len(days) if days else 0.0), 2)
 

@@ -74,9 +74,7 @@ class Service:
         cache.subscribe(_tell)
 
         async def ids(domain: int, category: Any, bsr_min: Any, bsr_max: Any, price_min: Any, price_max: Any) -> Any:
-            return await run_in_threadpool(
-                self._find, Search(domain, category, bsr_min, bsr_max, price_min, price_max)
-            )
+            return await run_in_threadpool(self._find, Search(domain, category, bsr_min, bsr_max, price_min, price_max))
 
         def ids_now(domain: int, category: Any, bsr_min: Any, bsr_max: Any, price_min: Any, price_max: Any) -> Any:
             return self._find(Search(domain, category, bsr_min, bsr_max, price_min, price_max))

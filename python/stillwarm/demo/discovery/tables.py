@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from stillwarm._durations import duration
 from stillwarm.demo.discovery.scoring import Score
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def discovery_key(
 def written(value: float | None) -> str:
     """A filter as it stands in a key."""
     text = repr(value)
-    return text[:-2] if text.endswith(".0") else text
+    return text.removesuffix(".0")
 
 
 def _discovery_row(asins: list[str], **filters: Any) -> dict[str, Any]:
@@ -120,6 +121,7 @@ def define_types(cache: Cache, *, database: bool, empty_ttl: Duration) -> None:
     Raises:
         ConfigError: empty_ttl is no duration, or the cache has these types already.
     """
+    duration(empty_ttl, "empty_ttl", allow_zero=True)
     ttl: Callable[[Any], Any] = lambda asins: DISCOVERY_TTL if asins else empty_ttl  # noqa: E731
     found: dict[str, Any] = {"ttl": ttl, "jitter": 0.0, **(DISCOVERY if database else {})}
     scores: dict[str, Any] = {"ttl": SCORING_TTL, "jitter": 0.0, "unless": _is_none, **(SCORING if database else {})}

@@ -84,7 +84,9 @@ class Trouble:
         before = self.client.post(SCORED, _BOOKS).body["products"]
         start = _core.clock_now()
         try:
-            _core.clock_set(start + 25 * _HOUR)  # the ids are over, for an hour; the scores for longer than they are kept
+            _core.clock_set(
+                start + 25 * _HOUR
+            )  # the ids are over, for an hour; the scores for longer than they are kept
             self.site.api.kill()
             ids = [self.client.post(DISCOVER, _BOOKS) for _ in range(20)]
             cold = self.client.post(DISCOVER, _TOYS)
