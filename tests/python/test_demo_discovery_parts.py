@@ -178,7 +178,7 @@ def test_asgi_server_keeps_connections_and_survives_an_app_that_raises() -> None
     assert not any(thread.name == "demo-app" and thread.is_alive() for thread in threading.enumerate())
 
 
-# ---------------------------------------------------------------------------------------------------- the day, the story
+# --------------------------------------------------------------------------------------------------- the day, the story
 
 
 def test_discovery_day_is_the_same_for_the_same_seed() -> None:
@@ -211,10 +211,8 @@ def demo() -> Iterator[Discovery]:
 
 def test_discovery_story_keeps_every_promise(demo: Discovery) -> None:
     steps = list(demo.story())
-    broken = [
-        (step.title, fact) for step in steps for fact, held in step.facts.items() if not held and fact not in TIMED
-    ]
-    assert broken == []
+    broken = {(step.title, fact) for step in steps for fact, held in step.facts.items() if not held}
+    assert {fact for _, fact in broken} <= TIMED, broken  # a busy machine may break those
     assert len(steps) == 11
     assert all(step.facts and step.seen and step.figures for step in steps)
     assert any(demo.server.url in line for line in demo.invitation())

@@ -6,6 +6,7 @@ Refuses to know: what the page asks for.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Final
 
@@ -33,12 +34,12 @@ def page_routes() -> APIRouter:
     """The routes of the page; they are no part of the OpenAPI schema."""
     routes = APIRouter()
     for path, (name, kind) in _FILES.items():
-        content = files(__package__).joinpath("page", name).read_bytes()
+        content = (files(__package__) / "page" / name).read_bytes()
         routes.add_api_route(path, _file(content, kind), methods=["GET"], include_in_schema=False)
     return routes
 
 
-def _file(content: bytes, kind: str):  # type: ignore[no-untyped-def]
+def _file(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
     async def send() -> Response:
         return Response(content, media_type=kind, headers=_HEADERS)
 

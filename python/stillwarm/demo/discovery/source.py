@@ -23,17 +23,17 @@ class SourceError(ConnectionError):
     """The product API gave no answer. It may do so later: stillwarm takes it for transient, as every ConnectionError.
 
     Attributes:
-        headers: of its answer, if there was one; stillwarm reads Retry-After there.
+        headers: of its answer, if there was one, by lower-case name; stillwarm reads Retry-After there.
     """
 
     def __init__(self, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.headers = dict(headers or {})
+        self.headers = {name.lower(): value for name, value in (headers or {}).items()}
 
     @property
     def retry_after(self) -> int | None:
         """Seconds, where the API said so."""
-        text = self.headers.get("Retry-After", "")
+        text = self.headers.get("retry-after", "")
         return int(text) if text.isdecimal() else None
 
 
@@ -88,9 +88,9 @@ class ProductSource:
         if answer.status == 404:
             return None
         if answer.status == 429:
-            raise SourceError("the product API has no tokens left for this key", answer.headers)
+            raise SourceError("the product API has no tokens left for this key", dict(answer.getheaders()))
         if answer.status != 200:
-            raise SourceError(f"the product API answered {answer.status}", answer.headers)
+            raise SourceError(f"the product API answered {answer.status}", dict(answer.getheaders()))
         return json.loads(body)
 
 

@@ -41,10 +41,8 @@ class Trouble:
         first, calls = self.client.post(DISCOVER, empty), self.site.api.calls
         again, after = self.client.post(DISCOVER, empty), self.site.api.calls
         unknown = self.client.post(DISCOVER, {"category": 999})
-        wrong = [
-            self.client.post(DISCOVER, body)
-            for body in ({"category": -1}, {"category": "books"}, {"bsr_min": 9, "bsr_max": 1}, {"domain": 0}, [], None)
-        ]
+        nonsense: list[Any] = [{"category": -1}, {"category": "books"}, {"bsr_min": 9, "bsr_max": 1}, {"domain": 0}, []]
+        wrong = [self.client.post(DISCOVER, body) for body in nonsense]
         statuses = sorted({answer.status for answer in wrong})
         step.figures = {"refused": len(wrong)}
         step.seen = [

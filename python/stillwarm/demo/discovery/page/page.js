@@ -1,6 +1,8 @@
 // The discovery demo's page: sends the filters, shows HIT or MISS with the time, and the products as a table.
 // Everything from an answer becomes text, never markup.
 
+const PATH = "api/v1/products/discover-with-scoring";
+
 const by = (id) => document.getElementById(id);
 
 function element(name, text, className = "") {
@@ -20,10 +22,11 @@ function filters(form) {
 }
 
 async function ask(body) {
+  performance.clearResourceTimings();
   const start = performance.now();
   let answer, found = {};
   try {
-    answer = await fetch("api/v1/products/discover-with-scoring", {
+    answer = await fetch(PATH, {
       method: "POST",
       headers: { "Content-Type": "application/json", "X-Search-Source": "frontend" },
       body: JSON.stringify(body),
@@ -33,7 +36,9 @@ async function ask(body) {
   } catch {
     found = { detail: "the app does not answer" };
   }
-  const ms = performance.now() - start;
+  // The browser's own record, where there is one, leaves out what the page itself was busy with.
+  const timing = performance.getEntriesByType("resource").find((one) => one.name.endsWith(PATH));
+  const ms = timing?.responseEnd ? timing.responseEnd - timing.requestStart : performance.now() - start;
   const label = answer?.ok ? (answer.headers.get("X-Cache") ?? "MISS") : "ERROR";
   return { ok: Boolean(answer?.ok), found, ms, label };
 }
