@@ -6,8 +6,10 @@ Refuses to know: the story and the parts (`test_demo_discovery_parts`). Speed is
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
@@ -103,6 +105,38 @@ def test_discovery_invalid_category_nonsense_is_refused(site: Site, category: An
         answer = site.client.post(path, {"category": category})
         assert answer.status == 422
         assert answer.body["detail"][0]["loc"] == ["body", "category"]
+    assert site.api.calls == 0
+
+
+NONSENSE = [
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[]",
+    b"null",
+    b'"x"',
+    b'{"\\ud83d": 1}',
+    b'{"prize_max": 1}',
+    b'{"bsr_min": 9, "bsr_max": 1}',
+    b'{"price_min": NaN}',
+    b'{"price_max": 1e999}',
+    b'{"domain": 12}',
+    b'{"asins": []}',
+    b'{"asins": ["x"]}',
+    b'{"asins": ["B00000000\\n"]}',
+    b"[" * 50_000,
+]
+
+
+@pytest.mark.parametrize("body", NONSENSE, ids=range(len(NONSENSE)))
+def test_discovery_nonsense_is_refused_and_never_a_500(site: Site, body: bytes) -> None:
+    for path in (DISCOVER, SCORED, SCORE):
+        connection = HTTPConnection("127.0.0.1", site.server.server_port, timeout=30)
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status in (400, 422)
+        assert json.loads(answer.read())["detail"]
+        connection.close()
     assert site.api.calls == 0
 
 

@@ -73,16 +73,32 @@ class Service:
         self.enabled = cache._enabled  # by enabled=False or STILLWARM_DISABLED
         cache.subscribe(_tell)
 
-        async def ids(domain: int, category: Any, bsr_min: Any, bsr_max: Any, price_min: Any, price_max: Any) -> Any:
-            return await run_in_threadpool(self._find, Search(domain, category, bsr_min, bsr_max, price_min, price_max))
+        # A remote tier decodes values as the return annotations say, and a table's columns have the arguments' names.
+        async def ids(
+            domain: int,
+            category: int | None,
+            bsr_min: int | None,
+            bsr_max: int | None,
+            price_min: float | None,
+            price_max: float | None,
+        ) -> list[str]:
+            search = Search(domain, category, bsr_min, bsr_max, price_min, price_max)
+            return await run_in_threadpool(self._find, search)
 
-        def ids_now(domain: int, category: Any, bsr_min: Any, bsr_max: Any, price_min: Any, price_max: Any) -> Any:
+        def ids_now(
+            domain: int,
+            category: int | None,
+            bsr_min: int | None,
+            bsr_max: int | None,
+            price_min: float | None,
+            price_max: float | None,
+        ) -> list[str]:
             return self._find(Search(domain, category, bsr_min, bsr_max, price_min, price_max))
 
-        async def scores(asin: str, domain: int) -> Any:
+        async def scores(asin: str, domain: int) -> Score | None:
             return (await run_in_threadpool(self._score, [(asin, domain)]))[0]
 
-        def scores_now(asin: str, domain: int) -> Any:
+        def scores_now(asin: str, domain: int) -> Score | None:
             return self._score([(asin, domain)])[0]
 
         async def many(items: list[Item]) -> list[Score | None]:

@@ -42,7 +42,8 @@ class Discovery:
         self.api = ProductApi(scale=0.1 if fast else 1.0).start()
         self.source = ProductSource(self.api.url, self.api.key)
         try:
-            self.app: Any = create_app(self.source, self.cache, database=url is not None, token=self.token)
+            tables = url is not None and url.startswith(("postgresql:", "postgres:"))
+            self.app: Any = create_app(self.source, self.cache, database=tables, token=self.token)
             self.server = AsgiServer(self.app, port)
         except BaseException:
             self.api.kill()
