@@ -236,7 +236,9 @@ def test_discovery_missing_scores_load_in_batches_of_20(site: Site) -> None:
 
 def test_discovery_search_that_shares_a_load_is_no_cache_hit(site: Site) -> None:
     site.api.hold()
-    answers = [in_thread(site, DISCOVER, BOOKS) for _ in range(5)]
+    answers = [in_thread(site, DISCOVER, BOOKS)]
+    assert site.api.wait_for_calls(1)  # the load runs before the others come
+    answers += [in_thread(site, DISCOVER, BOOKS) for _ in range(4)]
     site.wait_for_missed(5)
     site.api.release()
     assert {made(answer()) for answer in answers} == {(200, "MISS", False, "upstream")}
