@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 if TYPE_CHECKING:
     import typer
 
-    from stillwarm.demo.dashboard import Dashboard
+    from stillwarm.demo import Demo
 
 _MISSING = "stillwarm: the command needs the package {name!r}, which is not installed: pip install 'stillwarm[demo]'"
 
@@ -47,6 +47,7 @@ def _command() -> "typer.Typer":
     import typer
 
     from stillwarm.demo import DEMOS
+    from stillwarm.errors import ConfigError
 
     names = "; ".join(f"{name}: {what}" for name, what in DEMOS.items())
     app = typer.Typer(
@@ -80,6 +81,7 @@ def _command() -> "typer.Typer":
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
         fast: Annotated[bool, typer.Option("--fast", help="A tenth of the latencies, fewer callers.")] = False,
         token: Annotated[str, typer.Option(help="Opens the operator's page; by default a new one.")] = "",
+        url: Annotated[str, typer.Option(help="A database for the cache; by default it is in memory only.")] = "",
     ) -> None:
         if name not in DEMOS:
             accepted = ", ".join(DEMOS)
@@ -89,7 +91,12 @@ def _command() -> "typer.Typer":
         if token and (len(token) < 16 or not token.isprintable() or " " in token):
             raise typer.BadParameter("accepted: 16 characters or more, without spaces", param_hint="--token")
         options = {"fast": fast, "port": port, **({"token": token} if token else {})}
-        raise typer.Exit(_demo(name, serve, as_json, options))
+        if url:
+            options["url"] = url
+        try:
+            raise typer.Exit(_demo(name, serve, as_json, options))
+        except ConfigError as error:
+            raise typer.BadParameter(str(error), param_hint="--url") from None
 
     @app.command(help="Print the Grafana dashboard of the metrics as JSON, ready to import.")
     def grafana() -> None:
@@ -101,16 +108,18 @@ def _command() -> "typer.Typer":
 
 
 def _demo(name: str, serve: bool, as_json: bool, options: dict[str, Any]) -> int:
+    from stillwarm.demo import demo_class
+
     try:
-        from stillwarm.demo.dashboard import Dashboard
+        made = demo_class(name)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("flask", "werkzeug"):
+        if (error.name or "").partition(".")[0] not in ("flask", "werkzeug", "fastapi", "starlette", "pydantic"):
             raise
         _fail(error)
     from stillwarm.demo.show import show
 
     try:
-        demo = Dashboard(**options)
+        demo = made(**options)
     except OSError as error:
         print(f"stillwarm: cannot listen on 127.0.0.1, port={options['port']}: {error.strerror}", file=sys.stderr)
         return 1
@@ -145,7 +154,7 @@ def _demo(name: str, serve: bool, as_json: bool, options: dict[str, Any]) -> int
     return 0 if ok else 1
 
 
-def _stay(demo: "Dashboard", as_json: bool) -> None:
+def _stay(demo: "Demo", as_json: bool) -> None:
     """Leaves the app up until Ctrl-C."""
     lines = ["", *demo.invitation(), ""]
     try:

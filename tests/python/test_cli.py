@@ -76,7 +76,7 @@ def test_cli_help_of_demo_names_every_demo() -> None:
 
     text = run([*COMMAND, "demo", "--help"], COLUMNS="200").stdout.decode()
     assert all(name in text for name in DEMOS)
-    assert all(option in text for option in ("--serve", "--port", "--json", "--fast"))
+    assert all(option in text for option in ("--serve", "--port", "--json", "--fast", "--url"))
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,7 @@ def test_cli_help_of_demo_names_every_demo() -> None:
         (["demo", "--port", "70000"], "70000"),
         (["demo", "--token", "short"], "16 characters or more"),
         (["demo", "--prot", "1"], "--prot"),
+        (["demo", "discovery", "--url", "mysql://me:secret@host/db"], "mysql://***@host/db"),
         (["dmeo"], "dmeo"),
     ],
 )
@@ -112,6 +113,21 @@ def test_cli_missing_package_is_named_with_the_way_to_get_it(package: str) -> No
     assert package in done.stderr.decode()
     assert "pip install 'stillwarm[demo]'" in done.stderr.decode()
     assert b"Traceback" not in done.stderr
+
+
+def test_cli_missing_fastapi_is_named_and_the_other_demo_needs_none() -> None:
+    code = "import sys; sys.modules['fastapi'] = None; "
+    done = run([sys.executable, "-c", code + "from stillwarm.cli import main; main()", "demo", "discovery"])
+    assert done.returncode == 1
+    assert b"'fastapi'" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert run([sys.executable, "-c", code + "import stillwarm.demo.dashboard"]).returncode == 0
+    assert (
+        run(
+            [sys.executable, "-c", "import sys; sys.modules['flask'] = None; import stillwarm.demo.discovery"]
+        ).returncode
+        == 0
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
@@ -191,8 +207,9 @@ def test_cli_colours_are_for_terminals(changes: dict[str, str], coloured: bool) 
     assert (b"\x1b[32m" in seen) is coloured
 
 
-def test_cli_demo_serves_on_after_the_story_until_ctrl_c() -> None:
-    process = start([*COMMAND, "demo", "--fast", "--serve", "--json"])
+@pytest.mark.parametrize(("name", "path"), [("dashboard", "/api/dashboard"), ("discovery", "/api/v1/health")])
+def test_cli_demo_serves_on_after_the_story_until_ctrl_c(name: str, path: str) -> None:
+    process = start([*COMMAND, "demo", name, "--fast", "--serve", "--json"])
     try:
         assert process.stderr is not None
         assert process.stdout is not None
@@ -202,10 +219,10 @@ def test_cli_demo_serves_on_after_the_story_until_ctrl_c() -> None:
             assert line, process.stdout.read()
             url = line.partition("The app is up: ")[2].partition("/ ")[0]
         connection = HTTPConnection(urlsplit(url).netloc, timeout=30)
-        connection.request("GET", "/api/dashboard")
+        connection.request("GET", path)
         answer = connection.getresponse()
         assert answer.status == 200
-        assert answer.headers["X-Cache"] in ("HIT", "MISS")
+        assert name == "discovery" or answer.headers["X-Cache"] in ("HIT", "MISS")
         connection.close()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)

@@ -55,13 +55,21 @@ class Client:
         return _read(self._connection.getresponse(), start)
 
     def get_at_once(
-        self, path: str, count: int, *, first: str, arrived: Callable[[int], object] = lambda _: None
+        self,
+        path: str,
+        count: int,
+        *,
+        first: str,
+        arrived: Callable[[int], object] = lambda _: None,
+        document: Any = None,
     ) -> list[Answer]:
         """`count` requests, each on its own connection, all sent before the first answer is read. In order of arrival.
 
         The connections are open and have answered a request for `first` by then, as those of clients that stay.
-        `arrived` is called with the number of answers so far.
+        `arrived` is called with the number of answers so far. With a `document` they are POST requests.
         """
+        method, body = ("GET", None) if document is None else ("POST", json.dumps(document))
+        headers = {} if document is None else {"Content-Type": "application/json"}
         connections = [self._connect() for _ in range(count)]
         answers: list[Answer] = []
         try:
@@ -71,7 +79,7 @@ class Client:
             with selectors.DefaultSelector() as readable:
                 for connection in connections:
                     start = time.monotonic()
-                    connection.request("GET", path)
+                    connection.request(method, path, body, headers)
                     readable.register(connection.sock, selectors.EVENT_READ, (connection, start))
                 while len(answers) < count:
                     ready = readable.select(self._timeout)

@@ -17,13 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from stillwarm.demo.dashboard import Dashboard, Step
+    from stillwarm.demo import Demo
+    from stillwarm.demo.step import Step
 
 _TITLE = 30
 _MARK = 6
 
 
-def show(demo: Dashboard, name: str, as_json: bool) -> list[Step]:
+def show(demo: Demo, name: str, as_json: bool) -> list[Step]:
     """Runs the story and shows it; with `as_json` only the progress, and that on the error stream."""
     console = Console(stderr=as_json, highlight=False)
     bar = Progress(

@@ -6,6 +6,6 @@ Refuses to know: how the story is shown.
 
 from stillwarm.demo.dashboard.app import create_app
 from stillwarm.demo.dashboard.site import Dashboard
-from stillwarm.demo.dashboard.step import Step
+from stillwarm.demo.step import Step
 
 __all__ = ["Dashboard", "Step", "create_app"]

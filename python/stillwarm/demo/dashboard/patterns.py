@@ -13,7 +13,7 @@ from stillwarm.demo.client import Answer, Client
 from stillwarm.demo.dashboard.app import WARM_UP, warm_up
 from stillwarm.demo.dashboard.replay import SECONDS, THEIRS, replay
 from stillwarm.demo.dashboard.search import QUERIES
-from stillwarm.demo.dashboard.step import Progress, Step, text
+from stillwarm.demo.step import Progress, Step, text
 
 if TYPE_CHECKING:
     from stillwarm.demo.dashboard.site import Dashboard

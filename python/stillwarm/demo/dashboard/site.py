@@ -6,7 +6,6 @@ Refuses to know: what is then done with it (`story`, or a person with a browser)
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Callable, Iterator
 
@@ -15,8 +14,9 @@ from flask import Response, jsonify
 from stillwarm import Cache
 from stillwarm.demo.dashboard.app import create_app
 from stillwarm.demo.dashboard.search import Search
-from stillwarm.demo.dashboard.step import Step
+from stillwarm.demo.lines import Lines
 from stillwarm.demo.serving import AppServer
+from stillwarm.demo.step import Step
 from stillwarm.demo.upstream import SearchServer
 
 ORDER = """'{"customer": "you", "product": "teapot", "country": "AT", "amount": 42}'"""
@@ -40,7 +40,6 @@ class Dashboard:
         self.ttl = 2.0 if fast else 3.0  # in place of 5 min: the story waits until it is over
         self.callers = 100 if fast else 1000
         self.token = token or secrets.token_urlsafe(18)
-        self.warnings = _Warnings()
         self.search = SearchServer(scale=0.1 if fast else 1.0).start()
         self.cache = Cache(url, namespace="dashboard_demo")
         self.cache.define("dashboard", ttl=self.ttl)
@@ -57,7 +56,7 @@ class Dashboard:
         except OSError:
             self.search.kill()
             raise
-        logging.getLogger("stillwarm").addHandler(self.warnings)
+        self.warnings = Lines()
 
     def story(self, progress: Callable[[str, float, float], object] = lambda *_: None) -> Iterator[Step]:
         """The steps, each as soon as it is over. `progress` hears about the ones that take long."""
@@ -83,7 +82,7 @@ class Dashboard:
         ]
 
     def close(self) -> None:
-        logging.getLogger("stillwarm").removeHandler(self.warnings)
+        self.warnings.end()
         self.server.stop()
         self.search.release()
         self.search.kill()
@@ -94,18 +93,6 @@ class Dashboard:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Warnings(logging.Handler):
-    """Keeps the lines that an operator would find in the log, for the story to show; the last hundred."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-        del self.lines[:-100]
 
 
 __all__ = ["Dashboard"]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from stillwarm.demo.client import Answer, Client
 from stillwarm.demo.dashboard.patterns import ORDER, PAGE, Patterns, age_of
 from stillwarm.demo.dashboard.search import QUERIES
-from stillwarm.demo.dashboard.step import Progress, Step, ms, text
 from stillwarm.demo.serving import allow_connections
+from stillwarm.demo.step import Progress, Step, ms, text
 
 if TYPE_CHECKING:
     from stillwarm.demo.dashboard.site import Dashboard
