@@ -1,0 +1,281 @@
+"""A cache's remote tier as the Python side sees it: its connection, its errors, its state.
+
+Thread rule: any thread, any loop. What a tier does is written once, as generators that yield requests and are sent the
+error of each, or None; `drive` performs them on a thread and `adrive` in a task. Only the waiting differs.
+Refuses to know: values (_tier_values), loads (_tier_loads), verbs (_tier_verbs), invalidation (_tier_invalidation).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from stillwarm import _core, _url
+from stillwarm.errors import TierError, TierRejected, TierTimeout, TierUnavailable
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from stillwarm._cache import Cache
+    from stillwarm._tables import TypedTable
+
+T = TypeVar("T")
+Error: TypeAlias = "tuple[int, str, str] | None"
+Steps: TypeAlias = Generator[Any, Error, T]  # yields requests, and seconds to wait
+
+OK, UNAVAILABLE, TIMEOUT, REJECTED, IN_DOUBT, FULL, CLOSED = range(7)  # TierFault of core/remote/remote_tier.hpp
+LEASE_AGE: Final = 5_000_000_000  # ns
+SHARED: Final = 0  # the slot of types without a table of their own
+
+_log = logging.getLogger("stillwarm")
+
+
+def raised(error: tuple[int, str, str]) -> TierError:
+    """The exception for an error of the core."""
+    fault, state, message = error
+    text = f"{message} (SQLSTATE {state})" if state else message
+    if fault == TIMEOUT:
+        return TierTimeout(text)
+    if fault == REJECTED:
+        return TierRejected(text, state)
+    return TierUnavailable(text)
+
+
+class Tier:
+    """The PostgreSQL tier of one cache."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        url: str,
+        *,
+        schema: str,
+        strict: bool,
+        max_lag: int,
+        connect_timeout: int,
+        timeout: int,
+        connections: int,
+        queue: int,
+        pooler: bool,
+        max_value: int,
+        compress_above: int,
+        unlogged: bool,
+    ) -> None:
+        from stillwarm import _schema
+
+        self.cache: Cache = weakref.proxy(cache)
+        self.url = url
+        self.namespace = cache.namespace
+        self.schema = schema
+        self.strict = strict
+        self.timeout = timeout
+        self.max_value = max_value
+        self.compress_above = compress_above
+        self.unlogged = unlogged
+        self.process = _new_process()
+        self.tables: dict[str, tuple[int, TypedTable]] = {}
+        self.pending: dict[str, str | None] = {}  # names that an open transaction invalidates -> its number
+        self.errors = 0
+        self.undecodable: dict[str, int] = {}
+        self.closed = False
+        self._said: set[str] = set()
+        self._recent: deque[tuple[float, bool]] = deque(maxlen=512)  # (moment, whether it failed)
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = weakref.WeakKeyDictionary()
+        self._away_until = 0.0
+        connection = _url.connection_string(
+            url,
+            connect_timeout=-(-connect_timeout // 1_000_000_000),
+            statement_timeout=None if pooler else max(1, timeout // 1_000_000),
+        )
+        if _url.is_unprotected(url):
+            _log.warning(
+                "url=%s: what is cached goes to another host without verified TLS; add ?sslmode=verify-full",
+                _url.without_password(url),
+            )
+        self.core = _core.PostgresTier(
+            connection, cache.namespace, schema, self.process, _schema.setup(schema=schema, unlogged=unlogged), pooler,
+            connections, timeout, queue, max_lag, LEASE_AGE,
+        )  # fmt: skip
+        self.core.attach(cache, strict)
+
+    # ------------------------------------------------------------------------------------------------------ requests
+
+    def run(self, request: Any) -> Error:
+        """Performs a request on this thread."""
+        return self._noted(self.core.run(request))
+
+    async def arun(self, request: Any) -> Error:
+        """Performs a request on a worker thread, while the loop goes on."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        of_loop = self._loops.get(loop)
+        if of_loop is None:
+            of_loop = self._loops[loop] = _Loop(loop)
+        token, future = of_loop.expect()
+        self.core.post(request, of_loop.completions, token)
+        try:
+            await future
+        except BaseException:
+            of_loop.forget(token)
+            self.core.abandon(request)
+            raise
+        return self._noted(request.error)
+
+    def _noted(self, error: Error) -> Error:
+        self._recent.append((time.monotonic(), error is not None))
+        if error is None:
+            self._away_until = 0.0
+            return None
+        self.errors += 1
+        if error[0] != REJECTED:
+            self._away_until = time.monotonic() + 0.1
+        kind = error[1] or error[2]
+        if kind not in self._said and error[0] != CLOSED:
+            if len(self._said) > 100:
+                self._said.clear()
+            self._said.add(kind)
+            _log.warning("the PostgreSQL tier failed: %s; it is said once", raised(error))
+        return error
+
+    def query(self, sql: str, params: Any = (), timeout: float = 5.0) -> list[tuple[str | None, ...]]:
+        """Any one statement with `$1` parameters, as a transaction of its own; rows of text.
+
+        Raises:
+            TierError: what the server or the connection said.
+        """
+        request = _core.query(sql, list(params), int(timeout * 1e9))
+        error = self.run(request)
+        if error is not None:
+            raise raised(error)
+        return request.rows  # type: ignore[no-any-return]
+
+    # --------------------------------------------------------------------------------------------------------- state
+
+    @property
+    def away(self) -> bool:
+        """The tier did not answer a moment ago: memory goes on without asking."""
+        return time.monotonic() < self._away_until
+
+    def error_share(self) -> float:
+        """Failed requests of the last 10 s, 0 to 1."""
+        since = time.monotonic() - 10
+        recent = [failed for moment, failed in list(self._recent) if moment >= since]
+        return sum(recent) / len(recent) if recent else 0.0
+
+    def say_once(self, level: int, what: str, text: str, *args: object) -> None:
+        """Logs the first time, per `what`."""
+        if what not in self._said:
+            self._said.add(what)
+            _log.log(level, text, *args)
+
+    def slot_of(self, type_name: str) -> int:
+        """The number of the table that a type's values are in."""
+        known = self.tables.get(type_name)
+        return SHARED if known is None else known[0]
+
+    def add_table(self, table: TypedTable) -> None:
+        """A type gets a table of its own."""
+        from stillwarm import _schema
+
+        slot = self.core.add_table(
+            table.type,
+            f'"{table.table}"',
+            table.key_column,
+            [(column.name, column.type) for column in table.columns],
+            table.value is None,
+            _schema.setup_table(table, schema=self.schema),
+        )
+        self.tables[table.type] = (slot, table)
+
+    # ---------------------------------------------------------------------------------------------------- end, fork
+
+    def close(self, wait: float) -> None:
+        """Writes what is owed, then ends the connections; at most `wait` s each."""
+        if not self.closed:
+            self.closed = True
+            self.core.drain(int(wait * 1e9))
+            self.core.close(int(wait * 1e9))
+
+    def after_fork_in_child(self) -> None:
+        self.process = _new_process()
+        self.core.after_fork_in_child(self.process)
+        self.pending.clear()
+        self._loops = weakref.WeakKeyDictionary()
+        self._away_until = 0.0
+
+
+class _Loop:
+    """What an event loop waits for: futures by token, woken through one descriptor."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = weakref.ref(loop)
+        self.completions = _core.Completions()
+        self.futures: dict[int, asyncio.Future[None]] = {}
+        self.tokens = itertools.count(1)
+        loop.add_reader(self.completions.fileno(), self._ended)
+
+    def expect(self) -> tuple[int, asyncio.Future[None]]:
+        token = next(self.tokens)
+        loop = self.loop()
+        assert loop is not None
+        future = self.futures[token] = loop.create_future()
+        return token, future
+
+    def forget(self, token: int) -> None:
+        self.futures.pop(token, None)
+
+    def _ended(self) -> None:
+        for token in self.completions.take():
+            future = self.futures.pop(token, None)
+            if future is not None and not future.done():
+                future.set_result(None)
+
+
+def drive(tier: Tier, steps: Steps[T]) -> T:
+    """Performs the steps on this thread."""
+    try:
+        request = next(steps)
+        while True:
+            if isinstance(request, float):
+                time.sleep(request)
+                error = None
+            else:
+                error = tier.run(request)
+            request = steps.send(error)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()
+
+
+async def adrive(tier: Tier, steps: Steps[T]) -> T:
+    """`drive` for a task."""
+    import asyncio
+
+    try:
+        request = next(steps)
+        while True:
+            if isinstance(request, float):
+                await asyncio.sleep(request)
+                error = None
+            else:
+                error = await tier.arun(request)
+            request = steps.send(error)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()
+
+
+def _new_process() -> str:
+    return os.urandom(12).hex()
+
+
+__all__ = ["Steps", "Tier", "adrive", "drive", "raised"]
