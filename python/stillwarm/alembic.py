@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["downgrade", "ignore", "upgrade"]
 
 
-class ignore:
+def ignore(
+    *tables: str | Table, schema: str = "stillwarm", also: Callable[..., bool] | None = None
+) -> Callable[..., bool]:
     """What to give to `context.configure` as include_object=, and with include_schemas=True also as include_name=.
 
     Args:
@@ -40,13 +42,12 @@ class ignore:
     Raises:
         ConfigError: a table is none.
     """
+    return _Ignore(frozenset(_names(tables)), identifier(schema, "schema"), also)
 
-    def __init__(
-        self, *tables: str | Table, schema: str = "stillwarm", also: Callable[..., bool] | None = None
-    ) -> None:
-        self._schema = identifier(schema, "schema")
-        self._tables = frozenset(_names(tables))
-        self._also = also
+
+class _Ignore:
+    def __init__(self, tables: frozenset[str], schema: str, also: Callable[..., bool] | None) -> None:
+        self._tables, self._schema, self._also = tables, schema, also
 
     def __call__(self, *about: Any) -> bool:
         """(object, name, type_, reflected, compare_to) or (name, type_, parent_names)."""
