@@ -14,7 +14,7 @@ import pytest
 from stillwarm import _core
 from stillwarm._cache import _caches
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "postgres_here"]
 
 # In a checkout that is only built and not installed, nobody announces the plugin.
 if not importlib.metadata.entry_points(group="pytest11", name="stillwarm"):

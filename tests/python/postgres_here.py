@@ -78,10 +78,12 @@ _made = iter(range(10**6))
 
 
 @pytest.fixture
-def database(postgres_server: str) -> Database:
+def database(postgres_server: str) -> Iterator[Database]:
     """A new database."""
     name = f"t{os.getpid()}_{next(_made)}"
     with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
     url = f"{postgres_server}/{name}"
-    return Database(url, connect_query(url))
+    query = connect_query(url)
+    yield Database(url, query)
+    query.close()
