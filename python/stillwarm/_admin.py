@@ -139,10 +139,10 @@ def _find_typed(
         "extract(epoch FROM t.expires_at), greatest(t.hit_count, e.hit_count), array_to_json(e.tags), "
         f"encode({'t.payload' if table.value is None else 'NULL'}, 'hex'){columns} "
         f"FROM (SELECT * FROM {name} WHERE {text}) t "
-        f"LEFT JOIN {place.table('entries')} e ON e.namespace = $1 AND e.key = {key} COLLATE \"C\" "
+        f'LEFT JOIN {place.table("entries")} e ON e.namespace = $1 AND e.key = {key} COLLATE "C" '
         f"WHERE t.expires_at >= {UTC_NOW} AND ($2::text IS NULL OR e.tags @> ARRAY[$2::text]) "
         f"AND NOT CASE WHEN e.key IS NULL THEN {place.foreign_dead(table)} ELSE {place.dead()} END "
-        f"ORDER BY {key} COLLATE \"C\" LIMIT $3::int",
+        f'ORDER BY {key} COLLATE "C" LIMIT $3::int',
         [place.namespace, tag, str(limit), *values],
     )
     return [_found(row, table.row(row[8:])) for row in rows]
@@ -190,7 +190,7 @@ def top(place: Place, n: int = 10) -> list[Hot]:
 
 
 def stats(place: Place) -> Figures:
-    """Figures per type. Every type of the place is there, and every other that the shared table has. Reads the tables."""
+    """Figures per type. Every type of the place is there, and every other that the shared table has."""
     entries = place.table("entries")
     rows = place.query(
         "SELECT type, count(*), coalesce(sum(hit_count), 0), count(*) FILTER (WHERE expires_at < now()), "

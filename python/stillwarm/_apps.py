@@ -1,4 +1,4 @@
-"""The app that `--app module:name` names: its Cache or its tables, imported as Python would from where the command runs.
+"""The app that `--app module:name` names: its Cache or its tables, imported from where the command runs.
 
 Thread rule: the main thread only.
 Refuses to know: what is done with them.
@@ -31,7 +31,7 @@ class App:
 
 
 def app_of(name: str) -> App:
-    """The app of "module:name"; an empty one for "". The name is a Cache, a table, a Journal, or a list or dict of these.
+    """The app of "module:name"; an empty one for "". It is a Cache, a table, a Journal, or a list or dict of these.
 
     A Cache says by its attribute `tables` which types have tables of their own.
 

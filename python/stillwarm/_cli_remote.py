@@ -125,7 +125,9 @@ def add_commands(app: "typer.Typer") -> None:
             rows = [{"hits": hot.hits, "type": hot.type, "key": hot.key} for hot in _admin.top(place, n)]
             _print_json(rows) if as_json else _print_table(rows, ["hits", "type", "key"])
 
-    @app.command("invalidate", help="Invalidate by one of --key, --type, --tag, --pattern, --where (with --type), --all.")
+    @app.command(
+        "invalidate", help="Invalidate by one of --key, --type, --tag, --pattern, --where (with --type), --all."
+    )
     def invalidate_(
         key: Annotated[str, typer.Option(help="One readable key.")] = "",
         type: Annotated[str, typer.Option(help="A type.")] = "",
@@ -210,9 +212,7 @@ def add_commands(app: "typer.Typer") -> None:
         url: Url = "", schema: Schema = "stillwarm", app: AppName = "", unlogged: bool = False, as_json: Json = False
     ) -> None:
         with _place(url, "default", schema, app) as (place, loaded, _):
-            done = _schema.migrate(
-                place.query, [*place.typed, *loaded.journals], schema=schema, unlogged=unlogged
-            )
+            done = _schema.migrate(place.query, [*place.typed, *loaded.journals], schema=schema, unlogged=unlogged)
             if as_json:
                 _print_json({"already": done.already, "schema_version": done.schema_version,
                              "tables": list(done.tables), "collapsed": dict(done.collapsed)})  # fmt: skip
@@ -258,7 +258,7 @@ def _guarded(url: str = "") -> Iterator[None]:
 
 @contextmanager
 def _place(url: str, namespace: str, schema: str, app: str) -> Iterator[tuple[Place, App, str]]:
-    """The place that the arguments name. Typed tables come from the app, else from what migrate saved in the database."""
+    """The place that the arguments name. Typed tables come from the app, else from what migrate saved."""
     with _guarded():
         address = url_of(url)
         Place(lambda sql, params: [], namespace, schema, {})  # its names are checked before anything is connected
@@ -301,9 +301,12 @@ def _print_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Non
 
 
 def _print_report(report: Report) -> None:
-    print(f"PostgreSQL {report.server_version}, time zone {report.time_zone}, version {report.schema_version or 'none'}")
+    print(
+        f"PostgreSQL {report.server_version}, time zone {report.time_zone}, version {report.schema_version or 'none'}"
+    )
     for table in report.tables:
-        _say(f"{table.name}: {f'{table.rows} rows' if table.exists else 'missing'}", "bold")
+        rows = "may not be read" if table.rows is None else f"{table.rows} rows"
+        _say(f"{table.name}: {rows if table.exists else 'missing'}", "bold")
         for name, kind, not_null, default in table.columns:
             print(f"    {name} {kind}{' not null' if not_null else ''}{f' default {default}' if default else ''}")
         for _, definition in table.indexes:

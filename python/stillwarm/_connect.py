@@ -63,7 +63,7 @@ def unsafe(url: str) -> str | None:
     parts = urlsplit(url)
     query = parse_qs(parts.query)
     host = (query.get("host") or [parts.hostname or ""])[0]
-    if not host or host.startswith("/") or host in ("localhost", "::1") or host.startswith("127."):
+    if not host or host.startswith(("/", "127.")) or host in ("localhost", "::1"):
         return None
     mode = (query.get("sslmode") or [os.environ.get("PGSSLMODE", "prefer")])[0]
     if mode == "verify-full":

@@ -44,7 +44,11 @@ def procedure_sql(place: Place, *, batch: int = 1000, retention: Any = RETENTION
     dead = [_purge_sql.typed_dead(place, table) for table in place.typed] + [_purge_sql.dead(place)]
     lines += ["IF hard THEN", *(line for sql in dead for line in _window(sql)), "END IF;"]
     lines += ["IF soft THEN", *_window(_purge_sql.stale(place)), "END IF;"]
-    lines += ["IF old AND missed = 0 THEN", *_until_none(_purge_sql.marks(place), "namespace, batch, cutoff"), "END IF;"]
+    lines += [
+        "IF old AND missed = 0 THEN",
+        *_until_none(_purge_sql.marks(place), "namespace, batch, cutoff"),
+        "END IF;",
+    ]
     lines += [
         f"EXECUTE {literal(_purge_sql.leases(place))} USING namespace;",
         f"EXECUTE {literal(_purge_sql.flushes(place))};",
@@ -53,9 +57,7 @@ def procedure_sql(place: Place, *, batch: int = 1000, retention: Any = RETENTION
     return "\n".join(lines)
 
 
-def pg_cron_sql(
-    place: Place, schedule: str = "17 * * * *", *, batch: int = 1000, retention: Any = RETENTION
-) -> str:
+def pg_cron_sql(place: Place, schedule: str = "17 * * * *", *, batch: int = 1000, retention: Any = RETENTION) -> str:
     """A script for psql: the procedure, and its schedule in pg_cron (hourly by default). It may be run again.
 
     Raises:
@@ -66,7 +68,7 @@ def pg_cron_sql(
     name = literal(f"stillwarm purge {place.schema}.{place.namespace}")
     call = literal(f"CALL {procedure_name(place)}()")
     return (
-        "-- once per server: shared_preload_libraries = 'pg_cron'; once in cron.database_name: CREATE EXTENSION pg_cron;\n"
+        "-- once per server: shared_preload_libraries = 'pg_cron'; in cron.database_name: CREATE EXTENSION pg_cron;\n"
         "-- if this database is not cron.database_name: the procedure here, and there cron.schedule_in_database\n"
         f"{procedure_sql(place, batch=batch, retention=retention)};\n"
         f"SELECT cron.schedule({name}, {literal(schedule)}, {call});\n"

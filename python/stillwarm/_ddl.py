@@ -3,7 +3,8 @@
 Thread rule: pure functions, any thread.
 Refuses to know: connections, and which tables there are.
 
-Every statement is guarded by a look into the catalog, so that a second run changes nothing and takes no strong lock.
+No text has a percent sign: Alembic's offline mode would double it. Every statement is guarded by a look into the
+catalog, so that a second run changes nothing and takes no strong lock.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def create_table(layout: Layout) -> str:
 def bring_forward(layout: Layout, steps: Iterable[tuple[str, Sequence[str]]] = (), record: str = "") -> list[str]:
     """PL/pgSQL that makes the table or brings it to this layout: columns, the steps, NOT NULL, key, indexes.
 
-    A step is (column that an earlier layout has, statements). `record` is a statement that keeps how many rows the steps
-    took away, found in the variable `taken`.
+    A step is (column that an earlier layout has, statements). `record` is a statement that keeps how many rows the
+    steps took away, found in the variable `taken`.
     """
     there = f"to_regclass({literal(layout.sql)})"
     # What create_table made is whole: no other guard need look at it.
@@ -99,7 +100,7 @@ def _step(layout: Layout, when: str, statements: Sequence[str], record: str, the
         f"  taken := {count};",
         *(f"  EXECUTE {literal(statement)};" for statement in statements),
         f"  IF {_has(there, when)} THEN",
-        f"    RAISE EXCEPTION '%', {left} USING ERRCODE = '{NOT_MIGRATABLE}';",
+        f"    RAISE EXCEPTION USING MESSAGE = {left}, ERRCODE = '{NOT_MIGRATABLE}';",
         "  END IF;",
         f"  taken := taken - {count};",
         *([f"  {record}"] if record else []),
@@ -116,7 +117,7 @@ def _not_null(layout: Layout, column: Column, there: str) -> list[str]:
     return [
         f"IF {_has(there, column.name, ' AND NOT attnotnull')} THEN",
         f"  IF EXISTS (SELECT FROM {layout.sql} WHERE {name} IS NULL) THEN",
-        f"    RAISE EXCEPTION '%', {what} USING ERRCODE = '{NOT_MIGRATABLE}';",
+        f"    RAISE EXCEPTION USING MESSAGE = {what}, ERRCODE = '{NOT_MIGRATABLE}';",
         "  END IF;",
         f"  ALTER TABLE {layout.sql} ALTER COLUMN {name} SET NOT NULL;",
         "END IF;",
@@ -133,7 +134,7 @@ def _unique(layout: Layout, there: str) -> list[str]:
     return [
         f"IF NOT EXISTS ({unique_index(there, array)}) THEN",
         f"  IF EXISTS (SELECT FROM {layout.sql} GROUP BY {names} HAVING count(*) > 1) THEN",
-        f"    RAISE EXCEPTION '%', {what} USING ERRCODE = '{NOT_MIGRATABLE}';",
+        f"    RAISE EXCEPTION USING MESSAGE = {what}, ERRCODE = '{NOT_MIGRATABLE}';",
         "  END IF;",
         f"  IF EXISTS (SELECT FROM pg_index WHERE indrelid = {there} AND indisprimary) THEN",
         f"    ALTER TABLE {layout.sql} ADD UNIQUE ({names});",

@@ -43,11 +43,13 @@ def examine(place: Place, url: str, cache: Any = None, tables: Sequence[Any] = (
     found = []
     if reason := unsafe(url):
         found.append(Finding("wrong", reason, "use sslmode=verify-full with the server's certificate (sslrootcert=)"))
+    if locked_out := _schema_rights(place):
+        return [*found, locked_out]  # nothing else can be looked at
     report = verify(place.query, [*place.typed, *tables], schema=place.schema)
     found += _server(report)
     found += [Finding("wrong", *_split(difference)) for difference in report.differences]
-    there = [table.name for table in report.tables if table.exists]
-    found += _rights(place, there)
+    found += _rights(place, [table.name for table in report.tables if table.exists])
+    there = {table.name for table in report.tables if table.rows is not None}
     if f"{place.schema}.entries" in there and all(table.table in there for table in place.typed):
         found += _contents(place)
     found += _settings(place, cache)
@@ -58,7 +60,9 @@ def _server(report: Report) -> list[Finding]:
     found = []
     if report.server_number < 130000:
         found.append(
-            Finding("wrong", f"the server has version {report.server_version}", "stillwarm needs PostgreSQL 13 or newer")
+            Finding(
+                "wrong", f"the server has version {report.server_version}", "stillwarm needs PostgreSQL 13 or newer"
+            )
         )
     for warning in report.warnings:
         what, _, advice = warning.partition(": ")
@@ -76,17 +80,27 @@ def _split(difference: str) -> tuple[str, str]:
     return difference, "write a Step for it in history=, or change the declaration; then stillwarm db migrate"
 
 
-def _rights(place: Place, there: Sequence[str]) -> list[Finding]:
-    found = []
-    ((user, usage),) = place.query(
-        "SELECT current_user, CASE WHEN to_regnamespace($1) IS NULL THEN NULL "
+def _role(place: Place) -> tuple[str, str]:
+    ((user,),) = place.query("SELECT current_user", [])
+    return str(user), '"' + str(user).replace('"', '""') + '"'
+
+
+def _schema_rights(place: Place) -> Finding | None:
+    usage = place.query(
+        "SELECT CASE WHEN to_regnamespace($1) IS NULL THEN true "
         "ELSE has_schema_privilege(to_regnamespace($1)::oid, 'USAGE') END",
         [quoted(place.schema)],
     )
-    role = '"' + str(user).replace('"', '""') + '"'
-    if usage == "f":
-        grant = f"GRANT USAGE ON SCHEMA {quoted(place.schema)} TO {role}"
-        return [Finding("wrong", f"{user} may not use the schema {place.schema}", grant)]
+    if usage == [("t",)]:
+        return None
+    user, role = _role(place)
+    grant = f"GRANT USAGE ON SCHEMA {quoted(place.schema)} TO {role}"
+    return Finding("wrong", f"{user} may not use the schema {place.schema}", grant)
+
+
+def _rights(place: Place, there: Sequence[str]) -> list[Finding]:
+    found = []
+    user, role = _role(place)
     layouts = [*own(place.schema), *(table.layout() for table in place.typed)]
     for layout in layouts:
         if layout.shown not in there:
@@ -164,18 +178,10 @@ def _settings(place: Place, cache: Any) -> list[Finding]:
         if one is not None and one.loads and one.load_seconds / one.loads > ttl:
             what = f"type {name}: a load takes {one.load_seconds / one.loads:.3g} s, its value is fresh for {ttl:.3g} s"
             found.append(Finding("wrong", what, "a ttl longer than the load, or a faster source"))
-    if getattr(cache, "pooler", False) or getattr(cache, "_pooler", False):
-        tagged = place.query(
-            f"SELECT 1 FROM {place.table('entries')} WHERE namespace = $1 AND tags IS NOT NULL LIMIT 1", [place.namespace]
-        )
-        if tagged or any(options.get("tags") for options in types.values()):
-            found.append(
-                Finding(
-                    "note",
-                    "tags are in use without push: with pooler=True other processes learn of an invalidation by the poll",
-                    "count on max_lag, or give stillwarm a URL that goes past the pooler",
-                )
-            )
+    tagged = any(options.get("tags") for options in types.values()) or getattr(cache, "_defaults", {}).get("tags")
+    if tagged and (getattr(cache, "pooler", False) or getattr(cache, "_pooler", False)):
+        what = "tags are in use without push: with pooler=True others learn of an invalidation by the poll"
+        found.append(Finding("note", what, "count on max_lag, or give stillwarm a URL that goes past the pooler"))
     return found
 
 

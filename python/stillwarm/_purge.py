@@ -105,9 +105,7 @@ def _uncounted(counts: Counter[str], types: set[str], call: Callable[[], Any]) -
         counts.update({type: before[type] - counts[type] for type in types})
 
 
-def _walk(
-    place: Place, sql: str, step: str, run: Callable[[str, Sequence[Text]], tuple[int, str | None, int]]
-) -> int:
+def _walk(place: Place, sql: str, step: str, run: Callable[[str, Sequence[Text]], tuple[int, str | None, int]]) -> int:
     """Runs the statement of a window from the first key to the last; how many rows it missed."""
     last: str | None = ""
     missed = 0
@@ -165,13 +163,18 @@ def _of(place: Place) -> list[Text]:
 def _rows(place: Place) -> str:
     """Every row that holds a value: type, key, hit_count, created_at, bytes; $1: namespace, $2: types with tables."""
     parts = [
-        "SELECT type, key, hit_count, created_at, pg_column_size(e.*)::bigint AS bytes "
+        "SELECT type, key, hit_count, created_at, "
+        "(octet_length(key) + coalesce(pg_column_size(payload), 0) + coalesce(pg_column_size(tags), 0) + 100)::bigint "
+        "AS bytes "
         f"FROM {place.table('entries')} e WHERE namespace = $1 AND type <> ALL ($2::text[])"
     ]
     for table in place.typed:
+        # Column by column: the size of a whole row would read what is stored out of line.
+        names = (table.key_column, *table.names, *(["payload"] if table.value is None else []))
+        weight = " + ".join(f"coalesce(pg_column_size(t.{quoted(name)}), 0)" for name in names)
         parts.append(
             f"SELECT {literal(table.type)}, {quoted(table.key_column)}, coalesce(hit_count, 0), "
-            f"created_at AT TIME ZONE 'UTC', pg_column_size(t.*) FROM {quoted(table.table)} t"
+            f"created_at AT TIME ZONE 'UTC', {weight} + 48 FROM {quoted(table.table)} t"
         )
     return " UNION ALL ".join(parts)
 

@@ -6,8 +6,8 @@
 Thread rule: pure functions, any thread.
 Refuses to know: who runs them: a process (_purge), or the database itself (_cron).
 
-Rows are locked in the order of their keys and never waited for, so that a purge blocks nobody and is in no deadlock. The
-lock that keeps it to one process at a time lasts for a batch: a pooler may give each statement another connection.
+Rows are locked in the order of their keys and never waited for, so that a purge blocks nobody and is in no deadlock.
+The lock that keeps it to one process at a time lasts for a batch: a pooler may give each statement another connection.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _GOT = "(SELECT got FROM lock)"
 
 def _outcome(last: str = "NULL::text", missed: str = "0") -> str:
     return (
-        f" SELECT lock.got AS got, {last} AS last, {missed} AS missed, counted.type AS type, coalesce(counted.n, 0) AS n "
+        f" SELECT lock.got AS got, {last} AS last, {missed} AS missed, counted.type AS type, "
+        "coalesce(counted.n, 0) AS n "
         "FROM lock LEFT JOIN (SELECT type, count(*) AS n FROM gone GROUP BY type) counted ON true"
     )
 
@@ -84,22 +85,22 @@ def typed_expired(place: Place, table: TypedTable) -> str:
         "ORDER BY expires_at LIMIT $2::int), "
         f"doomed AS (SELECT t.{key} AS key FROM {name} t WHERE t.{key} IN (SELECT key FROM old) "
         f"AND t.expires_at < {UTC_NOW} ORDER BY t.{key} FOR UPDATE SKIP LOCKED), "
-        f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key RETURNING {literal(table.type)} AS type), "
-        + _fences(place)
-        + _outcome()
+        f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key "
+        f"RETURNING {literal(table.type)} AS type), " + _fences(place) + _outcome()
     )
 
 
 def any_marks(place: Place) -> str:
     """Whether there are hard marks that concern entries, soft ones, and any that may go; $1: namespace, $2: cutoff."""
     return (
-        "SELECT bool_or(NOT soft AND name <> 'where' AND name NOT LIKE 'pattern:%'), bool_or(soft AND at < $2::timestamptz), "
+        "SELECT bool_or(NOT soft AND name <> 'where' AND name NOT LIKE 'pattern:%'), "
+        "bool_or(soft AND at < $2::timestamptz), "
         f"bool_or(at < $2::timestamptz) FROM {place.table('invalidations')} WHERE namespace = $1"
     )
 
 
 def dead(place: Place) -> str:
-    """A window of the shared table, without what hard marks invalidated; $1: namespace, $2: batch, $3: after this key."""
+    """A window of the shared table, without what hard marks invalidated; $1: namespace, $2: batch, $3: after."""
     entries = place.table("entries")
     return (
         f"WITH {_lock(place)}, part AS (SELECT key FROM {entries} WHERE namespace = $1 AND key > $3 AND {_GOT} "
@@ -125,7 +126,8 @@ def typed_dead(place: Place, table: TypedTable) -> str:
         # A row that was stored anew since is at another place, and stays.
         f"doomed AS (SELECT t.{key} AS key FROM {name} t JOIN dead ON t.{key} = dead.key AND t.ctid = dead.place "
         f"ORDER BY t.{key} FOR UPDATE OF t SKIP LOCKED), "
-        f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key RETURNING {literal(table.type)} AS type), "
+        f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key "
+        f"RETURNING {literal(table.type)} AS type), "
         + _fences(place)
         + _outcome("(SELECT max(key) FROM part)", "(SELECT count(*) FROM dead) - (SELECT count(*) FROM gone)")
     )
@@ -156,7 +158,7 @@ def stale(place: Place) -> str:
 
 
 def marks(place: Place) -> str:
-    """A batch of old marks, the oldest first, after the floor was raised above them; $1: namespace, $2: batch, $3: cutoff.
+    """A batch of old marks, the oldest first, with the floor raised above them; $1: namespace, $2: batch, $3: cutoff.
 
     Only marks that every running transaction sees: nothing that is stored from now on can be older than the floor.
     """

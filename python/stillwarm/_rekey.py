@@ -32,7 +32,7 @@ def rekeyed(
         key: the template of the new key, such as "discovery:{domain}:{category or 0}:{price_min}"; a field is a column,
             shown as Python's str() shows it; `or` stands in for null and 0.
         defaults: values of columns that the JSON may not have.
-        fill: SQL expressions of further columns, over the other columns of the row: {"count": "json_array_length(ids)"}.
+        fill: SQL expressions of further columns, over the other columns: {"count": "json_array_length(ids)"}.
 
     Raises:
         ConfigError: the template is none.
@@ -46,9 +46,7 @@ def rekeyed(
     return Step(when, statements)
 
 
-def _statements(
-    table: TypedTable, when: str, key: str, defaults: dict[str, Any], fill: dict[str, str]
-) -> list[str]:
+def _statements(table: TypedTable, when: str, key: str, defaults: dict[str, Any], fill: dict[str, str]) -> list[str]:
     columns = {column.name: column for column in table.columns}
     for name in (*(field[1] for field in _FIELD.finditer(key)), *defaults, *fill):
         if name not in columns:
@@ -103,7 +101,9 @@ def _shown(column: Column, instead: str | None) -> str:
     name = quoted(column.name)
     text = f"{name}::text"
     if column.base in ("real", "double precision"):
-        text = f"CASE WHEN {name} = trunc({name}) AND abs({name}) < 1e15 THEN {name}::text || '.0' ELSE {name}::text END"
+        text = (
+            f"CASE WHEN {name} = trunc({name}) AND abs({name}) < 1e15 THEN {name}::text || '.0' ELSE {name}::text END"
+        )
     elif column.base == "boolean":
         text = f"CASE WHEN {name} THEN 'True' ELSE 'False' END"
     empty = f"{name} IS NULL"

@@ -62,7 +62,7 @@ def sql(tables: Iterable[Table] = (), *, schema: str = "stillwarm", unlogged: bo
     # Steps from one version of the own tables to the next come here, each below IF version < n.
     lines += [
         f"IF EXISTS (SELECT FROM {meta} WHERE name = 'schema_version' AND value::int > {SCHEMA_VERSION}) THEN",
-        f"  RAISE EXCEPTION 'the schema {schema} was made by a newer stillwarm' USING ERRCODE = 'SW001';",
+        f"  RAISE EXCEPTION USING MESSAGE = 'the schema {schema} was made by a newer stillwarm', ERRCODE = 'SW001';",
         "END IF;",
         _save(meta, "schema_version", literal(str(SCHEMA_VERSION))),
     ]
@@ -108,9 +108,15 @@ def migrate(
 
 
 def read_meta(query: Query, schema: str) -> dict[str, str]:
-    """The rows of the table meta, {} where there is none."""
+    """The rows of the table meta; {} where there is none, or none that this role may read."""
     meta = f"{quoted(schema)}.meta"
-    if query("SELECT to_regclass($1)::text", [meta]) == [(None,)]:
+    readable = query(
+        "SELECT CASE WHEN to_regnamespace($1) IS NULL THEN false "
+        "WHEN NOT has_schema_privilege(to_regnamespace($1)::oid, 'USAGE') THEN false "
+        "ELSE coalesce(has_table_privilege(to_regclass($2)::oid, 'SELECT'), false) END",
+        [quoted(schema), meta],
+    )
+    if readable != [("t",)]:
         return {}
     return {str(name): str(value) for name, value in query(f"SELECT name, value FROM {meta}", [])}
 

@@ -77,9 +77,7 @@ class TypedTable:
         indexes = self.indexes
         if not any(index.columns[0] == "expires_at" for index in indexes):  # the purge looks for them
             indexes = (*indexes, Index(f"{self.table[:44]}_expires_at_idx", ("expires_at",)))
-        return Layout(
-            self.table, columns, (self.key_column,), indexes, unlogged=self.unlogged, newest="created_at"
-        )
+        return Layout(self.table, columns, (self.key_column,), indexes, unlogged=self.unlogged, newest="created_at")
 
     def row_of(self, value: Any, arguments: Mapping[str, Any]) -> list[Text]:
         """The texts of the declared columns for a value and the arguments of its key.
@@ -199,7 +197,7 @@ def typed_table(
     for one in made:
         if one.name in _OWN or one.name == key_column:
             raise ConfigError(
-                f"columns[{one.name!r}]: the table has it already, as it has {key_column}, {', '.join(_OWN)}: leave it out"
+                f"columns[{one.name!r}]: leave it out: the table has {key_column}, {', '.join(_OWN)} by itself"
             )
     if value is not None and not callable(value) and value not in columns:
         raise ConfigError(
@@ -223,7 +221,7 @@ def checked_indexes(given: Any, table: str, known: Sequence[str]) -> tuple[Index
     Raises:
         ConfigError: a name is no identifier, or a column is not there.
     """
-    forms = 'a list of columns, or a dict of index name to a column or a list of columns'
+    forms = "a list of columns, or a dict of index name to a column or a list of columns"
     if isinstance(given, str) or not isinstance(given, (Mapping, Sequence)):
         raise ConfigError(f"indexes={shown(given)}: accepted: {forms}")
     if not isinstance(given, Mapping):

@@ -41,13 +41,14 @@ _UTC = ("utc", "etc/utc", "universal", "etc/universal", "zulu", "etc/zulu", "gmt
 
 @dataclass(frozen=True)
 class TableReport:
-    """A table as it is: columns as (name, type, not null, default), indexes as (name, definition), rows counted."""
+    """A table as it is: columns as (name, type, not null, default), indexes as (name, definition), rows counted; None
+    where this role may not read them."""
 
     name: str
     exists: bool
     columns: tuple[tuple[str, str, bool, str | None], ...]
     indexes: tuple[tuple[str, str], ...]
-    rows: int
+    rows: int | None
     differences: tuple[str, ...]
 
 
@@ -93,15 +94,12 @@ class Report:
         }
 
 
-def verify(
-    query: Query, tables: Iterable[Table] = (), *, schema: str = "stillwarm", unlogged: bool = False
-) -> Report:
+def verify(query: Query, tables: Iterable[Table] = (), *, schema: str = "stillwarm", unlogged: bool = False) -> Report:
     """Compares the database with the layouts. Counts every row: it reads the tables."""
     from stillwarm._schema import SCHEMA_VERSION, read_meta
 
     reports = [
-        _table(query, layout)
-        for layout in (*own(schema, unlogged=unlogged), *(table.layout() for table in tables))
+        _table(query, layout) for layout in (*own(schema, unlogged=unlogged), *(table.layout() for table in tables))
     ]
     ((_, number, version, of_database, reset),) = query(_SERVER, [])
     zone = of_database or reset or ""
@@ -112,8 +110,8 @@ def verify(
     warnings = []
     if zone.lower() not in _UTC:
         warnings.append(
-            f"the database's time zone is {zone}, not UTC: rows of typed tables that others write with now() are off by "
-            "hours. ALTER DATABASE ... SET timezone TO 'UTC'"
+            f"the database's time zone is {zone}, not UTC: rows of typed tables that others write with now() are off "
+            "by hours. ALTER DATABASE ... SET timezone TO 'UTC'"
         )
     return Report(
         tuple(reports),
@@ -134,8 +132,12 @@ def _table(query: Query, layout: Layout) -> TableReport:
     if not columns:
         return TableReport(layout.shown, False, (), (), 0, (f"{layout.shown} is missing: stillwarm db migrate",))
     indexes = tuple((str(row[0]), str(row[1])) for row in query(_INDEXES, [layout.sql]))
-    ((rows,),) = query(f"SELECT count(*) FROM {layout.sql}", [])
-    return TableReport(layout.shown, True, columns, indexes, int(rows or 0), tuple(differences(query, layout)))
+    rows = int(query(f"SELECT count(*) FROM {layout.sql}", [])[0][0] or 0) if _readable(query, layout) else None
+    return TableReport(layout.shown, True, columns, indexes, rows, tuple(differences(query, layout)))
+
+
+def _readable(query: Query, layout: Layout) -> bool:
+    return query("SELECT has_table_privilege(to_regclass($1)::oid, 'SELECT')", [layout.sql]) == [("t",)]
 
 
 def differences(query: Query, layout: Layout) -> list[str]:
@@ -179,6 +181,8 @@ def _unique(layout: Layout) -> str:
 def duplicates(query: Query, layout: Layout) -> str:
     """The second half of the sentence on a missing unique index: what to do about it."""
     names = ", ".join(map(quoted, layout.primary_key))
+    if not _readable(query, layout):
+        return ": stillwarm db migrate"
     ((count,),) = query(
         f"SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM {layout.sql} GROUP BY {names}) g", []
     )

@@ -34,6 +34,8 @@ def ignore(
 ) -> Callable[..., bool]:
     """What to give to `context.configure` as include_object=, and with include_schemas=True also as include_name=.
 
+    Without include_name SQLAlchemy would still reflect stillwarm's schema, and warn of types that it does not know.
+
     Args:
         tables: names of the typed tables and journals, or the tables themselves.
         schema: stillwarm's schema.

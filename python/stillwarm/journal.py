@@ -3,8 +3,8 @@
     journal = Journal(query, table="search_history", columns={"search_type": "varchar(50) not null", ...})
     journal.record(search_type="discovery", filters={...}, results_count=12)
 
-Thread rule: every method from any thread. One thread of its own writes; it starts with the first record, and again after
-a fork, where the child does not write what the parent has to.
+Thread rule: every method from any thread. One thread of its own writes; it starts with the first record, and again
+after a fork, where the child does not write what the parent has to.
 Refuses to know: the caches. Clearing them leaves it as it is, and it never expires; `archive` moves what is old.
 
 A failing database loses nothing until `keep` records wait; then the oldest go and are counted. A batch whose commit was
@@ -79,6 +79,8 @@ class Journal:
         self._batch, self._keep = _positive(batch, "batch"), _positive(keep, "keep")
         self._waiting: deque[tuple[float, list[Text]]] = deque()  # (monotonic time of the record, id and columns)
         self._dropped = self._written = 0
+        self._offset = 0.0
+        self._asked: float | None = None  # when the server was asked for its time
         self._warned = False
         self._pid = os.getpid()
         self._wake = threading.Condition(threading.Lock())  # guards all of the above
@@ -233,9 +235,7 @@ class Journal:
             if self._query(f"SELECT to_regclass({literal(target)})::text", []) == [(None,)]:
                 self._query(f"CREATE TABLE IF NOT EXISTS {target} (LIKE {name} INCLUDING ALL)", [])
             move = f", moved AS (INSERT INTO {target} ({names}) SELECT {names} FROM gone ON CONFLICT (id) DO NOTHING)"
-        ((cutoff,),) = self._query(
-            "SELECT (now() AT TIME ZONE 'UTC') - make_interval(secs => $1::float8)", [seconds]
-        )
+        ((cutoff,),) = self._query("SELECT (now() AT TIME ZONE 'UTC') - make_interval(secs => $1::float8)", [seconds])
         sql = (
             f"WITH old AS (SELECT id FROM {name} WHERE created_at < $1::timestamp ORDER BY created_at LIMIT $2::int), "
             f"doomed AS (SELECT id FROM {name} WHERE id IN (SELECT id FROM old) ORDER BY id FOR UPDATE SKIP LOCKED), "
@@ -286,17 +286,28 @@ class Journal:
         values = ", ".join(f"r.c{i}::{one.type}" for i, one in enumerate(columns))
         arrays = ", ".join(f"${i + 1}::text[]" for i in range(len(columns) + 1))
         aliases = ", ".join(f"c{i}" for i in range(len(columns)))
-        now = time.monotonic()
+        ahead = self._ahead()
         params = [array_text([texts[i] for _, texts in batch]) for i in range(len(columns))]
-        params.append(array_text([f"{max(0.0, now - at):.6f}" for at, _ in batch]))
-        # The server's clock, less what each record has waited.
+        params.append(array_text([f"{ahead + at:.6f}" for at, _ in batch]))
         self._query(
             f"INSERT INTO {quoted(self.table)} ({names}, created_at) "
-            f"SELECT {values}, (clock_timestamp() AT TIME ZONE 'UTC') - make_interval(secs => r.age::float8) "
-            f"FROM unnest({arrays}) WITH ORDINALITY AS r ({aliases}, age, place) ORDER BY r.place "
+            f"SELECT {values}, to_timestamp(r.at::float8) AT TIME ZONE 'UTC' "
+            f"FROM unnest({arrays}) WITH ORDINALITY AS r ({aliases}, at, place) ORDER BY r.place "
             "ON CONFLICT (id) DO NOTHING",
             params,
         )
+
+    def _ahead(self) -> float:
+        """What the server's clock is ahead of this process's monotonic one. It is asked once a minute, and believed
+        when it says something new: a little more or less each time would put records out of order."""
+        now = time.monotonic()
+        if self._asked is None or now - self._asked > 60.0:
+            ((epoch,),) = self._query("SELECT extract(epoch FROM clock_timestamp())", [])
+            ahead = float(epoch or 0) - now
+            if self._asked is None or abs(ahead - self._offset) > 0.5:
+                self._offset = ahead
+            self._asked = now
+        return self._offset
 
     def _drop(self, count: int, why: str) -> None:
         with self._wake:

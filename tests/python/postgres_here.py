@@ -1,4 +1,4 @@
-"""A private PostgreSQL for the tests of this directory, and a Query over psycopg; the plugin's warm_postgres takes over.
+"""A private PostgreSQL for the tests of this directory, with a new database for each test and a Query of it.
 
 Thread rule: one server per test process; a Query may be called by any thread, each call has a connection of its own.
 Refuses to know: what is asked.
@@ -27,7 +27,7 @@ BIN = Path("/usr/lib/postgresql/15/bin")
 
 @dataclass
 class Database:
-    """An empty database; `query` is the Query of the library, `sql` runs anything for a test and gives Python values."""
+    """An empty database; `query` is a Query of the library, `sql` runs anything and gives Python values."""
 
     url: str
     query: Query

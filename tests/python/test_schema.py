@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+
 from postgres_here import Database
 from reference_tables import HISTORY, HISTORY_INDEXES, OLDER, discovery, scoring
-
 from stillwarm import ConfigError
 from stillwarm._schema import declared_tables, migrate, sql
 from stillwarm._tables import Step, typed_table
@@ -111,8 +111,18 @@ def test_schema_may_have_another_name_and_unlogged_entries(database: Database) -
 
 OLD_ROWS = [
     # (key, filters, ids, created)
-    ("md5-a", {"domain": 1, "category": 281, "bsr_min": 100, "bsr_max": 500, "price_min": 10, "price_max": 50.5}, ["A"], 1),
-    ("md5-b", {"domain": 1, "category": 281, "bsr_min": 100, "bsr_max": 500, "price_min": 20, "price_max": 50}, ["B"], 1),
+    (
+        "md5-a",
+        {"domain": 1, "category": 281, "bsr_min": 100, "bsr_max": 500, "price_min": 10, "price_max": 50.5},
+        ["A"],
+        1,
+    ),
+    (
+        "md5-b",
+        {"domain": 1, "category": 281, "bsr_min": 100, "bsr_max": 500, "price_min": 20, "price_max": 50},
+        ["B"],
+        1,
+    ),
     ("md5-c", {"domain": 4, "category": None, "bsr_min": None, "bsr_max": None}, ["C", "D"], 1),
     ("old-d", {"category": 0, "bsr_min": 1, "bsr_max": 2, "price_min": None, "price_max": 3.25}, ["old"], 1),
     ("new-d", {"category": 0, "bsr_min": 1, "bsr_max": 2, "price_max": 3.25, "domain": 1}, ["new"], 2),

@@ -14,9 +14,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
 from postgres_here import Database
 from reference_tables import discovery, scoring
-
 from stillwarm import ConfigError
 from stillwarm._column_text import array_text, from_text, to_text
 from stillwarm._sql_types import column, literal, quoted, same_default
@@ -116,7 +116,10 @@ def test_tables_index_names_follow_table_and_column() -> None:
     table = typed_table("t", table="t", columns={"a": "int", "b": "int"}, indexes=["a"])
     assert [index.name for index in table.layout().indexes] == ["t_a_idx", "t_expires_at_idx"]
     both = typed_table("t", table="t", columns={"a": "int", "b": "int"}, indexes={"i": ["a", "b"], "e": "expires_at"})
-    assert [(index.name, index.columns) for index in both.layout().indexes] == [("i", ("a", "b")), ("e", ("expires_at",))]
+    assert [(index.name, index.columns) for index in both.layout().indexes] == [
+        ("i", ("a", "b")),
+        ("e", ("expires_at",)),
+    ]
 
 
 def test_tables_row_comes_from_project_value_and_arguments() -> None:
@@ -144,7 +147,9 @@ def test_tables_row_comes_from_fields_and_attributes() -> None:
 
 
 def test_tables_error_of_a_row_names_type_and_column() -> None:
-    with pytest.raises(CodecError, match=r"type 'scoring': column 'asin' .*neither project, the value nor the arguments"):
+    with pytest.raises(
+        CodecError, match=r"type 'scoring': column 'asin' .*neither project, the value nor the arguments"
+    ):
         scoring().row_of({}, {})
     good = {"asin": "B1", "roi_percent": 1.0, "velocity_score": 1.0, "recommendation": "BUY"}
     for change, named in [
