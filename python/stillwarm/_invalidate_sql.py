@@ -65,7 +65,7 @@ def _matching(place: Place, test: str, value: str, fence: str | None, stale: boo
     entries, marks = place.table("entries"), place.table("invalidations")
     parts, deletes, seen = [], [], [f"SELECT key, key AS at FROM {entries} WHERE namespace = $1 AND key {test}"]
     if not stale:
-        deletes.append(f"d0 AS (DELETE FROM {entries} e USING found WHERE e.namespace = $1 AND e.key = found.key)")
+        deletes.append(place.fences("found"))  # one that is locked is dead all the same: it has a mark
     for number, table in enumerate(place.typed, 1):
         key = quoted(table.key_column)
         seen.append(f'SELECT {key} COLLATE "C", NULL FROM {quoted(table.table)} WHERE {key} {test}')

@@ -61,6 +61,19 @@ class Place:
         tags = f"ARRAY(SELECT 'tag:' || tag FROM unnest({entry}.tags) tag)"
         return f'{mark}.namespace = {entry}.namespace AND {mark}.name COLLATE "C" = ANY (ARRAY[{names}] || {tags})'
 
+    def fences(self, doomed: str = "doomed") -> str:
+        """CTEs that delete the rows in entries of the keys in the CTE `doomed`; $1: namespace.
+
+        What somebody has locked is left to the purge and not waited for: a store locks entries first and typed rows
+        then. Its value has gone with the typed row, or a mark says so.
+        """
+        entries = self.table("entries")
+        return (
+            f"held AS (SELECT e.key FROM {entries} e WHERE e.namespace = $1 AND e.key IN "
+            f'(SELECT key COLLATE "C" FROM {doomed}) ORDER BY e.key FOR UPDATE SKIP LOCKED), '
+            f"fences AS (DELETE FROM {entries} e USING held WHERE e.namespace = $1 AND e.key = held.key)"
+        )
+
     def dead(self, entry: str = "e") -> str:
         """The condition that a row of entries was invalidated."""
         return (

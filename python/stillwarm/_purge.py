@@ -184,12 +184,7 @@ def _delete(place: Place, type: str, keys: list[str], counts: Counter[str]) -> i
     entries = place.table("entries")
     own, key = (entries, "key") if table is None else (quoted(table.table), quoted(table.key_column))
     mine = "r.namespace = $1 AND " if table is None else ""
-    fences = (
-        ""
-        if table is None
-        else f", fences AS (DELETE FROM {entries} e USING doomed WHERE e.namespace = $1 AND "
-        'e.key = doomed.key COLLATE "C")'
-    )
+    fences = "" if table is None else f", {place.fences()}"
     ((n,),) = place.query(
         f"WITH doomed AS (SELECT r.{key} AS key FROM {own} r WHERE {mine}r.{key} = ANY ($2::text[]) "
         f"ORDER BY r.{key} FOR UPDATE SKIP LOCKED), "

@@ -45,16 +45,6 @@ def _mine(place: Place) -> str:
     return " AND ".join(parts) or "true"
 
 
-def _fences(place: Place) -> str:
-    """CTEs that delete the rows in entries of the typed rows in `gone`, as far as nobody has them locked."""
-    entries = place.table("entries")
-    return (
-        f"held AS (SELECT e.key FROM {entries} e WHERE e.namespace = $1 AND e.key IN "
-        '(SELECT key COLLATE "C" FROM doomed) ORDER BY e.key FOR UPDATE SKIP LOCKED), '
-        f"fences AS (DELETE FROM {entries} e USING held WHERE e.namespace = $1 AND e.key = held.key)"
-    )
-
-
 def count_expired(place: Place) -> str:
     """How many rows there are to purge; $1: namespace."""
     parts = [f"SELECT count(*) AS n FROM {place.table('entries')} e WHERE e.namespace = $1 AND expires_at < now()"]
@@ -86,7 +76,7 @@ def typed_expired(place: Place, table: TypedTable) -> str:
         f"doomed AS (SELECT t.{key} AS key FROM {name} t WHERE t.{key} IN (SELECT key FROM old) "
         f"AND t.expires_at < {UTC_NOW} ORDER BY t.{key} FOR UPDATE SKIP LOCKED), "
         f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key "
-        f"RETURNING {literal(table.type)} AS type), " + _fences(place) + _outcome()
+        f"RETURNING {literal(table.type)} AS type), " + place.fences() + _outcome()
     )
 
 
@@ -128,7 +118,7 @@ def typed_dead(place: Place, table: TypedTable) -> str:
         f"ORDER BY t.{key} FOR UPDATE OF t SKIP LOCKED), "
         f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key "
         f"RETURNING {literal(table.type)} AS type), "
-        + _fences(place)
+        + place.fences()
         + _outcome("(SELECT max(key) FROM part)", "(SELECT count(*) FROM dead) - (SELECT count(*) FROM gone)")
     )
 

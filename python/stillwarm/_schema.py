@@ -53,7 +53,9 @@ def sql(tables: Iterable[Table] = (), *, schema: str = "stillwarm", unlogged: bo
     identifier(schema, "schema")
     meta = f"{quoted(schema)}.meta"
     lines = [
-        f"IF to_regnamespace({literal(quoted(schema))}) IS NULL THEN",
+        # A look into the table and not to_regnamespace(): opening it makes this session take note of what others made
+        # while it waited for the lock. Else its caches would still say that nothing is there, here and below.
+        f"IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {literal(schema)}) THEN",
         f"  CREATE SCHEMA {quoted(schema)};",
         "END IF;",
     ]

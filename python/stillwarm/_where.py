@@ -102,8 +102,7 @@ def where_sql(
         # Locked in the order of the keys, as every statement over many rows does it.
         f"WITH doomed AS MATERIALIZED ({matching} FOR UPDATE), "
         f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key RETURNING doomed.key), "
-        f"fences AS (DELETE FROM {place.table('entries')} e USING doomed WHERE e.namespace = $1::text "
-        'AND e.key = doomed.key COLLATE "C"), '
+        f"{place.fences()}, "
         f"marked AS ({marks} SELECT $1::text, 'key:' || key, $2::text, false FROM gone "
         "UNION ALL SELECT $1::text, 'where', $2::text, false) SELECT key FROM gone ORDER BY key",
         [place.namespace, origin, *values],

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
@@ -296,6 +298,40 @@ def test_admin_purge_deletes_what_marks_invalidated_before_the_marks(database: D
     assert purge(place, batch=1, retention=0) == {"discovery": 0, "scoring": 0, "plain": 0}
     assert keys(database, "stillwarm.invalidations", "namespace") == ["elsewhere"]
     assert database.sql("SELECT namespace, xid::text::bigint FROM stillwarm.floors") == [("shop", highest + 1)]  # type: ignore[operator]
+
+
+def test_admin_many_that_store_count_purge_and_invalidate_are_in_no_deadlock(database: Database, place: Place) -> None:
+    names = [score(database, f"B{number}", number) for number in range(20)]
+    gate = threading.Barrier(6)
+    store = (
+        "WITH e AS (INSERT INTO stillwarm.entries SELECT 'shop', k, 'scoring', NULL, NULL, pg_current_snapshot(), "
+        "pg_current_xact_id(), now(), now(), now() - interval '1 s', 0 FROM unnest($1::text[]) k ORDER BY k "
+        "ON CONFLICT (namespace, key) DO UPDATE SET born = excluded.born RETURNING key) "
+        "INSERT INTO product_scoring_cache SELECT key, 'B', 1, 1, 'BUY', NULL, 1, 1, now(), now() - interval '1 s', 0 "
+        "FROM e ORDER BY key ON CONFLICT (cache_key) DO UPDATE SET hit_count = 1"
+    )
+
+    def writer(seed: int) -> None:
+        chance = random.Random(seed)
+        gate.wait()
+        for _ in range(40):
+            place.query(store, ["{" + ",".join(sorted(chance.sample(names, 8))) + "}"])
+
+    def cleaner(seed: int) -> None:
+        chance = random.Random(seed)
+        gate.wait()
+        for _ in range(20):
+            purge(place, batch=5, retention=0)
+            invalidate(place, type="scoring", where="roi_percent < :most", params={"most": chance.randrange(20)})
+            invalidate(place, pattern=f"scoring:B{chance.randrange(10)}*")
+            trim(place, max_rows=chance.randrange(20))
+
+    with ThreadPoolExecutor(6) as pool:
+        for future in [pool.submit(writer if seed < 4 else cleaner, seed) for seed in range(6)]:
+            future.result()
+    purge(place, retention=0)
+    purge(place, retention=0)
+    assert keys(database) == keys(database, "product_scoring_cache", "cache_key") == []
 
 
 def test_admin_purge_keeps_marks_of_rows_that_it_could_not_delete(database: Database, place: Place) -> None:

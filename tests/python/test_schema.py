@@ -83,6 +83,7 @@ def test_schema_migrations_of_many_processes_do_not_collide(database: Database) 
     gate = threading.Barrier(8)
 
     def one() -> bool:
+        verify(database.query)  # its session remembers that there is nothing
         gate.wait()
         return migrate(database.query, [discovery(), scoring()]).already
 
