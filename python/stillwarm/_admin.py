@@ -29,7 +29,8 @@ _ENTRY: Final = (
 class Found:
     """An entry in the database. Times are aware, in UTC; None: for ever.
 
-    `value` is the payload as stored, or for a type with a table of its own the columns of the row.
+    `value` is the payload as stored, or for a type with a table of its own the columns of the row, with the payload
+    among them where the table has one.
     """
 
     key: str
@@ -145,7 +146,14 @@ def _find_typed(
         f'ORDER BY {key} COLLATE "C" LIMIT $3::int',
         [place.namespace, tag, str(limit), *values],
     )
-    return [_found(row, table.row(row[8:])) for row in rows]
+    return [_found(row, _row(table, row)) for row in rows]
+
+
+def _row(table: TypedTable, row: tuple[Text, ...]) -> dict[str, Any]:
+    columns = table.row(row[8:])
+    if table.value is None:
+        columns["payload"] = None if row[7] is None else bytes.fromhex(row[7])
+    return columns
 
 
 def _found(row: tuple[Text, ...], value: bytes | dict[str, Any] | None) -> Found:

@@ -27,6 +27,7 @@ from stillwarm._invalidate_sql import invalidate
 from stillwarm._place import Place
 from stillwarm._purge import purge, trim
 from stillwarm._schema import migrate
+from stillwarm._tables import typed_table
 from stillwarm._where import condition, where_sql
 from stillwarm.journal import Journal
 
@@ -113,6 +114,14 @@ def test_admin_find_by_condition_with_parameters(database: Database, place: Plac
     assert asins("asin = :a", a="' OR true --") == []
     assert asins("recommendation <> ':least' AND roi_percent::int = 30") == ["B2"]
     assert asins("title IS NOT DISTINCT FROM :t::varchar AND roi_percent < 20", t=None) == ["B1"]
+
+
+def test_admin_find_gives_the_payload_of_a_typed_row_that_has_one(database: Database) -> None:
+    table = typed_table("t", table="t", columns={"a": "int"})
+    migrate(database.query, [table])
+    database.sql("INSERT INTO t VALUES ('k', 5, '\\x00ff', now(), now() + interval '1 h', 0)")
+    (found,) = find(Place(database.query, "shop", "stillwarm", {"t": table}), type="t", where="a = :a", params={"a": 5})
+    assert found.value == {"a": 5, "payload": b"\x00\xff"}
 
 
 def test_admin_find_does_not_see_what_was_invalidated(database: Database, place: Place) -> None:
