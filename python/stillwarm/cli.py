@@ -104,6 +104,9 @@ def _command() -> "typer.Typer":
 
         sys.stdout.write(grafana_dashboard())
 
+    from stillwarm._cli_remote import add_commands
+
+    add_commands(app)
     return app
 
 

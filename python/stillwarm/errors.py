@@ -77,7 +77,9 @@ class TierTimeout(TierError):
 
 
 class TierRejected(TierError):
-    """The remote tier answered with an error."""
+    """The remote tier answered with an error; `sqlstate` is PostgreSQL's code of it, where there is one."""
+
+    sqlstate: str | None = None
 
 
 class CircuitOpen(StillwarmError):

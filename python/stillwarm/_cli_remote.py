@@ -1,0 +1,332 @@
+"""The commands of `stillwarm` on a database: stats, top, invalidate, purge, db sql|migrate|verify, doctor.
+
+Exit codes: 0 done, 1 something is wrong or could not be had, 2 wrong arguments.
+
+Thread rule: the main thread only; a Query that `connect_query` made, any thread.
+Refuses to know: what the statements do. It shows what others found, and no password.
+"""
+
+# Typer reads the annotations of functions whose names are local here: no `from __future__ import annotations`.
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+from stillwarm import _admin, _schema
+from stillwarm._apps import App, app_of
+from stillwarm._connect import shown_url, url_of, without_passwords
+from stillwarm._cron import pg_cron_sql
+from stillwarm._doctor import examine
+from stillwarm._invalidate_sql import invalidate
+from stillwarm._place import Place
+from stillwarm._purge import purge, trim
+from stillwarm._sql_types import Row, Text
+from stillwarm._verify import Report, verify
+from stillwarm.errors import ConfigError, StillwarmError, TierRejected, TierTimeout, TierUnavailable
+
+if TYPE_CHECKING:
+    import typer
+
+
+class connect_query:  # noqa: N801  # used like the function that it will be
+    """A Query over psycopg, until the core offers its own. `close()` when done."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            import psycopg
+        except ModuleNotFoundError as error:
+            raise ConfigError("the command needs the package 'psycopg': pip install 'psycopg[binary]'") from error
+        self._psycopg, self._url = psycopg, url
+        self._free: list[Any] = []
+
+    def __call__(self, sql: str, params: Sequence[Text]) -> list[Row]:
+        psycopg = self._psycopg
+        try:
+            connection = self._free.pop() if self._free else self._connect()
+        except psycopg.Error as error:
+            raise TierUnavailable(without_passwords(str(error).strip(), self._url)) from None
+        try:
+            cursor = connection.execute(sql, list(params))
+            result = cursor.pgresult
+            return [
+                tuple(
+                    None if (value := result.get_value(row, field)) is None else value.decode()
+                    for field in range(result.nfields)
+                )
+                for row in range(result.ntuples)
+            ]
+        except psycopg.Error as error:
+            text = without_passwords(str(error).strip(), self._url)
+            if error.sqlstate is None:
+                raise TierUnavailable(text) from None
+            refused = TierTimeout(text) if error.sqlstate == "57014" else TierRejected(text)
+            if isinstance(refused, TierRejected):
+                refused.sqlstate = error.sqlstate
+            raise refused from None
+        finally:
+            if connection.closed:
+                connection.close()
+            else:
+                self._free.append(connection)
+
+    def _connect(self) -> Any:
+        psycopg = self._psycopg
+        return psycopg.connect(
+            self._url, autocommit=True, connect_timeout=5, cursor_factory=psycopg.RawCursor, prepare_threshold=None
+        )
+
+    def close(self) -> None:
+        while self._free:
+            self._free.pop().close()
+
+
+def add_commands(app: "typer.Typer") -> None:
+    """Adds the commands to the app of `cli`."""
+    import typer
+
+    url_option = typer.Option("--url", help="postgresql://user@host/database; else STILLWARM_URL or DATABASE_URL.")
+    namespace_option = typer.Option("--namespace", envvar="STILLWARM_NAMESPACE", help="The cache's namespace.")
+    app_option = typer.Option("--app", metavar="MODULE:CACHE", help="Where the app has its cache or its tables.")
+    json_option = typer.Option("--json", help="Print one JSON document.")
+    schema_option = typer.Option("--schema", help="stillwarm's schema.")
+
+    Url = Annotated[str, url_option]  # noqa: N806
+    Namespace = Annotated[str, namespace_option]  # noqa: N806
+    Schema = Annotated[str, schema_option]  # noqa: N806
+    Json = Annotated[bool, json_option]  # noqa: N806
+    AppName = Annotated[str, app_option]  # noqa: N806
+
+    @app.command(help="Show figures per type: entries, reuse, expired, size.")
+    def stats(
+        url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
+        as_json: Json = False,
+    ) -> None:  # fmt: skip
+        with _place(url, namespace, schema, app) as (place, _, _):
+            figures = _admin.stats(place)
+            rows = [
+                {"type": name, "entries": one.entries, "hits": one.hits, "average_hits": round(one.average_hits, 2),
+                 "expired": one.expired, "bytes": one.bytes, "table": one.table}
+                for name, one in figures.types.items()
+            ]  # fmt: skip
+            if as_json:
+                _print_json({"namespace": namespace, "types": rows, "shared_table_bytes": figures.shared_table_bytes})
+            else:
+                _print_table(rows, ["type", "entries", "hits", "average_hits", "expired", "bytes", "table"])
+                print(f"shared table with its indexes: {figures.shared_table_bytes} bytes")
+
+    @app.command(help="Show the most reused entries.")
+    def top(
+        n: Annotated[int, typer.Option("-n", min=1, max=100_000, help="How many.")] = 10,
+        url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
+        as_json: Json = False,
+    ) -> None:  # fmt: skip
+        with _place(url, namespace, schema, app) as (place, _, _):
+            rows = [{"hits": hot.hits, "type": hot.type, "key": hot.key} for hot in _admin.top(place, n)]
+            _print_json(rows) if as_json else _print_table(rows, ["hits", "type", "key"])
+
+    @app.command(
+        "invalidate", help="Invalidate by one of --key, --type, --tag, --pattern, --where (with --type), --all."
+    )
+    def invalidate_(
+        key: Annotated[str, typer.Option(help="One readable key.")] = "",
+        type: Annotated[str, typer.Option(help="A type.")] = "",
+        tag: Annotated[str, typer.Option(help="A tag.")] = "",
+        pattern: Annotated[str, typer.Option(help="A glob over readable keys.")] = "",
+        where: Annotated[str, typer.Option(help="An SQL condition over the columns of --type.")] = "",
+        param: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="For --where.")] = None,
+        everything: Annotated[bool, typer.Option("--all", help="Everything of the namespace.")] = False,
+        stale: Annotated[bool, typer.Option("--stale", help="Mark as stale instead of dropping.")] = False,
+        url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
+        as_json: Json = False,
+    ) -> None:  # fmt: skip
+        intent: dict[str, Any] = {"key": key, "type": type, "tag": tag, "pattern": pattern, "where": where}
+        intent = {name: value for name, value in intent.items() if value}
+        if everything:
+            intent["all"] = True
+        params = dict(one.partition("=")[::2] for one in param or [])
+        with _place(url, namespace, schema, app) as (place, _, _):
+            count = invalidate(place, params=params, stale=stale, **intent)
+            if as_json:
+                _print_json({"count": count})
+            else:
+                print("invalidated" if count is None else f"invalidated {count}")
+
+    @app.command("purge", help="Delete what is expired or invalidated; with --max-rows or --max-bytes, cap it too.")
+    def purge_(
+        batch: Annotated[int, typer.Option(min=1, max=100_000, help="Rows per statement.")] = 1000,
+        max_rows: Annotated[int | None, typer.Option(min=0, help="Keep at most so many rows.")] = None,
+        max_bytes: Annotated[str, typer.Option(help='Keep at most so much, such as "256MB".')] = "",
+        pg_cron: Annotated[bool, typer.Option("--pg-cron", help="Print SQL that schedules it in pg_cron.")] = False,
+        url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
+        as_json: Json = False,
+    ) -> None:  # fmt: skip
+        with _place(url, namespace, schema, app) as (place, _, _):
+            if pg_cron:
+                sys.stdout.write(pg_cron_sql(place, batch=batch))
+                return
+            with _bar("purge") as progress:
+                counts = purge(place, progress, batch)
+            if max_rows is not None or max_bytes:
+                for name, n in trim(place, max_rows=max_rows, max_bytes=max_bytes or None, batch=batch).items():
+                    counts[name] = counts.get(name, 0) + n
+            if as_json:
+                _print_json(counts)
+            else:
+                _print_table([{"type": name, "rows": n} for name, n in counts.items()], ["type", "rows"])
+
+    @app.command(help="Find what is wrong, and say what to do. Exits with 1 if something is.")
+    def doctor(
+        url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
+        as_json: Json = False,
+    ) -> None:  # fmt: skip
+        with _place(url, namespace, schema, app) as (place, loaded, address):
+            found = examine(place, address, loaded.cache, loaded.journals)
+            if as_json:
+                _print_json([{"level": one.level, "what": one.what, "advice": one.advice} for one in found])
+            else:
+                for one in found:
+                    _say(f"{one.level}: {one.what}", "bold red" if one.level == "wrong" else "yellow")
+                    print(f"    {one.advice}")
+                if not found:
+                    print("nothing found")
+            if any(one.level == "wrong" for one in found):
+                raise typer.Exit(1)
+
+    db = typer.Typer(help="The tables in the database.", no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(db, name="db")
+
+    @db.command(help="Print the SQL that migrate runs. Needs no server if --app names the tables.")
+    def sql(
+        url: Url = "", schema: Schema = "stillwarm", app: AppName = "", unlogged: bool = False
+    ) -> None:  # fmt: skip
+        with _guarded():
+            tables: Sequence[Any] = app_of(app).all_tables() if app else []
+            if not app and url:
+                with _place(url, "default", schema, "") as (place, _, _):
+                    tables = place.typed
+            print(_schema.sql(tables, schema=schema, unlogged=unlogged) + ";")
+
+    @db.command(help="Make the tables, or bring them forward from an earlier layout.")
+    def migrate(
+        url: Url = "", schema: Schema = "stillwarm", app: AppName = "", unlogged: bool = False, as_json: Json = False
+    ) -> None:
+        with _place(url, "default", schema, app) as (place, loaded, _):
+            done = _schema.migrate(place.query, [*place.typed, *loaded.journals], schema=schema, unlogged=unlogged)
+            if as_json:
+                _print_json({"already": done.already, "schema_version": done.schema_version,
+                             "tables": list(done.tables), "collapsed": dict(done.collapsed)})  # fmt: skip
+            elif done.already:
+                print(f"nothing to do: version {done.schema_version}")
+            else:
+                print(f"migrated to version {done.schema_version}: {', '.join(done.tables)}")
+                for name, n in done.collapsed.items():
+                    print(f"{name}: {n} rows of the earlier layout became one with a newer row of the same key")
+
+    @db.command("verify", help="Compare the database with the layouts. Exits with 1 if they differ.")
+    def verify_(
+        url: Url = "", schema: Schema = "stillwarm", app: AppName = "", unlogged: bool = False, as_json: Json = False
+    ) -> None:
+        with _place(url, "default", schema, app) as (place, loaded, _):
+            report = verify(place.query, [*place.typed, *loaded.journals], schema=schema, unlogged=unlogged)
+            if as_json:
+                _print_json(report.as_dict())
+            else:
+                _print_report(report)
+            if not report.ok:
+                raise typer.Exit(1)
+
+
+@contextmanager
+def _guarded(url: str = "") -> Iterator[None]:
+    """Errors as one line each, and exit codes."""
+    import typer
+
+    try:
+        yield
+    except ConfigError as error:
+        print(f"stillwarm: {without_passwords(str(error), url) if url else error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except StillwarmError as error:
+        where = f"{shown_url(url)}: " if url else ""
+        text = without_passwords(str(error), url) if url else str(error)
+        if isinstance(error, TierRejected) and error.sqlstate == "42P01":
+            text += " (stillwarm db migrate makes the tables)"
+        print(f"stillwarm: {where}{text}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def _place(url: str, namespace: str, schema: str, app: str) -> Iterator[tuple[Place, App, str]]:
+    """The place that the arguments name. Typed tables come from the app, else from what migrate saved."""
+    with _guarded():
+        address = url_of(url)
+        Place(lambda sql, params: [], namespace, schema, {})  # its names are checked before anything is connected
+        loaded = app_of(app)
+        query = connect_query(address)
+    try:
+        with _guarded(address):
+            tables: Mapping[str, Any] = loaded.tables if app else _schema.declared_tables(query, schema)
+            yield Place(query, namespace, schema, tables), loaded, address
+    finally:
+        query.close()
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _say(text: str, style: str) -> None:
+    console = _console()
+    console.print(text, style=style) if console.is_terminal else print(text)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Columns of plain characters, so that any terminal and any program can read it."""
+    cells = [list(names), *([("-" if row[name] is None else str(row[name])) for name in names] for row in rows)]
+    right = [all(isinstance(row[name], (int, float)) for row in rows) for name in names]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    for number, line in enumerate(cells):
+        shown = "  ".join(
+            cell.rjust(width) if aligned else cell.ljust(width)
+            for cell, width, aligned in zip(line, widths, right, strict=True)
+        )
+        _say(shown.rstrip(), "bold") if number == 0 else print(shown.rstrip())
+
+
+def _print_report(report: Report) -> None:
+    print(
+        f"PostgreSQL {report.server_version}, time zone {report.time_zone}, version {report.schema_version or 'none'}"
+    )
+    for table in report.tables:
+        rows = "may not be read" if table.rows is None else f"{table.rows} rows"
+        _say(f"{table.name}: {rows if table.exists else 'missing'}", "bold")
+        for name, kind, not_null, default in table.columns:
+            print(f"    {name} {kind}{' not null' if not_null else ''}{f' default {default}' if default else ''}")
+        for _, definition in table.indexes:
+            print(f"    {definition}")
+    for warning in report.warnings:
+        _say(f"warning: {warning}", "yellow")
+    for difference in report.differences:
+        _say(f"different: {difference}", "bold red")
+    if report.ok:
+        print("as declared")
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("  {task.description}"), BarColumn(24), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
