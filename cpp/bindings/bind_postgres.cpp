@@ -118,9 +118,10 @@ void bind_postgres(pb::module_& m) {
            pb::arg("lease_age"))
       .def("add_table",
            [](Tier& t, std::string type, std::string name, std::string key_column,
-              std::vector<std::pair<std::string, std::string>> columns, bool has_payload) {
+              std::vector<std::pair<std::string, std::string>> columns, bool has_payload, std::string setup) {
              return t.tier->add_table(
-                 {std::move(type), std::move(name), std::move(key_column), std::move(columns), has_payload});
+                 {std::move(type), std::move(name), std::move(key_column), std::move(columns), has_payload},
+                 std::move(setup));
            })
       .def("run", [](Tier& t, const std::shared_ptr<Request>& r) { return error_or_none(wait_for(*t.queue, r)); })
       .def("post",

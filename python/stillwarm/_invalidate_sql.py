@@ -84,6 +84,10 @@ def _matching(place: Place, test: str, value: str, fence: str | None, stale: boo
     else:
         inserted = f"{each}SELECT $1, {also}, {soft}"
     parts.append(f"marked AS (INSERT INTO {marks} (namespace, name, soft) {inserted})")
+    if fence is not None:
+        parts.append(
+            f"fenced AS (INSERT INTO {marks} (namespace, name, seen) SELECT $1, 'fence', pg_current_snapshot())"
+        )
     params = [place.namespace, value, *([fence] if fence is not None and not stale else [])]
     ((count,),) = place.query(f"WITH {', '.join(parts)} SELECT count(*) FROM found", params)
     return int(count or 0)

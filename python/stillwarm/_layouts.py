@@ -96,7 +96,7 @@ def own(schema: str = "stillwarm", *, unlogged: bool = False) -> tuple[Layout, .
             _time("expires_at"),
             Column("hit_count", "bigint", True, "0"),
         ),
-        ("namespace", "key"),
+        ("namespace", "key", "type"),  # the same text is another entry in another type
         (
             Index("entries_expires_at", ("namespace", "expires_at")),
             Index("entries_tags", ("tags",), "gin", "tags IS NOT NULL"),
@@ -112,8 +112,9 @@ def own(schema: str = "stillwarm", *, unlogged: bool = False) -> tuple[Layout, .
             _text("name"),
             Column("xid", "xid8", True, "pg_current_xact_id()"),
             Column("soft", "boolean", True, "false"),
-            _text("origin", False),
+            _text("origin", False),  # the process that knows already
             _time("at", "clock_timestamp()"),
+            Column("seen", "pg_snapshot"),  # of a fence: what is not visible in it was written beside it
         ),
         (),
         (

@@ -75,6 +75,11 @@ def sql(tables: Iterable[Table] = (), *, schema: str = "stillwarm", unlogged: bo
     return block(lines, f"stillwarm migrates {schema}")
 
 
+def setup(tables: Iterable[Table] = (), *, schema: str = "stillwarm", unlogged: bool = False) -> list[str]:
+    """What makes missing tables, as the tier runs it when it meets the lack of one."""
+    return [sql(tables, schema=schema, unlogged=unlogged)]
+
+
 def migrate(
     query: Query, tables: Iterable[Table] = (), *, schema: str = "stillwarm", unlogged: bool = False
 ) -> Migrated:

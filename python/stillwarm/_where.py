@@ -81,7 +81,7 @@ def where_sql(
 ) -> tuple[str, list[Text]]:
     """One statement that invalidates the rows of a type that match, and returns their keys; and its parameters.
 
-    It deletes them, leaves a mark 'key:...' for each and one fence 'where', which also stops loads that are in flight.
+    It deletes them, leaves a mark 'key:...' for each and one 'fence', which also stops loads that are in flight.
     With `stale` nothing is deleted and the marks are soft; loads in flight are not stopped.
 
     Raises:
@@ -90,12 +90,12 @@ def where_sql(
     table = place.typed_table(type, "where=")
     text, values = condition(where, params, 2)
     name, key = quoted(table.table), quoted(table.key_column)
-    marks = f"INSERT INTO {place.table('invalidations')} (namespace, name, origin, soft)"
+    marks = f"INSERT INTO {place.table('invalidations')} (namespace, name, origin, soft, seen)"
     matching = f"SELECT {key} AS key FROM {name} WHERE {text} ORDER BY {key}"
     if stale:
         return (
             f"WITH found AS MATERIALIZED ({matching}), "
-            f"marked AS ({marks} SELECT $1::text, 'key:' || key, $2::text, true FROM found) SELECT key FROM found",
+            f"marked AS ({marks} SELECT $1::text, 'key:' || key, $2::text, true, NULL FROM found) SELECT key FROM found",
             [place.namespace, origin, *values],
         )
     return (
@@ -103,7 +103,7 @@ def where_sql(
         f"WITH doomed AS MATERIALIZED ({matching} FOR UPDATE), "
         f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key RETURNING doomed.key), "
         f"{place.fences()}, "
-        f"marked AS ({marks} SELECT $1::text, 'key:' || key, $2::text, false FROM gone "
-        "UNION ALL SELECT $1::text, 'where', $2::text, false) SELECT key FROM gone ORDER BY key",
+        f"marked AS ({marks} SELECT $1::text, 'key:' || key, $2::text, false, NULL FROM gone "
+        "UNION ALL SELECT $1::text, 'fence', $2::text, false, pg_current_snapshot()) SELECT key FROM gone ORDER BY key",
         [place.namespace, origin, *values],
     )

@@ -6,7 +6,7 @@ namespace {
 
 // Names of what concerns the row `r` (type, key, tags).
 std::string names_of(const std::string& r, const std::string& key, const std::string& type) {
-  const std::string base = "ARRAY['all', 'type:' || " + type + ", 'key:' || " + key + "]";
+  const std::string base = "ARRAY['all', 'fence', 'type:' || " + type + ", 'key:' || " + key + "]";
   return "CASE WHEN " + r + ".tags IS NULL THEN " + base + " ELSE " + base + " || ARRAY(SELECT 'tag:' || g FROM unnest(" +
          r + ".tags) AS g) END";
 }
@@ -14,6 +14,12 @@ std::string names_of(const std::string& r, const std::string& key, const std::st
 // Marks that concern what was born then.
 std::string since(const std::string& born) {
   return "i.xid >= pg_snapshot_xmin(" + born + ") AND NOT pg_visible_in_snapshot(i.xid, " + born + ")";
+}
+
+// Of these, what makes the stored row `e` invalid. Its own transaction does not; a fence does only if the row was written
+// beside it: what deleted by pattern or condition saw all others, and a load that began before it was to be refused.
+std::string against_row() {
+  return since("e.born") + " AND i.xid <> e.version AND (i.name <> 'fence' OR NOT pg_visible_in_snapshot(e.version, i.seen))";
 }
 
 std::string literal(const std::string& text) {
@@ -109,7 +115,7 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
     put("{columns}", "");
     put("{own}", "");
     put("{names}", names_of("e", "e.key", "e.type"));
-    put("{since}", since("e.born") + " AND i.xid <> e.version");
+    put("{since}", against_row());
     put("{there}", "e.key IS NOT NULL");
     return text;
   }
@@ -123,8 +129,8 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
   put("{kept}", "greatest(" + expires + ", e.expires_at)");
   put("{own}", " LEFT JOIN " + table->name + " t ON t." + quoted(table->key_column) + " = k.key");
   put("{names}", names_of("e", "k.key", literal(table->type)));
-  put("{since}", "CASE WHEN e.key IS NULL THEN i.at > (t.created_at AT TIME ZONE 'UTC') ELSE " + since("e.born") +
-                     " AND i.xid <> e.version END");
+  put("{since}", "CASE WHEN e.key IS NULL THEN i.name <> 'fence' AND i.at > (t.created_at AT TIME ZONE 'UTC') ELSE " +
+                     against_row() + " END");
   put("{there}", "t." + quoted(table->key_column) + " IS NOT NULL");
   return text;
 }
@@ -178,7 +184,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
     case Store::Mode::kAdd:
       text += "e.fresh_until <= clock_timestamp() OR EXISTS (SELECT FROM " + s +
               ".invalidations i WHERE i.namespace = $1 AND i.name = ANY (" + names_of("e", "e.key", "e.type") + ") AND " +
-              since("e.born") + " AND i.xid <> e.version)";
+              against_row() + ")";
       break;
     case Store::Mode::kSwap:
       text += "e.version = $10::xid8";
@@ -239,8 +245,8 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
                " l ON l.key = g.key WHERE g.type = " + literal(tables_[i].type) + " AND t." + key + " = g.key AND EXISTS (SELECT FROM mine))";
   }
   std::string matched = "WITH told AS (INSERT INTO " + s +
-                        ".invalidations (namespace, name, soft, origin) VALUES ($1, 'pattern:' || $2::text, $3::boolean, $4), ($1, "
-                        "'fence', false, $4)), gone AS (DELETE FROM " + s +
+                        ".invalidations (namespace, name, soft, origin, seen) VALUES ($1, 'pattern:' || $2::text, $3::boolean, $4, "
+                        "NULL), ($1, 'fence', false, $4, pg_current_snapshot())), gone AS (DELETE FROM " + s +
                         ".entries WHERE namespace = $1 AND key ~ $5 AND NOT $3::boolean RETURNING key), staled AS (UPDATE " + s +
                         ".entries SET fresh_until = least(fresh_until, clock_timestamp()) WHERE namespace = $1 AND key ~ $5 AND "
                         "$3::boolean RETURNING key)";

@@ -60,6 +60,7 @@ PostgresTier::PostgresTier(Options options, std::shared_ptr<Inbox> inbox)
     : options_(std::move(options)),
       inbox_(std::move(inbox)),
       process_(options_.process),
+      setup_(options_.setup),
       sql_(std::make_shared<const PostgresSql>(options_.schema, tables_, 0)) {}
 
 std::unique_ptr<PostgresLink> PostgresTier::open() {
@@ -83,8 +84,9 @@ std::unique_ptr<Link> PostgresTier::connect(TierError& error) {
   }
 }
 
-std::uint32_t PostgresTier::add_table(OwnTable table) {
+std::uint32_t PostgresTier::add_table(OwnTable table, std::string setup) {
   const std::lock_guard lock(mutex_);
+  setup_.push_back(std::move(setup));
   tables_.push_back(std::move(table));
   sql_ = std::make_shared<const PostgresSql>(options_.schema, tables_, static_cast<unsigned>(tables_.size()));
   return static_cast<std::uint32_t>(tables_.size());
@@ -106,13 +108,15 @@ void PostgresTier::set_process(std::string process) {
 }
 
 bool PostgresTier::set_up(PostgresLink& link) {
+  std::vector<std::string> statements;
   {
     const std::lock_guard lock(mutex_);
+    statements = setup_;
     const Nanos now = steady_now();
     if (set_up_at_ != 0 && now < set_up_at_ + kSetUpPause) return false;
     set_up_at_ = now;
   }
-  for (const std::string& text : options_.setup) link.run(text);
+  for (const std::string& text : statements) link.run(text);
   inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
   return true;
 }

@@ -34,7 +34,7 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   std::unique_ptr<PostgresLink> open();
 
   // The slot of a type's own table.
-  std::uint32_t add_table(OwnTable table);
+  std::uint32_t add_table(OwnTable table, std::string setup);
 
   std::shared_ptr<const PostgresSql> sql() const;
   std::string process() const;
@@ -58,6 +58,7 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   mutable std::mutex mutex_;
   std::string process_;
   std::vector<OwnTable> tables_;
+  std::vector<std::string> setup_;
   std::shared_ptr<const PostgresSql> sql_;
   Nanos set_up_at_ = 0;
 };
