@@ -172,6 +172,11 @@ void bind_flight(pb::module_& m) {
     if (i != kNone) flow_of(f)->count_hit(i);
     return i != kNone;
   });
+  // A loaded value was refused by the remote tier's fence.
+  m.def("count_lost_fill", [](pb::handle flight) {
+    PyFlight* f = flight_of(flight);
+    ++flow_of(f)->scopes()[f->flight.scope].stats.lost_fills;
+  });
   // A call that was counted as a miss got a stale value after all.
   m.def("count_stale", [](pb::handle flight) {
     PyFlight* f = flight_of(flight);

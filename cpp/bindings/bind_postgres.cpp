@@ -137,6 +137,8 @@ void bind_postgres(pb::module_& m) {
       .def("owe_write",
            [](Tier& t, const std::shared_ptr<Request>& r) { t.recovery->owe(std::static_pointer_cast<Store>(r)); })
       .def("owe", [](Tier& t, const std::string& name, bool soft) { t.recovery->owe(name, soft); })
+      .def("forget",
+           [](Tier& t, std::string name) { t.queue->post(std::make_shared<Invalidate>(std::move(name), false)); })
       .def("concerns",
            [](const Tier& t, const std::string& key, const std::string& type, const std::vector<std::string>& tags) {
              return t.recovery->concerns(key, type, tags);

@@ -11,21 +11,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stillwarm import _core, hooks
-from stillwarm._landing import committed, failed, finish, kind_of, outcome
+from stillwarm import _core, _tier_loads, hooks
+from stillwarm._landing import committed, failed, finish, kind_of, outcome, planned
 from stillwarm._load import SERVED, SLICE, limits, recursive, refresh_by_target
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
     AGAIN,
+    CONFIRM,
     ERROR,
     FOLLOW,
     LEAD,
     NOT_FOUND,
     REFRESH,
     REFRESH_EARLY,
+    REMOTE,
     RETURN,
     RETURN_STALE,
     Load,
@@ -34,8 +36,12 @@ from stillwarm._target import (
     give,
     innermost,
 )
+from stillwarm._tier import adrive
 from stillwarm.errors import NotFound
 from stillwarm.retry import apause
+
+if TYPE_CHECKING:
+    from stillwarm._tier_loads import Reading
 
 _tasks: set[asyncio.Task[None]] = set()  # asyncio keeps only weak references
 
@@ -59,9 +65,12 @@ async def areload(target: Any) -> Any:
 
 
 async def run(target: Any, anew: bool = False) -> Any:
-    count = True
+    count, away = True, False
     while True:
-        step, value, flight = target.begin_anew(count) if anew else target.begin(count)
+        step, value, flight = target.begin_anew(count) if anew else target.begin(count, away)
+        if step == CONFIRM:
+            away = not await target.cache._aconfirm()
+            continue
         try:
             if step in SERVED and count and target.cache._hooks:
                 target.cache._emit_for(SERVED[step], target)
@@ -74,7 +83,7 @@ async def run(target: Any, anew: bool = False) -> Any:
             if step in (REFRESH, REFRESH_EARLY):
                 refresh(target, flight)
             elif step == LEAD and not target.inline:
-                start(target, flight)
+                start(target, flight, anew)
         except BaseException:
             if flight is not None and step != FOLLOW and flight.loop is None:
                 finish(flight, ABANDONED, None)  # nobody runs it
@@ -82,19 +91,21 @@ async def run(target: Any, anew: bool = False) -> Any:
         if step in (REFRESH, REFRESH_EARLY):
             return give(target, value)
         inline = step == LEAD and target.inline
-        value = await (lead_inline(target, flight) if inline else follow(target, flight, value))
+        value = await (lead_inline(target, flight, anew) if inline else follow(target, flight, value))
         if value is not AGAIN:
+            if flight.state == REMOTE:
+                _tier_loads.follow_up(target, refresh)
             return give(target, value)
-        count = False
+        count, away = False, False
 
 
-async def lead_inline(target: Any, flight: Any) -> Any:
+async def lead_inline(target: Any, flight: Any, anew: bool = False) -> Any:
     """Runs the load in the caller's own task. Cancelled with it, the load is abandoned and a follower leads."""
     me = innermost()
     try:
         if me is not None:
             _core.add_follower(flight, me)  # the load inside which this one runs cannot end before it
-        await run_load(target, flight)
+        await run_load(target, flight, anew)
     finally:
         finish(flight, ABANDONED, None)  # nothing, unless Ctrl-C came before the load had begun
         if me is not None:
@@ -108,12 +119,12 @@ def refresh(target: Any, flight: Any) -> None:
         start(target, flight)
 
 
-def start(target: Any, flight: Any) -> None:
+def start(target: Any, flight: Any, anew: bool = False) -> None:
     """Runs the load as a task of this loop."""
     try:
         loop = asyncio.get_running_loop()
         flight.loop, flight.thread = loop, 0
-        task = loop.create_task(run_load(target, flight))
+        task = loop.create_task(run_load(target, flight, anew))
     except BaseException:
         finish(flight, ABANDONED, None)
         raise
@@ -123,16 +134,38 @@ def start(target: Any, flight: Any) -> None:
     task.add_done_callback(lambda _: finish(flight, ABANDONED, None))
 
 
-async def run_load(target: Any, flight: Any) -> None:
-    """Runs the loader in this task, with retries, until the flight has landed. Never raises but for cancellation."""
-    if target.cache._hooks:
-        with target.cache._around(flight):
-            await run_to_landing(target, flight)
-    else:
-        await run_to_landing(target, flight)
+async def run_load(target: Any, flight: Any, anew: bool = False) -> None:
+    """Asks the remote tier, then runs the loader in this task, with retries, until the flight has landed. Never raises
+    but for cancellation."""
+    reading = None
+    tier = target.cache._tier
+    if tier is not None:
+        flight.loop, flight.thread = asyncio.get_running_loop(), 0
+        try:
+            reading = await adrive(tier, _tier_loads.read(target, flight))
+            there = _tier_loads.landed(target, flight, reading, anew)
+            if not there and target.settings.fleet and reading.seen:
+                there = await adrive(tier, _tier_loads.lease(target, flight, reading))
+        except Exception as error:
+            finish(flight, ERROR, (error, error.__traceback__))
+            return
+        except BaseException:
+            finish(flight, ABANDONED, None)
+            raise
+        if there:
+            return
+    try:
+        if target.cache._hooks:
+            with target.cache._around(flight):
+                await run_to_landing(target, flight, reading)
+        else:
+            await run_to_landing(target, flight, reading)
+    finally:
+        if reading is not None and reading.owner:
+            await adrive(tier, _tier_loads.give_back(tier, reading))
 
 
-async def run_to_landing(target: Any, flight: Any) -> None:
+async def run_to_landing(target: Any, flight: Any, reading: Reading | None) -> None:
     flight.loop, flight.thread = asyncio.get_running_loop(), 0
     outer = current_async.set(flight)
     attempts = target.settings.retry.start() if target.settings.retry else None
@@ -149,14 +182,19 @@ async def run_to_landing(target: Any, flight: Any) -> None:
                 kind = kind_of(target.settings, error)
                 delay = attempts.failed(error) if attempts is not None and kind != NOT_FOUND else None
                 if delay is None:
-                    failed(target, flight, error, kind)
+                    failed(target, flight, error, kind, reading)
                     return
             else:
                 took = time.perf_counter_ns() - begun
                 _core.count_load(flight, took, False)
                 if attempts is not None:
                     attempts.succeeded()
-                committed(target, flight, value, took)
+                plan = planned(target, flight, value, reading)
+                refused = False
+                if plan is not None and plan.request is not None and target.settings.fleet:
+                    tier = target.cache._tier
+                    refused = not await adrive(tier, _tier_loads.written(tier, plan.request))
+                committed(target, flight, value, took, plan, refused)
                 return
             await apause(delay)
     except Exception as error:

@@ -1,7 +1,7 @@
 """Cache: what a user holds. It checks its arguments, decorates functions, and ends its pool with the process.
 
 Thread rule: every method from any thread; the `a` twins from any loop.
-Refuses to know: how hits, loads and waiting work. Its bases have the rest: _warm, _invalidating, _verbs, _observed.
+Refuses to know: how hits, loads and waiting work. Its bases have the rest: _shared, _warm, _invalidating, _verbs, _observed.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import re
 import time
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from stillwarm import _core, hooks
+from stillwarm import _core, _url, hooks
 from stillwarm._cached import decorate
-from stillwarm._durations import shown, size
-from stillwarm._invalidating import NO_REMOTE
+from stillwarm._durations import duration, shown, size
 from stillwarm._observed import Scope, count
 from stillwarm._pool import LoadPool
-from stillwarm._types import OPTIONS, TYPE_OPTIONS, check_names, checked_level, resolve
+from stillwarm._sql_types import identifier
+from stillwarm._types import OPTIONS, TABLE_ONLY, TYPE_OPTIONS, check_names, checked_level, own_table, resolve
+from stillwarm._upkeep import Upkeep
 from stillwarm._verbs import UNSET
-from stillwarm._warm import Warming
+from stillwarm._shared import Shared
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,31 +31,52 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from stillwarm._types import CacheOptions, Options, Ttl, TypeOptions
+    from stillwarm._types import CacheOptions, Duration, Options, TableOptions, Ttl
     from stillwarm._typing import CachedCoroutine, CachedFunction, Decorator
 
     P = ParamSpec("P")
 
 T = TypeVar("T")
 
-_ARGUMENTS: Final = frozenset({"url", "namespace", "max_bytes", "max_entries", "load_threads", "enabled"})
-_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_ARGUMENTS: Final = frozenset(
+    "url namespace max_bytes max_entries load_threads enabled schema strict max_lag connect_timeout timeout connections "
+    "queue pooler codec compress_above max_value unlogged purge_every".split()
+)
+_VARIABLES: Final = {
+    "url": ("STILLWARM_URL", "DATABASE_URL", "REDIS_URL"),
+    "namespace": ("STILLWARM_NAMESPACE",),
+    "max_bytes": ("STILLWARM_MAX_BYTES",),
+}
 
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()
 _log = logging.getLogger("stillwarm")
 
 
-class Cache(Warming):
-    """A cache in this process's memory.
+class Cache(Shared):
+    """A cache in this process's memory, and, with a URL, in a database that processes and hosts share.
 
     Args:
-        url: the remote tier; not in this version.
+        url: the remote tier: "postgresql://user@host:5432/database"; None: memory only. Nobody connects before the tier is
+            needed, and a tier that does not answer makes the cache slower, never wrong and never down.
         namespace: name of this cache in a shared tier and in figures; letters, digits, underscore.
         max_bytes: budget of the values with their keys, bytes or text such as "256MB"; None: only `max_entries` counts.
         max_entries: budget in entries; None: only `max_bytes` counts.
         ttl: for functions and verbs that have none of their own; seconds, "5m", `timedelta`, or None for ever.
         load_threads: threads of the load pool (background refreshes, loads with a timeout); started when needed.
         enabled: False calls every function straight through and stores nothing; so does STILLWARM_DISABLED=1.
+        schema: where the tier's own tables are.
+        strict: True raises TierError where the tier did not take a write or an invalidation (memory did), and never serves
+            what the tier has not confirmed within `max_lag`.
+        max_lag: how long after an invalidation in another process an older value may be served, while the tier answers.
+        connect_timeout, timeout: of a connection (libpq: 2 s at least), of an operation.
+        connections: to the tier; one more listens.
+        queue: how many requests may wait for them.
+        pooler: True behind a pooler in transaction mode, such as PgBouncer: nothing is prepared, nothing is listened to.
+        codec: "msgpack", "json", or a codec (`stillwarm.codecs`).
+        compress_above: size from which values are compressed (zstd); 0 switches it off.
+        max_value: size above which a value is not stored in the tier.
+        unlogged: True keeps the tier's entries out of the write-ahead log: faster, and empty after a crash of the server.
+        purge_every: how often expired rows are deleted by one of the processes; None: never.
         options: defaults for all functions; see `cached`.
 
     Raises:
@@ -63,6 +84,9 @@ class Cache(Warming):
     """
 
     __slots__ = (
+        "_codec",
+        "_codec_name",
+        "_codecs",
         "_defaults",
         "_direct",
         "_enabled",
@@ -73,10 +97,13 @@ class Cache(Warming):
         "_max_entries",
         "_pool",
         "_scopes",
+        "_tier",
         "_type_ids",
         "_types",
+        "_upkeep",
         "_warming",
         "namespace",
+        "tables",
     )
 
     def __init__(
@@ -89,12 +116,22 @@ class Cache(Warming):
         ttl: Ttl = UNSET,
         load_threads: int = 4,
         enabled: bool = True,
+        schema: str = "stillwarm",
+        strict: bool = False,
+        max_lag: Duration = "1s",
+        connect_timeout: Duration = "1s",
+        timeout: Duration = "250ms",
+        connections: int = 2,
+        queue: int = 10_000,
+        pooler: bool = False,
+        codec: Any = "msgpack",
+        compress_above: int | str = "1KB",
+        max_value: int | str = "8MB",
+        unlogged: bool = False,
+        purge_every: Duration | None = "1h",
         **options: Unpack[CacheOptions],
     ) -> None:
-        if url is not None:
-            raise ConfigError(f"url={shown(_without_password(url))}: {NO_REMOTE}")
-        if not isinstance(namespace, str) or not _IDENTIFIER.fullmatch(namespace):
-            raise ConfigError(f"namespace={shown(namespace)}: accepted: {_IDENTIFIER.pattern}")
+        identifier(namespace, "namespace")
         check_names(options, TYPE_OPTIONS | _ARGUMENTS, "Cache()")
         if max_bytes is None and max_entries is None:
             raise ConfigError("max_bytes=None: accepted: a size such as '64MB', unless max_entries is given")
@@ -108,6 +145,7 @@ class Cache(Warming):
         self._defaults = checked_level(given, "Cache()")
         self._enabled = bool(enabled) and os.environ.get("STILLWARM_DISABLED", "").lower() not in ("1", "true", "yes")
         self._types: dict[str, dict[str, Any]] = {}
+        self.tables: dict[str, Any] = {}
         self._type_ids = {"default": 0}
         self._scopes = {0: Scope("default", "", True)}
         self._keyed = {}
@@ -116,47 +154,89 @@ class Cache(Warming):
         self._hooks = ()
         self._warming = set()
         self._pool = LoadPool(count(load_threads, "load_threads", 1024))
+        self._tier = self._codec = self._upkeep = None
+        self._codec_name = codec
+        self._codecs: dict[str, list[Any]] = {}
+        settings = {
+            "schema": identifier(schema, "schema"),
+            "strict": bool(strict),
+            "max_lag": duration(max_lag, "max_lag"),
+            "connect_timeout": duration(connect_timeout, "connect_timeout"),
+            "timeout": duration(timeout, "timeout"),
+            "connections": count(connections, "connections", 60),
+            "queue": count(queue, "queue", 10_000_000),
+            "pooler": bool(pooler),
+            "compress_above": 0 if compress_above == 0 else size(compress_above, "compress_above"),
+            "max_value": size(max_value, "max_value"),
+            "unlogged": bool(unlogged),
+        }
+        every = duration(purge_every, "purge_every", allow_none=True, minimum_ms=1000)
+        if url is not None:
+            _url.scheme_of(url)
+            from stillwarm import codecs
+
+            self._codec = codecs.codec_for(codec)
+            if self._enabled:
+                from stillwarm._tier import Tier
+
+                self._tier = Tier(self, url, **settings)
+                self._upkeep = Upkeep(self, None if every is None else every / 1e9)
         _core.set_single(self, 0)
         _core.set_direct(self, self._plain_direct_ttl(), Cache._set_slowly)
+        if self._tier is not None:
+            _core.set_get_slowly(self, Cache._get_slowly)
+            self._watch()
         _caches.add(self)
         if _log.isEnabledFor(logging.DEBUG):
             self.subscribe(hooks.log_event, hits=True)
 
     @classmethod
     def from_env(cls, **arguments: Any) -> Self:
-        """A Cache as the environment says: STILLWARM_URL, STILLWARM_NAMESPACE, STILLWARM_MAX_BYTES, STILLWARM_DISABLED.
+        """A Cache as the environment says: STILLWARM_URL (else DATABASE_URL, else REDIS_URL), STILLWARM_NAMESPACE,
+        STILLWARM_MAX_BYTES, STILLWARM_DISABLED.
 
         `arguments` go to the constructor and are overruled by the environment.
 
         Raises:
             ConfigError: names the variable.
         """
-        for name, argument in (("URL", "url"), ("NAMESPACE", "namespace"), ("MAX_BYTES", "max_bytes")):
-            value = os.environ.get(f"STILLWARM_{name}")
-            if value:
-                arguments[argument] = value
+        given: dict[str, str] = {}
+        for argument, names in _VARIABLES.items():
+            for name in names:
+                if os.environ.get(name):
+                    given[argument] = name
+                    arguments[argument] = os.environ[name]
+                    break
         try:
             return cls(**arguments)
         except ConfigError as error:
-            for name, argument in (("URL", "url"), ("NAMESPACE", "namespace"), ("MAX_BYTES", "max_bytes")):
-                if os.environ.get(f"STILLWARM_{name}") and str(error).startswith(f"{argument}="):
-                    raise ConfigError(f"STILLWARM_{name}: {error}") from None
+            for argument, name in given.items():
+                if str(error).startswith(f"{argument}="):
+                    raise ConfigError(f"{name}: {error}") from None
             raise
 
     # ------------------------------------------------------------------------------------------------ functions
 
-    def define(self, name: str, **options: Unpack[TypeOptions]) -> None:
+    def define(self, name: str, **options: Unpack[TableOptions]) -> None:
         """Gives settings a name, a type, that functions then refer to: `@cache.cached("scoring")`.
+
+        With `table=` and `columns=` its values are rows of a table of its own in the PostgreSQL tier (`stillwarm.tables`);
+        without a URL those options have no effect, so that an app runs with and without a database.
 
         Raises:
             ConfigError: an option does not exist, its value is not accepted, or the type is defined otherwise already.
         """
         if not isinstance(name, str) or not name:
             raise ConfigError(f"type name {shown(name)}: accepted: a str that is not empty")
-        level = checked_level(dict(options), f"type {name!r}")
-        if self._types.setdefault(name, level) != level:
+        given = dict(options)
+        table = own_table(name, {key: given.pop(key) for key in list(given) if key in TABLE_ONLY})
+        level = checked_level(given, f"type {name!r}")
+        if self._types.setdefault(name, level) != level or self.tables.get(name, table) != table:
             raise ConfigError(f"type {name!r} is defined already, with other options: define it once")
         self._type_id(name)
+        if table is not None and name not in self.tables and self._tier is not None:
+            self._tier.add_table(table)
+        self.tables[name] = table
 
     @overload
     def cached(self, type: Callable[P, Coroutine[Any, Any, T]], /) -> CachedCoroutine[P, T]: ...  # type: ignore[overload-overlap]
@@ -199,8 +279,10 @@ class Cache(Warming):
         return decorator
 
     def close(self) -> None:
-        """Stops background work (waits up to 0.2 s for it) and drops every entry. May be called twice."""
+        """Stops background work (waits up to 0.2 s for it), writes what a tier is owed, and drops every entry. May be
+        called twice."""
         self._pool.close(0.2)
+        self._close_tier(0.2)
         _core.clear(self, -1)
 
     def __enter__(self) -> Self:
@@ -228,6 +310,11 @@ class Cache(Warming):
         _core.clear(self, -1)
         self._watch()  # every call now asks the Python side, which sees that the cache is off
 
+    def _close_tier(self, wait: float) -> None:
+        if self._upkeep is not None and self._tier is not None and not self._tier.closed:
+            self._upkeep.close(wait)
+            self._tier.close(wait)
+
     def _check_invariants(self) -> bool:
         """For tests: whether the core's structures agree with each other."""
         return _core.check_invariants(self)
@@ -236,17 +323,41 @@ class Cache(Warming):
 _core.adopt_methods(Cache)  # get and set: the same methods, but CPython specialises their calls
 
 
-def _without_password(url: object) -> object:
-    return re.sub(r"//[^@/]*@", "//***@", url) if isinstance(url, str) else url
+def drain(cache: Cache) -> None:
+    """The core's hook: other processes have said something."""
+    from stillwarm._tier_invalidation import drain
+
+    drain(cache)
+
+
+_forking: list[Any] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = [cache._tier for cache in list(_caches) if cache._tier is not None]
+    for tier in _forking:
+        tier.core.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for tier in _forking:
+        tier.core.after_fork_in_parent()
+    _forking.clear()
 
 
 def _after_fork_in_child() -> None:
+    for tier in _forking:
+        tier.after_fork_in_child()
+    _forking.clear()
     # Loads of the parent's threads do not run here, and neither do its pool's threads; what is in memory stays.
     _core.enter(None)
     for cache in list(_caches):
         _core.detach_all(cache)
         cache._pool.reset()
         cache._warming.clear()
+        if cache._upkeep is not None:
+            _core.take_hits(cache)  # the parent tells of them
+            cache._upkeep.reset()
 
 
 def _at_exit() -> None:
@@ -256,9 +367,14 @@ def _at_exit() -> None:
     deadline = time.monotonic() + 0.2  # for all of them: the process has a second to end
     for pool in pools:
         pool.close(max(0.0, deadline - time.monotonic()))
+    deadline = time.monotonic() + 0.4
+    for cache in list(_caches):
+        cache._close_tier(max(0.0, min(0.2, deadline - time.monotonic())))
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
 atexit.register(_at_exit)
 
 __all__ = ["Cache"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import typing
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _keys, _load
@@ -97,6 +98,13 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
     parameters = list(signature.parameters.values())
     ignored = ignore_flags(options.get("ignore", ()), parameters, name)
 
+    if settings.fleet and cache._tier is None:
+        raise ConfigError("scope='fleet' needs a remote tier, and this Cache has only memory; accepted here: 'process'")
+    codec = None if cache._tier is None else codec_of(cache, function, options)
+    if cache._tier is not None and key is None:
+        fit_for_a_tier(name, parameters, ignored)
+    if codec is not None:
+        cache._codecs.setdefault(type_name or "default", []).append(codec)
     scope = cache._new_scope(type_name, readable, keyed=key is not None)
     cache._set_durations(scope, settings)
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -113,16 +121,44 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
         any(p.kind is p.VAR_KEYWORD for p in parameters),
         key,
         is_async,
-        settings.plain and not is_async,
+        settings.plain and not is_async and cache._tier is None,
         cache._enabled and not settings.copy,
     )
     functools.update_wrapper(call, function)
     call._settings = settings
     call._options = options
     call._type = type_name
+    call._codec = codec
     if is_async:
         look_async(call, function)
     return call
+
+
+def codec_of(cache: Cache, function: Any, options: dict[str, Any]) -> Any:
+    """How the function's values travel: `codec=` here or of the Cache, `decode_as=` or the return annotation."""
+    from stillwarm import codecs
+
+    decode_as = options.get("decode_as")
+    if decode_as is None:
+        try:
+            decode_as = typing.get_type_hints(inspect.unwrap(function)).get("return")
+        except Exception:  # a name that exists for type checkers only
+            decode_as = None
+    return codecs.codec_for(options.get("codec") or cache._codec_name, decode_as)
+
+
+def fit_for_a_tier(name: str, parameters: list[inspect.Parameter], ignored: Any) -> None:
+    """Raises ConfigError for what has no meaning in another process."""
+    if "<locals>" in name:
+        raise ConfigError(
+            f"{name} is defined inside a function, so other processes cannot tell it from its siblings: give name= or key="
+        )
+    first = parameters[0] if parameters else None
+    if first is not None and first.name in ("self", "cls") and not ignored[0]:
+        raise ConfigError(
+            f"{name}: {first.name} is part of the key, and an object means nothing in another process: give "
+            f"ignore=({first.name!r},) or key="
+        )
 
 
 def look_async(call: Any, function: Any) -> None:
@@ -150,8 +186,19 @@ def cache_info(self: Any) -> CacheInfo:
 
 
 def cache_clear(self: Any) -> None:
-    """Drops every entry of this function and resets its counts. Loads in flight are not stored."""
-    _core.clear(self._cache, self._scope)
+    """Drops every entry of this function and resets its counts. Loads in flight are not stored.
+
+    With a remote tier, its entries go there too; with `key=`, those of the whole type, whose keys it shares.
+    """
+    cache = self._cache
+    if cache._tier is not None:
+        of = cache._scopes[self._scope]
+        if of.keyed:
+            cache.invalidate(type=of.type)
+        else:
+            cache.invalidate(pattern=f"{_keys.glob_escaped(of.name)}:*")
+            cache.invalidate(key=of.name)  # without arguments
+    _core.clear(cache, self._scope)
     _core.reset_stats(self._cache, self._scope)
 
 
@@ -174,7 +221,7 @@ def cache_parameters(self: Any) -> dict[str, Any]:
         "jitter": settings.jitter,
         "soft_timeout": seconds(settings.soft_timeout) or None,
         "hard_timeout": seconds(settings.hard_timeout) or None,
-        "scope": "process",
+        "scope": "fleet" if settings.fleet else "process",
         "copy": "deep" if settings.copy else "none",
     }
 

@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from stillwarm import _core, _landing, _load
-from stillwarm._cache import Cache
+from stillwarm._cache import Cache, drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -77,7 +77,7 @@ def _set_hooks(aperform: Any) -> None:
         _landing.commit_plain,
         _landing.wake,
         _landing.RAISE,
-        _cache_module.drain,
+        drain,
     )
 
 

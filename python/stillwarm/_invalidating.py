@@ -8,15 +8,29 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from stillwarm import _core, _keys, hooks
+from stillwarm import _core, _keys, _tier_invalidation, _tier_transactions, _tier_values, hooks
 from stillwarm._durations import shown
+from stillwarm._tier import Steps, adrive, drive, raised
 from stillwarm._verbs import Verbs
 from stillwarm.errors import ConfigError
 
-NO_REMOTE: Final = "this version has the memory tier only; accepted: no url (memory)"
+if TYPE_CHECKING:
+    from stillwarm._place import Place
+
+NO_REMOTE: Final = "this cache has memory only; accepted: Cache(\"postgresql://...\")"
+
+
+class Intent(NamedTuple):
+    """What is to be invalidated, checked."""
+
+    intent: str
+    name: str
+    stale: bool = False
+    type: str | None = None
+    params: Mapping[str, Any] | None = None
 
 
 class Invalidating(Verbs):
@@ -33,10 +47,11 @@ class Invalidating(Verbs):
         pattern: str | None = None,
         where: Any = None,
         all: bool = False,
+        params: Mapping[str, Any] | None = None,
         stale: bool = False,
         connection: Any = None,
     ) -> int | None:
-        """Makes entries invalid; exactly one of key, type, tag, pattern, all says which.
+        """Makes entries invalid; exactly one of key, type, tag, pattern, where, all says which.
 
         A get that starts afterwards never sees the older value, and a load that is running is not stored.
 
@@ -45,61 +60,167 @@ class Invalidating(Verbs):
             type: name of a type: everything of its functions.
             tag: everything stored with this tag.
             pattern: a glob over readable keys: `*`, `?`, `[...]`. Reads every key.
+            where: a condition in SQL over the columns of `type=`, which has a table of its own: "roi_percent < :least",
+                with `params={"least": 10}`.
             all: everything.
+            connection: the app's own open transaction in the tier's database (psycopg, SQLAlchemy, asyncpg): the invalidation
+                happens if, and only if, it commits. Until then this process keeps nothing in memory of what is named;
+                the others hear of it within `max_lag` after the commit.
             stale: keep the entries as stale values that may be served while, or if not, a new one can be loaded.
 
         Returns:
-            How many entries for key and pattern; None for type, tag and all, which write one mark.
+            How many entries for key, pattern and where; None for type, tag and all, which write one mark, and within a
+            transaction.
 
         Raises:
             ConfigError: none or several intents, an unknown type, or one that needs a remote tier.
+            TierError: with where=, the database did not take it; else only if the cache is strict, after memory was
+                invalidated.
         """
-        given = {"key": key, "type": type, "tag": tag, "pattern": pattern, "where": where}
-        intents = [name for name, value in given.items() if value is not None] + ["all"] * bool(all)
-        if len(intents) != 1:
-            named = " and ".join(intents) or "none"
-            raise ConfigError(
-                f"invalidate() got {named}: accepted: exactly one of key=, type=, tag=, pattern=, where=, all=True"
-            )
-        if where is not None or connection is not None:
-            raise ConfigError(
-                f"{'where' if connection is None else 'connection'}= needs the PostgreSQL tier; {NO_REMOTE}"
-            )
-        intent = intents[0]
-        if intent != "all" and (not isinstance(given[intent], str) or not given[intent]):
-            raise ConfigError(f"{intent}={shown(given[intent])}: accepted: a str that is not empty")
-        count: int | None = None
-        if key is not None:
-            count = self._invalidate_text(key, stale)
-        elif pattern is not None:
-            count = self._invalidate_pattern(pattern, stale)
-        elif tag is not None:
-            _core.mark(self, "tag", _core.tag_fingerprint(tag), stale)
-        elif type is not None:
-            if type not in self._type_ids:
-                raise ConfigError(f"type={shown(type)}: accepted: {', '.join(map(repr, self._type_ids))}")
-            _core.mark(self, "type", self._type_ids[type], stale)
-        else:
-            _core.mark(self, "all", 0, stale)
-        if self._hooks:
-            self._emit(hooks.Invalidated(intent, str(given.get(intent, "")), stale))
-        return count
+        plan = self._intent(key, type, tag, pattern, where, all, params, stale)
+        if connection is not None:
+            return _tier_transactions.within(self, connection, plan)
+        if self._tier is None:
+            return self._invalidate_here(plan)
+        return drive(self._tier, self._invalidating(plan))
 
     async def ainvalidate(self, **intent: Any) -> int | None:
-        """`invalidate` for coroutines."""
-        return self.invalidate(**intent)
+        """`invalidate` for coroutines; `connection=` may be an asynchronous one."""
+        connection = intent.pop("connection", None)
+        if self._tier is None and connection is None:
+            return self.invalidate(**intent)
+        names = ("key", "type", "tag", "pattern", "where", "all", "params", "stale")
+        for name in intent:
+            if name not in names:
+                raise TypeError(f"ainvalidate() got an unexpected keyword argument {name!r}")
+        plan = self._intent(*(intent.get(name, False if name in ("all", "stale") else None) for name in names))
+        if connection is not None:
+            return await _tier_transactions.awithin(self, connection, plan)
+        assert self._tier is not None
+        return await adrive(self._tier, self._invalidating(plan))
 
     def clear(self) -> None:
-        """Removes every entry at once; loads in flight are not stored. Counts stay."""
+        """Removes every entry at once, in the remote tier too; loads in flight are not stored. Counts stay."""
+        if self._tier is not None:
+            drive(self._tier, self._invalidating(Intent("all", "")))
         _core.clear(self, -1)
         self._emit(hooks.Invalidated("all", "", False))
 
     async def aclear(self) -> None:
         """`clear` for coroutines."""
-        self.clear()
+        if self._tier is not None:
+            await adrive(self._tier, self._invalidating(Intent("all", "")))
+        _core.clear(self, -1)
+        self._emit(hooks.Invalidated("all", "", False))
+
+    def confirm(self) -> bool:
+        """Asks the remote tier what happened since it was last asked. True: memory is right as of now."""
+        return self._tier is None or drive(self._tier, _tier_invalidation.confirm(self))
+
+    _confirm = confirm
+
+    async def aconfirm(self) -> bool:
+        """`confirm` for coroutines."""
+        return self._tier is None or await adrive(self._tier, _tier_invalidation.confirm(self))
+
+    _aconfirm = aconfirm
+
+    # ----------------------------------------------------------------------------------------------------- intents
+
+    def _intent(
+        self, key: Any, type: Any, tag: Any, pattern: Any, where: Any, all: Any, params: Any, stale: Any
+    ) -> Intent:
+        """The one intent that was given, checked."""
+        given = {"key": key, "type": type, "tag": tag, "pattern": pattern, "where": where}
+        named = [name for name, value in given.items() if value is not None] + ["all"] * bool(all)
+        intents = ["where"] if named == ["type", "where"] else named
+        if len(intents) != 1 or named == ["where"]:
+            which = " and ".join(named) or "none"
+            raise ConfigError(
+                f"invalidate() got {which}: accepted: exactly one of key=, type=, tag=, pattern=, all=True, or where= with type="
+            )
+        intent = intents[0]
+        for name in named:
+            if name != "all" and (not isinstance(given[name], str) or not given[name]):
+                raise ConfigError(f"{name}={shown(given[name])}: accepted: a str that is not empty")
+        if params is not None and intent != "where":
+            raise ConfigError(f"params={shown(params)}: accepted with where= only")
+        if intent == "where" and self._tier is None:
+            raise ConfigError(f"where= needs the PostgreSQL tier; {NO_REMOTE}")
+        if intent in ("type", "where") and type not in self._type_ids:
+            raise ConfigError(f"type={shown(type)}: accepted: {', '.join(map(repr, self._type_ids))}")
+        return Intent(intent, "" if intent == "all" else given[intent], bool(stale), type, params)
+
+    def _invalidate_here(self, plan: Intent) -> int | None:
+        """In memory."""
+        name, count = plan.name, None
+        if plan.intent == "key":
+            count = self._invalidate_text(name, plan.stale)
+        elif plan.intent == "pattern":
+            count = self._invalidate_pattern(name, plan.stale)
+        elif plan.intent == "tag":
+            _core.mark(self, "tag", _core.tag_fingerprint(name), plan.stale)
+        elif plan.intent == "type":
+            _core.mark(self, "type", self._type_ids[name], plan.stale)
+        else:
+            _core.mark(self, "all", 0, plan.stale)
+        if self._hooks:
+            self._emit(hooks.Invalidated(plan.intent, name, plan.stale))
+        return count
+
+    def _invalidating(self, plan: Intent) -> Steps[int | None]:
+        """The tier, then memory, then the others."""
+        assert self._tier is not None
+        if plan.intent == "where":
+            return (yield from self._invalidating_where(plan))
+        name = _tier_values.storable(plan.name) if plan.intent == "key" else plan.name
+        names = _tier_invalidation.names_of(plan.intent, name)
+        there, error = yield from _tier_invalidation.invalidate(self, names, plan.stale)
+        here = self._invalidate_here(plan)
+        if error is not None and self._tier.strict:
+            raise raised(error)
+        return None if here is None else max(here, there)
+
+    def _invalidating_where(self, plan: Intent) -> Steps[int]:
+        from stillwarm._where import where_sql
+
+        tier = self._tier
+        assert tier is not None
+        sql, values = where_sql(
+            self._place(), plan.type or "", plan.name, plan.params, origin=tier.process, stale=plan.stale
+        )
+        request = _core.query(sql, values, 30_000_000_000)
+        error = yield request
+        if error is not None:
+            raise raised(error)
+        _core.fence_pattern(self)
+        keys = [row[0] for row in request.rows]
+        for key in keys:
+            self._invalidate_text(key, plan.stale)
+        tier.core.tell()
+        if self._hooks:
+            self._emit(hooks.Invalidated("where", plan.name, plan.stale))
+        return len(keys)
+
+    def _place(self) -> Place:
+        """Where this cache's entries are, for SQL."""
+        from stillwarm._place import Place
+
+        tier = self._tier
+        if tier is None:
+            raise ConfigError(f"this needs the PostgreSQL tier; {NO_REMOTE}")
+        types: dict[str, Any] = {name: self.tables.get(name) for name in (*self._type_ids, _tier_values.DIRECT)}
+        return Place(lambda sql, params: tier.query(sql, params, 30.0), tier.namespace, tier.schema, types)
 
     def _invalidate_stored(self, scope: int, key: Any, stale: bool) -> bool:
-        there = _core.invalidate_key(self, scope, key, stale)
+        there = False
+        if self._tier is not None:
+            place = _tier_values.place_of(self._tier, scope, key)
+            count, error = drive(self._tier, _tier_invalidation.invalidate(self, [f"key:{place.key}"], stale))
+            there = count > 0
+        there = _core.invalidate_key(self, scope, key, stale) or there
+        if self._tier is not None and self._tier.strict and error is not None:
+            raise raised(error)
         if self._hooks:
             self._emit(hooks.Invalidated("key", self._readable(scope, key), stale))
         return there

@@ -158,11 +158,19 @@ def _parse_one(text: str) -> object:
 
 def shorten(text: str) -> str:
     """The text itself up to 200 bytes of UTF-8, else the first 150 + `~` + a 128-bit BLAKE2b of all of it."""
+    return text if len(text.encode("utf-8", "surrogatepass")) <= MAX_BYTES else digested(text)
+
+
+def digested(text: str) -> str:
+    """The first 150 bytes of the text, without what no database takes (NUL, surrogates), + `~` + its BLAKE2b."""
     data = text.encode("utf-8", "surrogatepass")
-    if len(data) <= MAX_BYTES:
-        return text
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-    return data[:_KEPT_BYTES].decode("utf-8", "ignore") + "~" + digest
+    return data[:_KEPT_BYTES].decode("utf-8", "ignore").replace("\0", "") + "~" + digest
+
+
+def glob_escaped(text: str) -> str:
+    """A glob that matches exactly the text."""
+    return re.sub(r"([*?[])", r"[\1]", text)
 
 
 def freeze(call: Any, place: int, item: object) -> Content:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stillwarm import _core, hooks
 from stillwarm._target import (
@@ -19,6 +19,7 @@ from stillwarm._target import (
     FATAL,
     MISSING,
     NOT_FOUND,
+    REMOTE,
     STALE,
     TRANSIENT,
     VALUE,
@@ -29,7 +30,11 @@ from stillwarm._types import Settings, tag_names, ttl_ns
 from stillwarm.errors import NotFound
 from stillwarm.retry import classify as classify_error
 
+if TYPE_CHECKING:
+    from stillwarm._tier_loads import Reading
+
 STORED: Final = ("stored", "lost", "too_large", "not_kept")
+LOST, NOT_KEPT = 1, 3
 RAISE: Final = object()  # what `failed_plain` answers for "raise the loader's own error"
 KINDS: Final = {"fatal": FATAL, "not_found": NOT_FOUND, "transient": TRANSIENT}
 
@@ -50,29 +55,28 @@ def kind_of(settings: Settings, error: BaseException) -> int:
     return KINDS[classify_error(error)]
 
 
-def committed(target: Any, flight: Any, value: Any, took: int) -> Any:
-    """Stores what the loader returned, if it may be stored, and lands the flight. Returns what it brought."""
-    load = flight.load
+class Plan(NamedTuple):
+    """What is to be kept of a loaded value: where, how long, and under which tags.
+
+    `request` is the write to the remote tier, or None; `durations` None: those of the scope.
+    """
+
+    value: Any
+    kept: Any
+    durations: tuple[Any, ...] | None
+    tags: list[str]
+    weight: int
+    request: Any
+    memory: bool
+
+
+def planned(target: Any, flight: Any, value: Any, reading: Reading | None = None) -> Plan | None:
+    """What is to be kept of what the loader returned; None: nothing. Runs the user's `unless=`, `ttl=`, `tags=`, `weigh=`."""
+    settings, load = target.settings, flight.load
     if load is not None and load._revives:
         value = load.kept
-    try:
-        stored = store(target, flight, value)
-    except Exception as error:  # Ctrl-C is not an answer: then a follower leads
-        finish(flight, ERROR, (error, error.__traceback__))
-        raise
-    finish(flight, VALUE, value)
-    if target.cache._hooks:
-        seconds = took / 1e9
-        target.cache._emit_for(
-            hooks.Loaded, flight, seconds=seconds, stored=STORED[stored], background=flight.background
-        )
-    return value
-
-
-def store(target: Any, flight: Any, value: Any) -> int:
-    settings, load = target.settings, flight.load
     if (load is not None and load._skip) or (settings.unless is not None and settings.unless(value)):
-        return 3
+        return None
     durations: Any = target.durations  # what the target says of this very value; None: as the settings say
     if load is not None and load.ttl is not MISSING:
         durations = settings.durations(ttl_ns(load.ttl, "current_load().ttl"))
@@ -80,14 +84,54 @@ def store(target: Any, flight: Any, value: Any) -> int:
         durations = settings.durations(ttl_ns(settings.ttl(value), "the value returned by ttl="))
     elif durations is None and target.call is None:
         durations = settings.durations(settings.ttl)
+    plain = settings.durations(settings.ttl) if durations is None else durations
     if durations is not None and target.durations is None:  # the scope need not have them: it may serve many settings
         durations = (*durations, settings.early, settings.jitter)
     tags = target.tags()
     if load is not None:
         tags += tag_names(load.tags)
     weight = -1 if settings.weigh is None else weight_of(settings.weigh, value)
+    request, memory = None, True
+    if reading is not None:
+        from stillwarm import _tier_loads
+
+        prepared = _tier_loads.prepared(target, reading, value, plain, tags)
+        if prepared is not None:
+            request, size = prepared
+            weight = size if weight < 0 else weight
+        memory = not _tier_loads.concerned(target.cache._tier, reading.place, tags)
     kept = copy.deepcopy(value) if settings.copy else value
-    return _core.commit(flight, kept, durations, [_core.tag_fingerprint(t) for t in tags], weight, False)
+    return Plan(value, kept, durations, tags, weight, request, memory)
+
+
+def committed(target: Any, flight: Any, value: Any, took: int, plan: Plan | None, refused: bool = False) -> Any:
+    """Stores what the loader returned, if it may be stored, and lands the flight. Returns what it brought.
+
+    `refused`: the remote tier's fence refused it, so it is lost.
+    """
+    load = flight.load
+    if load is not None and load._revives:
+        value = load.kept
+    stored = NOT_KEPT
+    try:
+        if refused:
+            _core.count_lost_fill(flight)
+            stored = LOST
+        elif plan is not None and plan.memory:
+            fingerprints = [_core.tag_fingerprint(tag) for tag in plan.tags]
+            stored = _core.commit(flight, plan.kept, plan.durations, fingerprints, plan.weight, False)
+    except Exception as error:  # Ctrl-C is not an answer: then a follower leads
+        finish(flight, ERROR, (error, error.__traceback__))
+        raise
+    finish(flight, VALUE, value)
+    if plan is not None and plan.request is not None and stored != LOST and not target.settings.fleet:
+        target.cache._tier.core.write_behind(plan.request)
+    if target.cache._hooks:
+        seconds = took / 1e9
+        target.cache._emit_for(
+            hooks.Loaded, flight, seconds=seconds, stored=STORED[stored], background=flight.background
+        )
+    return value
 
 
 def weight_of(weigh: Callable[[Any], int], value: Any) -> int:
@@ -97,7 +141,7 @@ def weight_of(weigh: Callable[[Any], int], value: Any) -> int:
     return min(weight, 2**62)
 
 
-def failed(target: Any, flight: Any, error: Exception, kind: int) -> Any:
+def failed(target: Any, flight: Any, error: Exception, kind: int, reading: Reading | None = None) -> Any:
     """Lands the flight of a load that failed for good. A stale value, or the error."""
     value, _ = _core.fail(flight, kind)
     if target.cache._hooks:
@@ -110,6 +154,10 @@ def failed(target: Any, flight: Any, error: Exception, kind: int) -> Any:
         if target.settings.negative_ttl:
             durations = (target.settings.negative_ttl, 0, 0, 0)
             _core.commit(flight, str(error), durations, [_core.tag_fingerprint(t) for t in target.tags()], -1, True)
+        if reading is not None:
+            from stillwarm import _tier_loads
+
+            _tier_loads.absent(target, reading, str(error))
         if not isinstance(error, NotFound):
             absence = NotFound(str(error))
             absence.__cause__ = error
@@ -137,7 +185,13 @@ def failed_plain(call: Any, flight: Any, error: BaseException) -> Any:
 
 def commit_plain(call: Any, flight: Any, value: Any) -> Any:
     """The C++ side ran a plain load whose loader used current_load(). Returns what the load brought."""
-    return committed(Target(call, (), None), flight, value, 0)
+    target = Target(call, (), None)
+    try:
+        plan = planned(target, flight, value)
+    except Exception as error:
+        finish(flight, ERROR, (error, error.__traceback__))
+        raise
+    return committed(target, flight, value, 0, plan)
 
 
 def finish(flight: Any, state: int, result: Any) -> None:
@@ -151,7 +205,13 @@ def outcome(target: Any, flight: Any) -> Any:
     """What a landed flight brought."""
     if flight.state == STALE:
         count_stale(target, flight)
-    if flight.state in (VALUE, STALE):
+    if flight.state == REMOTE:
+        from stillwarm import _tier_loads
+
+        if flight.value is MISSING:
+            return AGAIN  # somebody only looked, and there was nothing
+        _tier_loads.count(target, flight)
+    if flight.state in (VALUE, STALE, REMOTE):
         return flight.value
     if flight.state == ABANDONED:
         return AGAIN

@@ -16,12 +16,13 @@ from _thread import LockType, allocate_lock, get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from stillwarm import _core, hooks
-from stillwarm._landing import committed, count_stale, failed, finish, kind_of, outcome, running_loop
+from stillwarm import _core, _tier_loads, hooks
+from stillwarm._landing import committed, count_stale, failed, finish, kind_of, outcome, planned, running_loop
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
     AGAIN,
+    CONFIRM,
     ERROR,
     FOLLOW,
     LEAD,
@@ -38,12 +39,14 @@ from stillwarm._target import (
     give,
     innermost,
 )
+from stillwarm._tier import drive
 from stillwarm._types import Settings
 from stillwarm.errors import LoadTimeout, NotFound, RecursiveLoadError
 from stillwarm.retry import pause
 
 if TYPE_CHECKING:
     from stillwarm._pool import LoadPool
+    from stillwarm._tier_loads import Reading
 
 SERVED: Final[dict[int, type[hooks.Event]]] = {
     RETURN: hooks.Hit,
@@ -82,9 +85,12 @@ def reload(target: Any) -> Any:
 
 
 def run(target: Any, anew: bool = False) -> Any:
-    count = True
+    count, away = True, False
     while True:
-        step, value, flight = target.begin_anew(count) if anew else target.begin(count)
+        step, value, flight = target.begin_anew(count) if anew else target.begin(count, away)
+        if step == CONFIRM:  # memory has a value, and only the tier knows whether it is still right
+            away = not target.cache._confirm()
+            continue
         try:
             if step in SERVED and count and target.cache._hooks:
                 target.cache._emit_for(SERVED[step], target)
@@ -97,28 +103,28 @@ def run(target: Any, anew: bool = False) -> Any:
                 return give(target, value)
             if target.cache._hooks:
                 target.cache._emit_for(hooks.Missed, target, joined=step == FOLLOW)
-            value = lead(target, flight, value) if step == LEAD else follow(target, flight, value)
+            value = lead(target, flight, value, anew) if step == LEAD else follow(target, flight, value)
         except BaseException:
             if flight is not None and step != FOLLOW and flight.thread == get_ident():
                 finish(flight, ABANDONED, None)  # nothing, unless Ctrl-C came before the load had begun
             raise
         if value is not AGAIN:
             return give(target, value)
-        count = False
+        count, away = False, False
 
 
-def lead(target: Any, flight: Any, fallback: Any) -> Any:
+def lead(target: Any, flight: Any, fallback: Any, anew: bool = False) -> Any:
     settings = target.settings
     limited = settings.hard_timeout or (settings.soft_timeout and fallback is not MISSING)
-    if limited and not target.inline and in_pool(target, flight):
+    if limited and not target.inline and in_pool(target, flight, anew):
         return follow(target, flight, fallback)
-    value = run_load(target, flight)
+    value = run_load(target, flight, anew=anew)
     if flight.state == STALE:
         count_stale(target, flight)
     return value
 
 
-def in_pool(target: Any, flight: Any) -> bool:
+def in_pool(target: Any, flight: Any, anew: bool = False) -> bool:
     """Gives the load to the pool. False: the pool does not take it.
 
     A load that runs on a thread of the pool does not wait for another of its threads: nested loads would starve each
@@ -129,7 +135,7 @@ def in_pool(target: Any, flight: Any) -> bool:
         return False
     try:
         flight.thread = 0
-        return pool.submit(lambda: run_detached(target, flight), lambda: finish(flight, ABANDONED, None))
+        return pool.submit(lambda: run_detached(target, flight, anew), lambda: finish(flight, ABANDONED, None))
     except BaseException:
         finish(flight, ABANDONED, None)  # a load that was taken all the same is not stored
         raise
@@ -158,23 +164,54 @@ def refresh_by_target(target: Any, flight: Any) -> bool:
     return True
 
 
-def run_detached(target: Any, flight: Any) -> None:
+def run_detached(target: Any, flight: Any, anew: bool = False) -> None:
     """A load that no caller runs: its outcome is in the flight, its error is counted."""
     try:
-        run_load(target, flight, parent=False)
+        run_load(target, flight, parent=False, anew=anew)
     except Exception:
         pass  # the flight has it for those who follow; stats count it
 
 
-def run_load(target: Any, flight: Any, parent: bool = True) -> Any:
-    """Runs the loader on this thread, with retries, until the flight has landed."""
-    if target.cache._hooks:
-        with target.cache._around(flight):
-            return run_to_landing(target, flight, parent)
-    return run_to_landing(target, flight, parent)
+def run_load(target: Any, flight: Any, parent: bool = True, anew: bool = False) -> Any:
+    """Asks the remote tier, then runs the loader on this thread, with retries, until the flight has landed."""
+    reading = None
+    tier = target.cache._tier
+    if tier is not None:
+        try:
+            reading = drive(tier, _tier_loads.read(target, flight))
+            there = _tier_loads.landed(target, flight, reading, anew)
+            if not there and target.settings.fleet and reading.seen:
+                there = drive(tier, _tier_loads.lease(target, flight, reading))
+        except Exception as error:
+            finish(flight, ERROR, (error, error.__traceback__))
+            raise
+        except BaseException:
+            finish(flight, ABANDONED, None)
+            raise
+        if there:
+            return from_tier(target, flight)
+    try:
+        if target.cache._hooks:
+            with target.cache._around(flight):
+                return run_to_landing(target, flight, parent, reading)
+        return run_to_landing(target, flight, parent, reading)
+    finally:
+        if reading is not None and reading.owner:
+            drive(tier, _tier_loads.give_back(tier, reading))
 
 
-def run_to_landing(target: Any, flight: Any, parent: bool) -> Any:
+def from_tier(target: Any, flight: Any) -> Any:
+    """What the leader returns after its flight landed without a load."""
+    if flight.state == ABANDONED:
+        return AGAIN
+    if flight.background:
+        return flight.value
+    value = _tier_loads.outcome(target, flight)
+    _tier_loads.follow_up(target, refresh)
+    return value
+
+
+def run_to_landing(target: Any, flight: Any, parent: bool, reading: Reading | None) -> Any:
     attempts = target.settings.retry.start() if target.settings.retry else None
     outer = innermost()
     before = _core.enter(flight)
@@ -191,13 +228,17 @@ def run_to_landing(target: Any, flight: Any, parent: bool) -> Any:
                 kind = kind_of(target.settings, error)
                 delay = attempts.failed(error) if attempts is not None and kind != NOT_FOUND else None
                 if delay is None:
-                    return failed(target, flight, error, kind)
+                    return failed(target, flight, error, kind, reading)
             else:
                 took = time.perf_counter_ns() - start
                 _core.count_load(flight, took, False)
                 if attempts is not None:
                     attempts.succeeded()
-                return committed(target, flight, value, took)
+                plan = planned(target, flight, value, reading)
+                refused = False
+                if plan is not None and plan.request is not None and target.settings.fleet:
+                    refused = not drive(target.cache._tier, _tier_loads.written(target.cache._tier, plan.request))
+                return committed(target, flight, value, took, plan, refused)
             pause(delay)
     except Exception as error:
         finish(flight, ERROR, (error, error.__traceback__))  # nothing if it has landed

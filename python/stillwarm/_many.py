@@ -7,15 +7,17 @@ Refuses to know: how a single load is performed (_load, _aload), and keys.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from stillwarm import _core, _load
-from stillwarm._landing import committed, count_stale, failed, finish, kind_of
+from stillwarm import _core, _load, _tier_loads, _tier_values
+from stillwarm._landing import committed, count_stale, failed, finish, kind_of, planned
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
     AGAIN,
+    CONFIRM,
     FOLLOW,
     LEAD,
     MISSING,
@@ -26,6 +28,7 @@ from stillwarm._target import (
     current_async,
     give,
 )
+from stillwarm._tier import Steps, adrive, drive
 from stillwarm.errors import NotFound
 
 
@@ -53,6 +56,9 @@ def get_many_sync(call: Any, items: list[Any]) -> list[Any]:
     if not call._cache._enabled:
         return found_in(items, loader_many(items)) if items else []
     batch = Batch(call, items)
+    if batch.leading and call._cache._tier is not None:
+        with batch.guarded():
+            drive(call._cache._tier, batch.read())
     if batch.leading:
         before = None
         try:
@@ -81,6 +87,9 @@ async def get_many_async(call: Any, items: list[Any]) -> list[Any]:
         loaded = loader_many(items) if items else []
         return found_in(items, await loaded if inspect.isawaitable(loaded) else loaded)
     batch = Batch(call, items)
+    if batch.leading and call._cache._tier is not None:
+        with batch.guarded():
+            await adrive(call._cache._tier, batch.read())
     if batch.leading:
         before = current_async.set(batch.enter())
         try:
@@ -134,6 +143,7 @@ class Batch:
         self.errors: list[Exception] = []
         self.leading: list[tuple[int, Any, Any]] = []
         self.following: list[tuple[int, Any, Any, Any]] = []
+        self.readings: dict[Any, Any] = {}  # by flight, where there is a remote tier
         try:
             for i, item in enumerate(items):
                 self._begin(i, Target(call, _as_args(item), None))
@@ -143,6 +153,10 @@ class Batch:
 
     def _begin(self, i: int, target: Any) -> None:
         step, value, flight = target.begin(True)
+        if step == CONFIRM:
+            step, value, flight = target.begin(True, not self.call._cache._confirm())
+        if step == CONFIRM:  # trust ran out in between
+            step, value, flight = target.begin(True, True)
         if step == FOLLOW:
             self.following.append((i, target, flight, value))
         elif step == ABSENT:
@@ -153,6 +167,39 @@ class Batch:
             if step in (REFRESH, REFRESH_EARLY):
                 self.leading.append((-1 - i, target, flight))
             self.results[i] = give(target, value)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Nobody waits for ever, whatever ends it."""
+        try:
+            yield
+        except BaseException:
+            self.abandon()
+            raise
+
+    def read(self) -> Steps[None]:
+        """Asks the remote tier for all of them at once; what it has is landed."""
+        for _, _, flight in self.leading:
+            place = _tier_values.place_of(self.call._cache._tier, flight.scope, flight.key)
+            self.readings[flight] = _tier_loads.Reading(place)
+        readings = list(self.readings.values())
+        request = _core.look_up(readings[0].place.slot, [r.place.key for r in readings], [r.place.type for r in readings])
+        error = yield request
+        left = []
+        for number, (i, target, flight) in enumerate(self.leading):
+            if error is None:
+                _tier_loads.take(target, self.readings[flight], request, number)
+            if not _tier_loads.landed(target, flight, self.readings[flight], False):
+                left.append((i, target, flight))
+                continue
+            try:
+                value = _tier_loads.outcome(target, flight) if i >= 0 else None
+            except NotFound as absent:
+                self.errors.append(absent)
+                continue
+            if i >= 0:
+                self.results[i] = give(target, value)
+        self.leading = left
 
     def enter(self) -> Any:
         """One flight stands for the running load; none of the others can end before it."""
@@ -177,7 +224,7 @@ class Batch:
                 self._settle(i, target, flight, nothing_for(item))
                 continue
             _core.count_load(flight, 0, False)
-            committed(target, flight, value, 0)
+            committed(target, flight, value, 0, planned(target, flight, value, self.readings.get(flight)))
             if i >= 0:
                 self.results[i] = give(target, value)
 
@@ -189,7 +236,7 @@ class Batch:
     def _settle(self, i: int, target: Any, flight: Any, error: Exception) -> None:
         _core.count_load(flight, 0, True)
         try:
-            value = failed(target, flight, error, kind_of(target.settings, error))
+            value = failed(target, flight, error, kind_of(target.settings, error), self.readings.get(flight))
         except Exception as raised:
             if i >= 0:
                 self.errors.append(raised)

@@ -18,6 +18,7 @@ from stillwarm._types import FOREVER
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from stillwarm._tier import Tier
     from stillwarm._types import Settings
 
 KEPT: Final = 4  # State of cpp/core/base/life.hpp: from there on an entry counts as absent
@@ -42,6 +43,7 @@ class Observed(_core.CacheBase):
     _max_bytes: int | None
     _max_entries: int | None
     _scopes: dict[int, Scope]
+    _tier: Tier | None
     _type_ids: dict[str, int]
 
     def stats(self) -> Stats:
@@ -60,12 +62,15 @@ class Observed(_core.CacheBase):
             max_entries=self._max_entries,
             max_bytes=self._max_bytes,
             flights=_core.totals(self)["flights"],
+            remote_errors=0 if self._tier is None else self._tier.errors,
+            tier={} if self._tier is None else self._tier.figures(),
         )
 
     @property
     def state(self) -> State:
-        """HEALTHY: there is no remote tier that could be down."""
-        return State.HEALTHY
+        """HEALTHY; DEGRADED: the link to the remote tier is lost, it is owed something, or more than 5 % of the requests of
+        the last 10 s failed; DOWN: it does not answer. Without a remote tier always HEALTHY."""
+        return State.HEALTHY if self._tier is None else self._tier.state
 
     def top(self, n: int = 10) -> list[HotKey]:
         """The `n` most used entries in memory, the most used first. Reads every entry."""
@@ -131,7 +136,8 @@ class Observed(_core.CacheBase):
 
     def _watch(self) -> None:
         off = not self._enabled
-        _core.watch(self, off or any(hits for _, hits in self._hooks), off or bool(self._hooks))
+        loads = off or bool(self._hooks) or self._tier is not None
+        _core.watch(self, off or any(hits for _, hits in self._hooks), loads)
 
     def _emit_for(self, event: Any, source: Any, **fields: Any) -> None:
         """Makes and emits an event about a flight or a target."""

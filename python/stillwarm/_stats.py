@@ -36,7 +36,8 @@ class Counters:
         expired: entries that left because their time was over.
         entries, bytes: what is in memory now.
         skipped_refreshes: background refreshes that found the load pool full.
-        remote_errors: failures of the remote tier.
+        remote_hits: hits that came from the remote tier; in `hits` and `stale_hits`, too.
+        remote_errors: requests to the remote tier that failed; of the cache in all.
         last_error: repr of the last error of a load.
     """
 
@@ -53,6 +54,7 @@ class Counters:
     entries: int = 0
     bytes: int = 0
     skipped_refreshes: int = 0
+    remote_hits: int = 0
     remote_errors: int = 0
     last_error: str | None = None
 
@@ -66,13 +68,15 @@ class Counters:
 
 @dataclass(frozen=True)
 class Stats(Counters):
-    """The figures of a cache in all, and per type in `types`. `state` as `Cache.state`."""
+    """The figures of a cache in all, and per type in `types`. `state` as `Cache.state`; `tier`: of the remote tier's
+    connections and queues."""
 
     types: Mapping[str, Counters] = field(default_factory=dict)
     state: State = State.HEALTHY
     max_entries: int | None = None
     max_bytes: int | None = None
     flights: int = 0
+    tier: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, type: str) -> Counters:
         return self.types[type]
@@ -93,7 +97,7 @@ _SUMMED = ("hits", "stale_hits", "misses", "loads", "load_errors", "load_seconds
 
 def summed(rows: Iterable[dict[str, Any]], last_error: str | None) -> dict[str, Any]:
     """The fields of Counters from the core's counts of several scopes."""
-    total: dict[str, Any] = dict.fromkeys((*_SUMMED, "bytes", "skipped_refreshes"), 0)
+    total: dict[str, Any] = dict.fromkeys((*_SUMMED, "bytes", "skipped_refreshes", "remote_hits"), 0)
     removed: dict[str, int] = {"size": 0, "expired": 0, "invalidated": 0, "too_large": 0, "not_found": 0}
     for row in rows:
         for name in total:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -17,8 +18,8 @@ from stillwarm._types import Settings, tag_names
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
 
-RETURN, REFRESH, LEAD, FOLLOW, ABSENT, RETURN_STALE, REFRESH_EARLY = range(7)  # Step of cpp/core/flow.hpp, and two
-RUNNING, VALUE, ERROR, ABANDONED, STALE = range(5)  # FlightState of cpp/bindings/flight.hpp
+RETURN, REFRESH, LEAD, FOLLOW, ABSENT, RETURN_STALE, REFRESH_EARLY, CONFIRM = range(8)  # Step of cpp/core, and more
+RUNNING, VALUE, ERROR, ABANDONED, STALE, REMOTE = range(6)  # FlightState of cpp/bindings/flight.hpp
 FATAL, NOT_FOUND, TRANSIENT = range(3)  # ErrorKind
 MISSING: Final = _core.MISSING
 AGAIN: Final = object()  # the flight was abandoned: look again, one of the waiters will lead
@@ -59,8 +60,9 @@ class Target:
         self.args = args
         self.kwargs = kwargs or {}
 
-    def begin(self, count: bool) -> tuple[int, Any, Any]:
-        return self.call._begin(self.args, self.kwargs, count)  # type: ignore[no-any-return]
+    def begin(self, count: bool, away: bool = False) -> tuple[int, Any, Any]:
+        """Where the call goes. `away`: the remote tier was asked whether memory is right, and does not answer."""
+        return self.call._begin(self.args, self.kwargs, count, away)  # type: ignore[no-any-return]
 
     def begin_anew(self, count: bool) -> tuple[int, Any, Any]:
         """`begin` whatever is stored: the load that runs, or one that starts now."""
@@ -73,6 +75,10 @@ class Target:
     def tags(self) -> list[str]:
         tags = self.settings.tags
         return tag_names(tags(*self.args, **self.kwargs)) if callable(tags) else list(tags)
+
+    def arguments(self) -> dict[str, Any]:
+        """What the columns of a type's own table may be filled from."""
+        return bound_arguments(self.call, self.args, self.kwargs) if self.call is not None else {}
 
     def key(self) -> tuple[int, Any]:
         """Scope and stored key."""
@@ -155,6 +161,13 @@ class Load:
     def skip_store(self) -> None:
         """The value goes to those who wait and is not stored; what was stored before stays."""
         self._skip = True
+
+
+def bound_arguments(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, defaults filled in."""
+    bound = inspect.signature(call.__wrapped__).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return dict(bound.arguments)
 
 
 def current_load() -> Load:

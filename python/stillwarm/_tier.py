@@ -17,6 +17,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from stillwarm import _core, _url
+from stillwarm._stats import State
 from stillwarm.errors import TierError, TierRejected, TierTimeout, TierUnavailable
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Tier:
     ) -> None:
         from stillwarm import _schema
 
-        self.cache: Cache = weakref.proxy(cache)
+        self._cache = weakref.ref(cache)
         self.url = url
         self.namespace = cache.namespace
         self.schema = schema
@@ -103,6 +104,14 @@ class Tier:
             connections, timeout, queue, max_lag, LEASE_AGE,
         )  # fmt: skip
         self.core.attach(cache, strict)
+
+    @property
+    def cache(self) -> Cache:
+        """The cache, which owns this."""
+        cache = self._cache()
+        if cache is None:
+            raise RuntimeError("the cache of this tier is gone")
+        return cache
 
     # ------------------------------------------------------------------------------------------------------ requests
 
@@ -163,6 +172,26 @@ class Tier:
         """The tier did not answer a moment ago: memory goes on without asking."""
         return time.monotonic() < self._away_until
 
+    @property
+    def state(self) -> State:
+        """As `Cache.state` says it."""
+        health = self.core.health()
+        gone = health["connections"] == 0 and health["last_error"] is not None
+        if health["circuit"] != "closed" or gone:
+            return State.DOWN
+        owes = health["owed_invalidations"] or health["owed_writes"]
+        unlinked = health["reconnects"] and not health["linked"]
+        if owes or unlinked or self.error_share() > 0.05:
+            return State.DEGRADED
+        return State.HEALTHY
+
+    def figures(self) -> dict[str, Any]:
+        """What `Stats.tier` shows."""
+        health: dict[str, Any] = self.core.health()
+        for name in ("last_error", "last_rejection", "listener_error"):
+            health[name] = None if health[name] is None else str(raised(health[name]))
+        return {**health, "undecodable": dict(self.undecodable)}
+
     def error_share(self) -> float:
         """Failed requests of the last 10 s, 0 to 1."""
         since = time.monotonic() - 10
@@ -190,7 +219,7 @@ class Tier:
             table.key_column,
             [(column.name, column.type) for column in table.columns],
             table.value is None,
-            _schema.setup_table(table, schema=self.schema),
+            _schema.setup([table], schema=self.schema, unlogged=self.unlogged)[0],
         )
         self.tables[table.type] = (slot, table)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, TypedDict
@@ -53,6 +53,37 @@ class TypeOptions(CacheOptions, total=False):
     ttl: Ttl
 
 
+class TableOptions(TypeOptions, total=False):
+    """What `cache.define` takes beside: a table of the type's own in PostgreSQL. See `stillwarm.tables`."""
+
+    table: str
+    columns: Mapping[str, str]
+    indexes: Sequence[str] | Mapping[str, str | Sequence[str]]
+    key_column: str
+    value: str | Callable[[dict[str, Any]], Any] | None
+    project: Callable[..., Mapping[str, Any]] | None
+    unlogged: bool
+    history: Sequence[Any]
+
+
+TABLE_ONLY: Final = TableOptions.__optional_keys__ - TypeOptions.__optional_keys__
+
+
+def own_table(name: str, options: dict[str, Any]) -> Any:
+    """The TypedTable of a type, or None: it has no table of its own.
+
+    Raises:
+        ConfigError: names the option, its value and what is accepted.
+    """
+    if not options:
+        return None
+    if "table" not in options or "columns" not in options:
+        raise ConfigError(f"type {name!r}: {', '.join(options)}: accepted together with table= and columns=")
+    from stillwarm._tables import typed_table
+
+    return typed_table(name, **options)
+
+
 class Options(TypeOptions, total=False):
     """What `@cached` takes beside its type."""
 
@@ -63,6 +94,7 @@ class Options(TypeOptions, total=False):
     version: int | str
     loader_many: Callable[..., Any] | None
     decode_as: Any
+    codec: Any
 
 
 @dataclass(frozen=True)
@@ -85,6 +117,7 @@ class Settings:
     unless: Callable[[Any], bool] | None = None
     weigh: Callable[[Any], int] | None = None
     tags: tuple[str, ...] | Callable[..., Iterable[str]] = ()
+    fleet: bool = False
 
     @property
     def plain(self) -> bool:
@@ -143,7 +176,6 @@ def resolve(levels: Sequence[dict[str, Any]], where: str) -> Settings:
     checked: dict[str, Any] = {}
     for name, value in merged.items():
         checked[_FIELDS.get(name, name)] = _CHECKS[name](value)
-    checked.pop("scope", None)
     return Settings(**checked)
 
 
@@ -221,12 +253,6 @@ def _one_of(name: str, accepted: dict[str, Any]) -> Callable[[object], Any]:
     return check
 
 
-def _fleet(value: object) -> object:
-    if value == "fleet":
-        raise ConfigError("scope='fleet' needs a remote tier, and this Cache has only memory; accepted here: 'process'")
-    return _one_of("scope", {"process": "process"})(value)
-
-
 def _stale_on(value: object) -> object:
     classes = value if isinstance(value, tuple) else (value,)
     if all(isinstance(c, type) and issubclass(c, BaseException) for c in classes) or callable(value):
@@ -234,7 +260,7 @@ def _stale_on(value: object) -> object:
     raise _refuse("stale_on", value, "an exception class, a tuple of such, or a predicate such as stillwarm.transient")
 
 
-_FIELDS: Final = {"early_refresh": "early"}
+_FIELDS: Final = {"early_refresh": "early", "scope": "fleet"}
 _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "ttl": _ttl,
     "tags": _tags,
@@ -249,7 +275,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "soft_timeout": _optional("soft_timeout"),
     "hard_timeout": _optional("hard_timeout"),
     "retry": _retry,
-    "scope": _fleet,
+    "scope": _one_of("scope", {"process": False, "fleet": True}),
     "copy": _one_of("copy", {"none": False, "deep": True}),
     "unless": _callable("unless"),
     "weigh": _callable("weigh"),

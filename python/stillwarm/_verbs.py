@@ -10,10 +10,11 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from stillwarm import _core, _load, _off
+from stillwarm import _core, _load, _off, _tier_invalidation, _tier_values, _tier_verbs
 from stillwarm._durations import shown
 from stillwarm._observed import KEPT, Observed
 from stillwarm._target import Target
+from stillwarm._tier import Steps, adrive, drive, raised
 from stillwarm._types import FOREVER, Settings, resolve, tag_names, ttl_ns
 from stillwarm.errors import ConfigError
 
@@ -40,6 +41,7 @@ class Verbs(Observed):
 
     __slots__ = ()
 
+    _codec: Any
     _defaults: dict[str, Any]
     _direct: dict[Any, Settings]
 
@@ -48,6 +50,8 @@ class Verbs(Observed):
 
         A cache that is off says True: whoever uses `add` as a lock goes on.
         """
+        if self._tier is not None:
+            return drive(self._tier, self._putting({_text(key): value}, ttl, tags, True))[key]
         return self._put(key, value, ttl, tags, True) == 0 or not self._enabled
 
     def get_or_set(self, key: str, loader: Callable[[], T], ttl: Ttl = UNSET) -> T:
@@ -59,24 +63,35 @@ class Verbs(Observed):
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values that are there, by key."""
+        if self._tier is not None:
+            return drive(self._tier, _tier_verbs.get_many(self, [_text(key) for key in keys]))
         found = {key: self.get(key, _core.MISSING) for key in keys}
         return {key: value for key, value in found.items() if value is not _core.MISSING}
 
     def set_many(self, values: Mapping[str, Any], ttl: Duration | None = UNSET, tags: Iterable[str] = ()) -> list[str]:
         """`set` for each; the keys that were not kept."""
         tags = tag_names(tags)
+        if self._tier is not None:
+            kept = drive(self._tier, self._putting({_text(key): value for key, value in values.items()}, ttl, tags))
+            return [key for key, was_kept in kept.items() if not was_kept]
         return [key for key, value in values.items() if not self.set(key, value, ttl, tags)]
 
     def delete(self, key: str) -> bool:
         """Removes the entry of a direct key; a load of it that runs is not stored. True if there was one."""
+        if self._tier is not None:
+            return drive(self._tier, self._deleting([_text(key)])) == 1
         return _core.invalidate_key(self, 0, _text(key), False)
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """`delete` for each; how many were there."""
+        if self._tier is not None:
+            return drive(self._tier, self._deleting([_text(key) for key in keys]))
         return sum(self.delete(key) for key in keys)
 
     def touch(self, key: str, ttl: Duration | None = UNSET) -> bool:
         """Makes what is stored fresh for `ttl` from now on. False: nothing there."""
+        if self._tier is not None:
+            return drive(self._tier, self._touching(_text(key), ttl))
         return _core.touch(self, 0, _text(key), self._direct_ttl(ttl))
 
     def incr(self, key: str, delta: int = 1) -> int:
@@ -88,6 +103,8 @@ class Verbs(Observed):
         """
         if type(delta) is not int:
             raise ConfigError(f"delta={shown(delta)}: accepted: an int")
+        if self._tier is not None:
+            return drive(self._tier, self._adding(_text(key), delta))
         value = _core.incr(self, 0, _text(key), delta)
         if value is _core.MISSING:
             if not self._enabled:
@@ -97,27 +114,37 @@ class Verbs(Observed):
 
     def contains(self, key: str) -> bool:
         """Whether `get` would find a value. Does not count as a hit."""
+        if self._tier is not None:
+            return drive(self._tier, _tier_verbs.contains(self, _text(key)))
         return _core.peek(self, 0, _text(key)) is not _core.MISSING
 
     __contains__ = contains
 
     def ttl_left(self, key: str) -> float | None:
         """Seconds until the entry stops being fresh, negative when it is stale; inf: never; None: no entry."""
+        if self._tier is not None:
+            return drive(self._tier, self._left(_text(key)))
         life = _core.life(self, 0, _text(key))
         if life is None or life[0] >= KEPT:
             return None
-        return math.inf if life[1] >= FOREVER else life[1] / 1e9
+        return seconds_left(life[1])
 
     async def aget(self, key: str, default: Any = None) -> Any:
         """`get` for coroutines."""
+        if self._tier is not None:
+            return await adrive(self._tier, _tier_verbs.get(self, _text(key), default))
         return self.get(key, default)
 
     async def aset(self, key: str, value: Any, ttl: Duration | None = UNSET, tags: Iterable[str] = ()) -> bool:
         """`set` for coroutines."""
+        if self._tier is not None:
+            return (await adrive(self._tier, self._putting({_text(key): value}, ttl, tags)))[key]
         return self.set(key, value, ttl, tags)
 
     async def aadd(self, key: str, value: Any, ttl: Duration | None = UNSET, tags: Iterable[str] = ()) -> bool:
         """`add` for coroutines."""
+        if self._tier is not None:
+            return (await adrive(self._tier, self._putting({_text(key): value}, ttl, tags, True)))[key]
         return self.add(key, value, ttl, tags)
 
     @overload
@@ -135,42 +162,106 @@ class Verbs(Observed):
 
     async def aget_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """`get_many` for coroutines."""
+        if self._tier is not None:
+            return await adrive(self._tier, _tier_verbs.get_many(self, [_text(key) for key in keys]))
         return self.get_many(keys)
 
     async def aset_many(
         self, values: Mapping[str, Any], ttl: Duration | None = UNSET, tags: Iterable[str] = ()
     ) -> list[str]:
         """`set_many` for coroutines."""
+        if self._tier is not None:
+            steps = self._putting({_text(key): value for key, value in values.items()}, ttl, tags)
+            return [key for key, was_kept in (await adrive(self._tier, steps)).items() if not was_kept]
         return self.set_many(values, ttl, tags)
 
     async def adelete(self, key: str) -> bool:
         """`delete` for coroutines."""
+        if self._tier is not None:
+            return await adrive(self._tier, self._deleting([_text(key)])) == 1
         return self.delete(key)
 
     async def adelete_many(self, keys: Iterable[str]) -> int:
         """`delete_many` for coroutines."""
+        if self._tier is not None:
+            return await adrive(self._tier, self._deleting([_text(key) for key in keys]))
         return self.delete_many(keys)
 
     async def atouch(self, key: str, ttl: Duration | None = UNSET) -> bool:
         """`touch` for coroutines."""
+        if self._tier is not None:
+            return await adrive(self._tier, self._touching(_text(key), ttl))
         return self.touch(key, ttl)
 
     async def aincr(self, key: str, delta: int = 1) -> int:
         """`incr` for coroutines."""
+        if self._tier is not None and type(delta) is int:
+            return await adrive(self._tier, self._adding(_text(key), delta))
         return self.incr(key, delta)
 
     async def acontains(self, key: str) -> bool:
         """`contains` for coroutines."""
+        if self._tier is not None:
+            return await adrive(self._tier, _tier_verbs.contains(self, _text(key)))
         return self.contains(key)
 
     async def attl_left(self, key: str) -> float | None:
         """`ttl_left` for coroutines."""
+        if self._tier is not None:
+            return await adrive(self._tier, self._left(_text(key)))
         return self.ttl_left(key)
+
+    # ------------------------------------------------------------------------------------------------ remote tier
+
+    def _get_slowly(self, key: str, default: Any) -> Any:
+        """`get` where memory has no fresh value: see cpp/bindings/cache_base.cpp."""
+        assert self._tier is not None
+        return drive(self._tier, _tier_verbs.get(self, key, default))
+
+    def _putting(
+        self, values: dict[str, Any], ttl: Any, tags: Iterable[str], only_if_absent: bool = False
+    ) -> Steps[dict[str, bool]]:
+        return _tier_verbs.put(self, values, self._direct_ttl(ttl), tag_names(tags), only_if_absent)
+
+    def _deleting(self, keys: list[str]) -> Steps[int]:
+        """The tier first, then memory; how many were there."""
+        gone = 0
+        for key in dict.fromkeys(keys):
+            count, error = yield from _tier_invalidation.invalidate(self, [f"key:{_tier_values.storable(key)}"], False)
+            here = _core.invalidate_key(self, 0, key, False)
+            gone += bool(count) or here
+            if error is not None and self._tier.strict:
+                raise raised(error)
+        return gone
+
+    def _touching(self, key: str, ttl: Any) -> Steps[bool]:
+        value = yield from _tier_verbs.change(self, key, lambda value: value, self._direct_ttl(ttl))
+        return value is not _core.MISSING
+
+    def _adding(self, key: str, delta: int) -> Steps[int]:
+        def more(value: Any) -> int:
+            if type(value) is not int:
+                raise TypeError(f"incr() works on int, and the stored value is a {type(value).__name__}")
+            return value + delta
+
+        value = yield from _tier_verbs.change(self, key, more)
+        if value is _core.MISSING:
+            raise KeyError(key)
+        return value  # type: ignore[no-any-return]
+
+    def _left(self, key: str) -> Steps[float | None]:
+        left = yield from _tier_verbs.fresh_left(self, key)
+        if left is None:
+            life = _core.life(self, 0, key)
+            left = None if life is None or life[0] >= KEPT else life[1]
+        return None if left is None else seconds_left(left)
 
     # ---------------------------------------------------------------------------------------- settings of the verbs
 
     def _set_slowly(self, key: str, value: Any, ttl: Any = UNSET, tags: Iterable[str] = ()) -> bool:
-        """`set` with anything but a plain ttl: see cpp/bindings/cache_base.cpp."""
+        """`set` with anything but a plain ttl, or with a remote tier: see cpp/bindings/cache_base.cpp."""
+        if self._tier is not None:
+            return drive(self._tier, self._putting({_text(key): value}, ttl, tags))[key]
         return self._put(key, value, ttl, tags, False) == 0
 
     def _put(self, key: str, value: Any, ttl: Any, tags: Iterable[str], only_if_absent: bool) -> int:
@@ -188,7 +279,7 @@ class Verbs(Observed):
 
     def _plain_direct_ttl(self) -> int:
         """What `set` needs to know without a ttl: ns, 0 to be asked, -1 to be asked for every set."""
-        if not self._enabled:
+        if not self._enabled or self._tier is not None:
             return -1
         ttl = self._defaults.get("ttl", 0)
         return 0 if callable(ttl) else ttl_ns(ttl)
@@ -204,6 +295,10 @@ class Verbs(Observed):
             if len(self._direct) < 256 and not callable(ttl):
                 self._direct[ttl] = settings
         return settings
+
+
+def seconds_left(ns: int) -> float:
+    return math.inf if ns >= FOREVER else ns / 1e9
 
 
 def _text(key: object) -> str:
@@ -228,8 +323,8 @@ class KeyTarget(Target):
         self.text = text
         self.loader = loader
 
-    def begin(self, count: bool) -> tuple[int, Any, Any]:
-        return _core.begin_key(self.cache, 0, self.text, count)
+    def begin(self, count: bool, away: bool = False) -> tuple[int, Any, Any]:
+        return _core.begin_key(self.cache, 0, self.text, count, False, away)
 
     def load(self) -> Any:
         return self.loader()

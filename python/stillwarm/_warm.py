@@ -58,7 +58,7 @@ class Warming(Invalidating):
 
     @property
     def state(self) -> State:
-        """WARMING until `warm` and `awarm` have ended, else HEALTHY: there is no remote tier that could be down."""
+        """WARMING until `warm` and `awarm` have ended, else as the remote tier is: HEALTHY, DEGRADED, DOWN."""
         return State.WARMING if self._warming else super().state
 
     def warm(self, work: Work, *, at_once: int = 4, progress: Progress | None = None) -> Warmed:

@@ -79,7 +79,9 @@ class TierTimeout(TierError):
 class TierRejected(TierError):
     """The remote tier answered with an error; `sqlstate` is PostgreSQL's code of it, where there is one."""
 
-    sqlstate: str | None = None
+    def __init__(self, message: str = "", sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate or None
 
 
 class CircuitOpen(StillwarmError):

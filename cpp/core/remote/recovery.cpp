@@ -70,9 +70,10 @@ void Recovery::owe(const std::string& name, bool soft) {
 }
 
 void Recovery::owe(const std::shared_ptr<Store>& store) {
+  const auto later = again(*store);  // the first attempt may still be under way
   const std::lock_guard lock(mutex_);
-  if (store->born.empty()) store->born = inbox_->begin_poll().first;  // nothing younger than this moment is overwritten
-  keep(store);
+  if (later->born.empty()) later->born = inbox_->begin_poll().first;  // nothing younger than this moment is overwritten
+  keep(later);
 }
 
 void Recovery::keep(const std::shared_ptr<Store>& store) {

@@ -107,9 +107,9 @@ class Ask(Target):
         self.left = 0
         self.started = _core.clock_now()
 
-    def begin(self, count: bool) -> tuple[int, Any, Any]:
+    def begin(self, count: bool, away: bool = False) -> tuple[int, Any, Any]:
         self.left = self.front.life(self.question.key)  # now: a refresh may be over before this request is answered
-        found = _core.begin_key(self.cache, self.front.scope, self.question.key, count)
+        found = _core.begin_key(self.cache, self.front.scope, self.question.key, count, False, away)
         self.step = found[0]
         return found
 

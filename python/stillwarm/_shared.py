@@ -1,0 +1,242 @@
+"""What a cache does with its remote tier as a database: find, top, figures, purge, trim, check.
+
+Thread rule: any thread; the `a` twins run the plain ones on another thread and wait for them.
+Refuses to know: SQL (_admin, _purge, _schema), and how values get in and out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from stillwarm import _core, _tier_values
+from stillwarm._observed import count
+from stillwarm._stats import HotKey
+from stillwarm._warm import Warming
+from stillwarm.errors import CodecError, TierError, TierRejected
+
+if TYPE_CHECKING:
+    from stillwarm._admin import Figures, Found
+    from stillwarm._schema import Migrated
+    from stillwarm._verify import Report
+
+Progress = Callable[[int, int], object]
+
+
+class Shared(Warming):
+    """The part of a Cache that asks its database."""
+
+    __slots__ = ()
+
+    _codecs: dict[str, list[Any]]
+
+    def find(
+        self,
+        *,
+        type: str | None = None,
+        tag: str | None = None,
+        where: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        limit: int = 100,
+    ) -> list[Found]:
+        """Living entries of the remote tier in the order of their keys.
+
+        Args:
+            type: of this type only.
+            tag: with this tag only.
+            where: a condition in SQL over the columns of `type=`, which has a table of its own; `:name` are `params`.
+            limit: at most so many, 1 to 100,000.
+
+        Returns:
+            Records with key, type, value, created_at, fresh_until, expires_at, hit_count and tags. `value` is what was
+            stored; of a type with a table of its own the columns as a dict; bytes where no function here reads it.
+
+        Raises:
+            ConfigError: there is no remote tier, or an argument is not accepted.
+            TierError: the database did not answer.
+        """
+        from stillwarm import _admin
+
+        found = _admin.find(self._place(), type=type, tag=tag, where=where, params=params, limit=limit)
+        return [dataclasses.replace(one, value=self._readable_value(one)) for one in found]
+
+    def _readable_value(self, one: Any) -> Any:
+        if not isinstance(one.value, bytes):
+            return one.value
+        assert self._tier is not None
+        place = _tier_values.Place(one.key, one.type, 0)
+        status, codec_id, negative, _, body = _core.open_envelope(
+            self._tier.namespace, place.sealed_as, one.value, self._tier.max_value
+        )
+        if status != 0 or negative:
+            return None if negative else one.value
+        for codec in (*self._codecs.get(one.type, ()), self._codec):
+            if codec.matches(codec_id):
+                try:
+                    return codec.decode(body)
+                except CodecError:
+                    continue
+        return one.value
+
+    def top(self, n: int = 10) -> list[HotKey]:
+        """The `n` most used entries, the most used first: of the remote tier, by the hits of all processes; without one,
+        or while it does not answer, of memory. Memory's reads every entry."""
+        count(n, "n", 2**31)
+        if self._tier is None:
+            return super().top(n)
+        from stillwarm import _admin
+
+        try:
+            self._upkeep.flush()
+            return [HotKey(one.key, one.type, one.hits, 0) for one in _admin.top(self._place(), min(n, 100_000))]
+        except TierError:
+            return super().top(n)
+
+    def shared_stats(self) -> Figures:
+        """Figures per type of what the remote tier holds: entries, hits, average_hits, expired, bytes, table.
+
+        Raises:
+            ConfigError: there is no remote tier.
+            TierError: the database did not answer.
+        """
+        from stillwarm import _admin
+
+        self._flush_hits()
+        return _admin.stats(self._place())
+
+    def purge(self, progress: Progress | None = None, *, batch: int = 1000) -> dict[str, int]:
+        """Deletes from the remote tier what is expired or invalidated; counts of rows per type. One process at a time.
+
+        It happens by itself every `purge_every`. `progress` is called with how many rows are done, and of how many.
+
+        Raises:
+            ConfigError: there is no remote tier, or an argument is not accepted.
+            TierError: the database did not answer.
+        """
+        from stillwarm import _purge
+
+        return _purge.purge(self._place(), progress, batch)
+
+    def trim(self, *, max_rows: int | None = None, max_bytes: int | str | None = None) -> dict[str, int]:
+        """Deletes the least used entries of the remote tier until it holds so much; counts of rows per type.
+
+        Raises:
+            ConfigError: there is no remote tier, or neither limit is given.
+            TierError: the database did not answer.
+        """
+        from stillwarm import _purge
+
+        self._flush_hits()
+        return _purge.trim(self._place(), max_rows=max_rows, max_bytes=max_bytes)
+
+    def migrate(self, tables: Iterable[Any] = ()) -> Migrated:
+        """Makes the tables of this cache in its database, or brings them to the layout of this version.
+
+        It is safe at every start of every process. `tables` are further ones, such as a Journal.
+
+        Raises:
+            ConfigError: there is no remote tier, or the schema was made by a newer version.
+            TierError: the database did not do it.
+        """
+        from stillwarm import _schema
+
+        place = self._place()
+        assert self._tier is not None
+        own = [table for table in self.tables.values() if table is not None]
+        return _schema.migrate(place.query, [*own, *tables], schema=place.schema, unlogged=self._tier.unlogged)
+
+    def verify(self, tables: Iterable[Any] = ()) -> Report:
+        """Compares the tables in the database with what this version and the types here expect.
+
+        Raises:
+            ConfigError: there is no remote tier.
+            TierError: the database did not answer.
+        """
+        from stillwarm import _verify
+
+        place = self._place()
+        assert self._tier is not None
+        own = [table for table in self.tables.values() if table is not None]
+        return _verify.verify(place.query, [*own, *tables], schema=place.schema, unlogged=self._tier.unlogged)
+
+    def check(self) -> None:
+        """Raises what is wrong with the remote tier: password, rights, a missing table, no answer. Nothing: it works.
+
+        Raises:
+            TierError: with what the server said.
+        """
+        tier = self._tier
+        if tier is None:
+            return
+        place = self._place()
+        needs = "INSERT, SELECT, UPDATE, DELETE"
+        try:
+            rows = tier.query(
+                "SELECT has_table_privilege($1::text, $2::text), has_table_privilege($3::text, 'INSERT, SELECT')",
+                [place.table("entries"), needs, place.table("invalidations")],
+            )
+        except TierRejected as error:
+            if error.sqlstate not in ("42P01", "3F000"):
+                raise
+            self.migrate()  # the first to come makes them
+            return
+        if rows[0] != ("t", "t"):
+            raise TierRejected(f"the user may not use the tables of the schema {tier.schema}: grant {needs}", "42501")
+
+    async def afind(self, **arguments: Any) -> list[Found]:
+        """`find` for coroutines."""
+        return await _in_thread(self.find, **arguments)
+
+    async def atop(self, n: int = 10) -> list[HotKey]:
+        """`top` for coroutines."""
+        return await _in_thread(self.top, n)
+
+    async def ashared_stats(self) -> Figures:
+        """`shared_stats` for coroutines."""
+        return await _in_thread(self.shared_stats)
+
+    async def apurge(self, progress: Progress | None = None, *, batch: int = 1000) -> dict[str, int]:
+        """`purge` for coroutines; `progress` is called on another thread."""
+        return await _in_thread(self.purge, progress, batch=batch)
+
+    async def atrim(self, **limits: Any) -> dict[str, int]:
+        """`trim` for coroutines."""
+        return await _in_thread(self.trim, **limits)
+
+    async def amigrate(self, tables: Iterable[Any] = ()) -> Migrated:
+        """`migrate` for coroutines."""
+        return await _in_thread(self.migrate, tables)
+
+    async def averify(self, tables: Iterable[Any] = ()) -> Report:
+        """`verify` for coroutines."""
+        return await _in_thread(self.verify, tables)
+
+    async def acheck(self) -> None:
+        """`check` for coroutines."""
+        await _in_thread(self.check)
+
+    def query(self, sql: str, params: Iterable[Any] = (), *, timeout: float = 5.0) -> list[tuple[str | None, ...]]:
+        """Any one statement with `$1` parameters in the tier's database; rows of text. For `stillwarm.journal` and tools.
+
+        Raises:
+            ConfigError: there is no remote tier.
+            TierError: what the server or the connection said.
+        """
+        self._place()
+        assert self._tier is not None
+        texts = [None if p is None else str(p) for p in params]
+        return self._tier.query(sql, texts, timeout)
+
+    def _flush_hits(self) -> None:
+        self._place()
+        self._upkeep.flush()
+
+
+async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    import asyncio
+
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+__all__ = ["Shared"]

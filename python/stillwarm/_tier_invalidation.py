@@ -1,0 +1,117 @@
+"""Invalidation with a remote tier: told to the tier, and heard from other processes.
+
+Thread rule: generators of steps (see _tier), any thread, any loop; `apply` on the thread that found a message.
+Refuses to know: how the tier keeps marks (core/remote/postgres_sql), and what memory does with an intent.
+
+    told:   the tier first, then memory, then the others. What the tier does not take waits for it, and until then what it
+            has under that name is not read (E6)
+    heard:  "all" "type:<type>" "tag:<tag>" "key:<key>" "pattern:<glob>" "fence"
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from stillwarm import _core
+from stillwarm._tier import REJECTED, Error, Steps
+
+if TYPE_CHECKING:
+    from stillwarm._cache import Cache
+
+_log = logging.getLogger("stillwarm")
+
+
+def names_of(intent: str, name: str) -> list[str]:
+    """What an intent is called in the tier."""
+    if intent == "all":
+        return ["all"]
+    if intent == "type" and name == "default":
+        return ["type:default", "type:direct"]  # the direct verbs have a type of their own there
+    return [f"{intent}:{name}"]
+
+
+def invalidate(cache: Cache, names: list[str], soft: bool) -> Steps[tuple[int, Error]]:
+    """Tells the tier; (how many entries it had, the error if it did not take it: then it is owed)."""
+    tier = cache._tier
+    assert tier is not None
+    cache._upkeep.used()
+    count, failure = 0, None
+    for name in names:
+        request = _core.invalidation(name, soft)
+        error = yield request
+        if error is None:
+            count += request.count
+        else:
+            failure = failure or error
+            tier.core.owe(name, soft)
+    tier.core.tell()
+    return count, failure
+
+
+def confirm(cache: Cache) -> Steps[bool]:
+    """Asks the tier for what happened since it was asked last. True: memory may be trusted again."""
+    tier = cache._tier
+    assert tier is not None
+    if tier.away:
+        return False
+    cache._upkeep.used()
+    asked = {name: xid for name, xid in list(tier.pending.items()) if xid is not None}
+    request = _core.poll(list(asked.values()))
+    error = yield request
+    if error is not None:
+        return False
+    outcomes = request.outcomes
+    drain(cache)
+    settle(cache, asked, outcomes)
+    return True
+
+
+def settle(cache: Cache, asked: dict[str, str], outcomes: list[str]) -> None:
+    """Transactions that invalidate on commit: those that ended bind memory no more."""
+    tier = cache._tier
+    assert tier is not None
+    for (name, xid), outcome in zip(asked.items(), outcomes, strict=False):
+        if outcome == "in progress":
+            continue
+        # Committed, rolled back, or so long ago that nobody knows. What was loaded while it was open may be of before.
+        apply(cache, name, False)
+        if tier.pending.get(name) == xid:
+            del tier.pending[name]
+
+
+def drain(cache: Any) -> None:
+    """Applies what other processes said. Called before memory is looked at; never raises."""
+    tier = cache._tier
+    if tier is None:
+        return
+    messages, until = tier.core.messages()
+    for name, soft in messages:
+        try:
+            apply(cache, name, soft)
+        except Exception:
+            _log.exception("a message could not be applied: %s; everything in memory is invalidated", name)
+            _core.mark(cache, "all", 0, False)
+    tier.core.applied(until)
+
+
+def apply(cache: Cache, name: str, soft: bool) -> None:
+    """One message, in memory."""
+    intent, _, what = name.partition(":")
+    if intent == "all":
+        _core.mark(cache, "all", 0, soft)
+    elif intent == "type":
+        number = cache._type_ids.get(what)
+        if number is not None:
+            _core.mark(cache, "type", number, soft)
+    elif intent == "tag":
+        _core.mark(cache, "tag", _core.tag_fingerprint(what), soft)
+    elif intent == "key":
+        cache._invalidate_text(what, soft)
+    elif intent == "pattern":
+        cache._invalidate_pattern(what, soft)
+    else:
+        _core.fence_pattern(cache)
+
+
+__all__ = ["REJECTED", "apply", "confirm", "drain", "invalidate", "names_of", "settle"]

@@ -1,0 +1,248 @@
+"""Loads in front of a remote tier: what it has already, who may load where one process loads for all, what is written.
+
+Thread rule: generators of steps (see _tier), performed by _load on a thread and by _aload in a task.
+Refuses to know: how a loader runs and how its waiters wait.
+
+    read    -> a fresh value: the flight lands with it. A stale one: the same, and it is refreshed behind
+    lease   -> scope "fleet": one process leads; the others look again until they find its value
+    the load
+    written -> fleet: before memory. Else behind it: what is refused leaves memory
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from stillwarm import _core, _tier_values
+from stillwarm._landing import finish
+from stillwarm._target import ABANDONED, ERROR, MISSING, REFRESH, REFRESH_EARLY, REMOTE
+from stillwarm._tier import LEASE_AGE, REJECTED, Steps
+from stillwarm.errors import CodecError, LoadTimeout, NotFound
+
+if TYPE_CHECKING:
+    from stillwarm._tier import Tier
+    from stillwarm._tier_values import Durations, Place, Value
+
+LEASE_WAIT: Final = 30.0  # s, where no hard timeout is set
+_log = logging.getLogger("stillwarm")
+
+
+class Reading:
+    """What a load knows of the tier: where its value is, and when it looked.
+
+    Attributes:
+        seen: the tier's moment of the look-up, t0 of the load; "" where it did not answer: then nothing is written.
+        value: what is there, if it may still be of use.
+        owner: of the lease that this load holds, or "".
+    """
+
+    __slots__ = ("owner", "place", "seen", "value")
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.seen = ""
+        self.value: Value | None = None
+        self.owner = ""
+
+
+def codec_of(target: Any) -> Any:
+    return target.cache._codec if target.call is None else target.call._codec
+
+
+def read(target: Any, flight: Any) -> Steps[Reading]:
+    """Step 5: asks the tier for the key."""
+    tier: Tier = target.cache._tier
+    reading = Reading(_tier_values.place_of(tier, flight.scope, flight.key))
+    yield from look(target, reading)
+    return reading
+
+
+def look(target: Any, reading: Reading) -> Steps[None]:
+    """Asks once more."""
+    tier: Tier = target.cache._tier
+    place = reading.place
+    tier.core.used()
+    request = _core.look_up(place.slot, [place.key], [place.type])
+    error = yield request
+    reading.seen, reading.value = "", None
+    if error is None:
+        take(target, reading, request, 0)
+
+
+def take(target: Any, reading: Reading, request: Any, i: int) -> None:
+    """What a look-up said of this key."""
+    tier: Tier = target.cache._tier
+    place = reading.place
+    reading.seen = request.seen
+    row = request.found(i)
+    if row is None:
+        return
+    if tier.core.concerns(place.key, place.type, row[5]):
+        reading.seen = ""  # invalidated here, which the tier has not heard of: nobody else may get what is loaded now
+        return
+    reading.value = _tier_values.opened(tier, place, row, codec_of(target), target.settings)
+
+
+def landed(target: Any, flight: Any, reading: Reading, anew: bool) -> bool:
+    """Lands the flight with what the tier has, if that may be returned. A value past that goes to memory: it may stand in
+    for an error, or be revived."""
+    value = reading.value
+    if value is None or anew or (flight.background and value.fresh_left <= 0):
+        return False
+    if not concerned(target.cache._tier, reading.place, value.tags):
+        kept = copy.deepcopy(value.value) if target.settings.copy else value.value
+        tags = [_core.tag_fingerprint(tag) for tag in value.tags]
+        _core.adopt(flight, kept, value.durations, value.fresh_left, tags, value.weight, value.negative)
+    if value.negative:
+        if value.fresh_left <= 0:
+            return False
+        error = NotFound(value.value)
+        finish(flight, ERROR, (error, None))
+        return True
+    if value.fresh_left <= 0 and not value.stale:
+        return False
+    finish(flight, REMOTE, value.value)
+    return True
+
+
+def outcome(target: Any, flight: Any) -> Any:
+    """What the leader of a flight that landed with the tier's value returns; a stale one is refreshed behind it."""
+    if flight.error is not None:
+        raise flight.error[0]
+    count(target, flight)
+    return flight.value
+
+
+def count(target: Any, flight: Any) -> None:
+    """The caller was counted as a miss, and was answered from the tier."""
+    if not _core.count_remote_hit(flight, False):  # memory could not keep it: its count has no entry
+        upkeep = target.cache._upkeep
+        if upkeep is not None:
+            upkeep.count(flight.scope, flight.key, 1)
+
+
+def follow_up(target: Any, start: Any) -> None:
+    """After a value came from the tier: begins its refresh, if it is stale or early."""
+    step, _, flight = target.begin(False)
+    if step in (REFRESH, REFRESH_EARLY):
+        start(target, flight)
+    elif flight is not None and step != 3:  # FOLLOW: another's
+        finish(flight, ABANDONED, None)
+
+
+def concerned(tier: Tier, place: Place, tags: list[str]) -> bool:
+    """Whether an open transaction invalidates this: then memory must not keep it."""
+    pending = tier.pending
+    if not pending:
+        return False
+    names = {"all", f"type:{place.type}", f"key:{place.key}", *(f"tag:{tag}" for tag in tags)}
+    if place.type == _tier_values.DIRECT:
+        names.add("type:default")
+    return any(name in pending for name in names)
+
+
+# ------------------------------------------------------------------------------------------------------------- leases
+
+
+def lease(target: Any, flight: Any, reading: Reading) -> Steps[bool]:
+    """Step 6: until this load may run (False), or the flight has landed with what another process stored (True).
+
+    Raises:
+        LoadTimeout: another process loads for longer than this caller waits.
+    """
+    tier: Tier = target.cache._tier
+    owner = f"{tier.process}:{flight.sequence}"
+    name = reading.place.sealed_as
+    hard = target.settings.hard_timeout
+    limit = hard / 1e9 if hard else LEASE_WAIT
+    until = time.monotonic() + limit
+    pause = 0.02
+    while True:
+        request = _core.lease(True, name, owner, LEASE_AGE)
+        error = yield request
+        if error is not None:
+            return False  # no lease service: each process for itself
+        if request.taken:
+            reading.owner = owner
+            tier.core.hold_lease(owner)
+            yield from look(target, reading)  # it may have been loaded since we looked
+            if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, False):
+                yield from give_back(tier, reading)
+                return True
+            return False
+        if flight.background:
+            finish(flight, ABANDONED, None)
+            return True
+        if reading.value is not None and reading.value.servable:
+            finish(flight, REMOTE, reading.value.value)
+            return True
+        if time.monotonic() >= until:
+            key = target.cache._key_of(flight)
+            raise LoadTimeout(f"another process loads {key} for longer than {limit:g} s; it goes on and may be stored")
+        yield pause * (0.75 + random.random() / 2)
+        pause = min(pause * 2, 0.25)
+        yield from look(target, reading)
+        if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, False):
+            return True
+
+
+def give_back(tier: Tier, reading: Reading) -> Steps[None]:
+    """Ends the lease, so that nobody waits for its age."""
+    if reading.owner:
+        owner, reading.owner = reading.owner, ""
+        tier.core.drop_lease(owner)
+        yield _core.lease(False, reading.place.sealed_as, owner, 0)
+
+
+# ------------------------------------------------------------------------------------------------------------- writes
+
+
+def prepared(
+    target: Any, reading: Reading, value: Any, durations: Durations, tags: list[str], *, negative: bool = False
+) -> tuple[Any, int] | None:
+    """The request that stores a loaded value, and its bytes; None: the tier is not given it."""
+    tier: Tier = target.cache._tier
+    if not reading.seen or durations[0] <= 0:
+        return None
+    place = reading.place
+    if negative and place.slot:
+        return None  # a table of plain columns has no place for an absence
+    try:
+        return _tier_values.stored(
+            tier, place, value, codec_of(target), durations, tags,
+            born=reading.seen, jitter=target.settings.jitter, negative=negative, arguments=target.arguments(),
+        )  # fmt: skip
+    except CodecError as error:
+        if tier.strict:
+            raise
+        tier.errors += 1
+        tier.say_once(logging.WARNING, f"encode {place.type} {error}", "%s stays in memory only: %s", place.key, error)
+        return None
+
+
+def absent(target: Any, reading: Reading, text: str) -> None:
+    """The loader says that there is no such thing: what the tier has goes, or the absence is written behind."""
+    tier: Tier = target.cache._tier
+    ttl = target.settings.negative_ttl
+    made = prepared(target, reading, text, (ttl, 0, 0, 0), target.tags(), negative=True) if ttl else None
+    if made is not None:
+        tier.core.write_behind(made[0])
+    elif reading.value is not None:
+        tier.core.forget(f"key:{reading.place.key}")
+
+
+def written(tier: Tier, request: Any) -> Steps[bool]:
+    """Fleet: the write comes before memory. False: the fence refused it, so memory must not keep it either."""
+    error = yield request
+    if error is None:
+        return bool(request.stored)
+    if error[0] != REJECTED:
+        tier.core.owe_write(request)
+    return True
+
+
+__all__ = ["MISSING", "Reading"]
