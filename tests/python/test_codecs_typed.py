@@ -86,7 +86,6 @@ from stillwarm.errors import CodecError
         (Mapping[str, set[int]], {"a": {1}}),
         (Annotated[list[int], "a note"], [1]),
     ],
-    ids=str,
 )
 def test_codecs_typed_values_come_back(name: str, kind: Any, value: Any) -> None:
     assert same(back(codec_for(name, kind), value), value)
@@ -105,7 +104,6 @@ def test_codecs_typed_values_come_back(name: str, kind: Any, value: Any) -> None
         (Strict, Strict(day=AT.date(), tags={"a"})),
         (Renamed, Renamed.model_validate({"in": "x"})),
     ],
-    ids=str,
 )
 def test_codecs_pydantic_models_come_back(name: str, kind: Any, value: Any) -> None:
     codec = codec_for(name, kind)
@@ -141,7 +139,6 @@ def test_codecs_a_dataclass_around_a_model_is_pydantics() -> None:
         (Any, AT.replace(tzinfo=PARIS)),
         (inspect.Signature.empty, frozenset({1})),
     ],
-    ids=str,
 )
 def test_codecs_types_that_say_less_than_the_value_lose_nothing(name: str, kind: Any, value: Any) -> None:
     codec = codec_for(name, kind)
