@@ -1,6 +1,8 @@
 #include "bindings/remote_request.hpp"
 
 #include <pybind11/stl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <exception>
 
@@ -15,13 +17,9 @@ namespace {
 
 constexpr Nanos kSlice = 50'000'000;
 
-bool on_main_thread() {
-  static const unsigned long main_thread = [] {
-    pb::object threading = pb::module_::import("threading");
-    return threading.attr("main_thread")().attr("ident").cast<unsigned long>();
-  }();
-  return PyThread_get_thread_ident() == main_thread;
-}
+// The thread on which Python runs signal handlers. Asked of the kernel: threading.main_thread() is Python code, which
+// must not run here, and the child of a fork has another.
+bool on_main_thread() noexcept { return ::syscall(SYS_gettid) == ::getpid(); }
 
 pb::object bytes_or_none(bool there, const std::string& bytes) {
   return there ? pb::object(pb::bytes(bytes)) : pb::object(pb::none());
@@ -30,8 +28,8 @@ pb::object bytes_or_none(bool there, const std::string& bytes) {
 // One of: None (nothing there), or (payload or None, columns, fresh_left, kept_left, version, tags).
 pb::object found_of(const Found& f) {
   if (!f.found) return pb::none();
-  return pb::make_tuple(bytes_or_none(f.has_payload, f.payload), pb::cast(f.columns), f.fresh_left, f.kept_left, f.version,
-                        pb::cast(f.tags));
+  return pb::make_tuple(bytes_or_none(f.has_payload, f.payload), pb::cast(f.columns), f.fresh_left, f.kept_left,
+                        f.version, pb::cast(f.tags));
 }
 
 using RequestHolder = std::shared_ptr<Request>;
@@ -45,9 +43,9 @@ std::vector<std::optional<std::string>> texts(const pb::handle& list) {
   return list.cast<std::vector<std::optional<std::string>>>();
 }
 
-RequestHolder store(std::uint32_t slot, int mode, std::string key, std::string type, const pb::bytes& payload, std::string born,
-                    std::string expected, std::vector<std::string> tags, const pb::handle& columns, Nanos fresh_for,
-                    Nanos keep_for) {
+RequestHolder store(std::uint32_t slot, int mode, std::string key, std::string type, const pb::bytes& payload,
+                    std::string born, std::string expected, std::vector<std::string> tags, const pb::handle& columns,
+                    Nanos fresh_for, Nanos keep_for) {
   auto s = std::make_shared<Store>(slot, static_cast<Store::Mode>(mode));
   s->key = std::move(key);
   s->type = std::move(type);
@@ -111,13 +109,14 @@ void bind_requests(pb::module_& m) {
         for (const auto& row : as<Query>(r).rows) rows.append(pb::tuple(pb::cast(row)));
         return rows;
       });
-  m.def("look_up", [](std::uint32_t slot, std::vector<std::string> keys, std::vector<std::string> types) -> RequestHolder {
-    auto l = std::make_shared<LookUp>(slot);
-    if (keys.size() != types.size()) throw pb::value_error("one type per key");
-    l->keys = std::move(keys);
-    l->types = std::move(types);
-    return l;
-  });
+  m.def("look_up",
+        [](std::uint32_t slot, std::vector<std::string> keys, std::vector<std::string> types) -> RequestHolder {
+          auto l = std::make_shared<LookUp>(slot);
+          if (keys.size() != types.size()) throw pb::value_error("one type per key");
+          l->keys = std::move(keys);
+          l->types = std::move(types);
+          return l;
+        });
   m.def("store", store);
   m.def("invalidation", [](std::string name, bool soft) -> RequestHolder {
     return std::make_shared<Invalidate>(std::move(name), soft);
@@ -134,16 +133,18 @@ void bind_requests(pb::module_& m) {
     l->age = age;
     return l;
   });
-  m.def("flush", [](std::uint64_t batch, std::vector<std::string> keys, std::vector<std::string> types,
-                    std::vector<std::uint64_t> hits) -> RequestHolder {
-    if (keys.size() != types.size() || keys.size() != hits.size()) throw pb::value_error("one type and count per key");
-    auto f = std::make_shared<Flush>();
-    f->batch = batch;
-    f->keys = std::move(keys);
-    f->types = std::move(types);
-    f->hits = std::move(hits);
-    return f;
-  });
+  m.def("flush",
+        [](std::uint64_t batch, std::vector<std::string> keys, std::vector<std::string> types,
+           std::vector<std::uint64_t> hits) -> RequestHolder {
+          if (keys.size() != types.size() || keys.size() != hits.size())
+            throw pb::value_error("one type and count per key");
+          auto f = std::make_shared<Flush>();
+          f->batch = batch;
+          f->keys = std::move(keys);
+          f->types = std::move(types);
+          f->hits = std::move(hits);
+          return f;
+        });
   m.def("query", [](std::string text, const pb::handle& parameters, Nanos timeout) -> RequestHolder {
     auto q = std::make_shared<Query>();
     q->text = std::move(text);

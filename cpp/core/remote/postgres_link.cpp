@@ -88,8 +88,7 @@ bool Rows::null(std::size_t row, std::size_t column) const {
 }
 
 std::string_view Rows::at(std::size_t row, std::size_t column) const {
-  const auto field =
-      result_->rows[static_cast<pqxx::result_size_type>(row)][static_cast<pqxx::row_size_type>(column)];
+  const auto field = result_->rows[static_cast<pqxx::result_size_type>(row)][static_cast<pqxx::row_size_type>(column)];
   return {field.c_str(), field.size()};
 }
 
@@ -106,6 +105,9 @@ PostgresLink::PostgresLink(const std::string& connection_string, bool prepares) 
 #pragma GCC diagnostic pop
   if (!prepares) connection_->prepared.insert("");
   duplicate_ = ::fcntl(connection_->link.sock(), F_DUPFD_CLOEXEC, 0);
+  if (duplicate_ < 0) {  // nobody could cut it
+    throw PostgresFailure({TierFault::kUnavailable, "", "the process has no more file descriptors"});
+  }
 }
 
 PostgresLink::~PostgresLink() {
@@ -132,10 +134,9 @@ Rows PostgresLink::run(const std::string& text, const Parameters& parameters) {
   return translated(&connection_->link, [&] {
     pqxx::nontransaction transaction(connection_->link);
     Rows rows;
-    rows.result_ = std::make_shared<Rows::Result>(
-        Rows::Result{parameters.empty() ? transaction.exec(text)
-                                        : transaction.exec_params(
-                                              text, pqxx::prepare::make_dynamic_params(pointers(parameters)))});
+    rows.result_ = std::make_shared<Rows::Result>(Rows::Result{
+        parameters.empty() ? transaction.exec(text)
+                           : transaction.exec_params(text, pqxx::prepare::make_dynamic_params(pointers(parameters)))});
     return rows;
   });
 }
