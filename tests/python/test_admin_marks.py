@@ -24,6 +24,7 @@ from stillwarm._place import Place
 from stillwarm._purge import purge, trim
 from stillwarm._schema import migrate
 from stillwarm._where import where_sql
+from stillwarm.errors import TierRejected
 from storing import TABLES, keys, put, score, session
 
 # What the look-up says of a shared entry and of a typed row: (dead, since when it is stale), as the core writes it.
@@ -327,25 +328,37 @@ STORE = (
 )
 
 
-def test_admin_marks_a_condition_never_meets_a_deadlock_with_what_goes_by_key(database: Database, place: Place) -> None:
+@pytest.mark.parametrize("waits", [False, True], ids=["as it is", "control: it waits"])
+def test_admin_marks_a_condition_never_meets_a_deadlock_with_what_goes_by_key(place: Place, waits: bool) -> None:
     names = [f"scoring:B{number}:1" for number in range(12)]
     gate = threading.Barrier(6)
+    deadlocks: list[str] = []
 
     def some(chance: random.Random) -> list[str | None]:
         return ["{" + ",".join(chance.sample(names, 8)) + "}"]
 
     def one(seed: int) -> None:
+        try:
+            many(seed)
+        except TierRejected as error:
+            deadlocks.append(str(error.sqlstate))
+
+    def many(seed: int) -> None:
         chance = random.Random(seed)
         gate.wait()
         for _ in range(150):
+            if deadlocks:
+                return
             if seed < 2:
                 place.query(STORE, some(chance))
             elif seed < 4:
                 place.query(BY_KEY, some(chance))
             else:
                 least = {"least": chance.randrange(40)}
-                place.query(*where_sql(place, "scoring", "roi_percent > :least", least, stale=chance.random() < 0.2))
+                sql, values = where_sql(place, "scoring", "roi_percent > :least", least, stale=chance.random() < 0.2)
+                place.query(sql.replace(" SKIP LOCKED", "") if waits else sql, values)
 
     with ThreadPoolExecutor(6) as pool:
         for future in [pool.submit(one, seed) for seed in range(6)]:
             future.result()
+    assert set(deadlocks) == ({"40P01"} if waits else set())
