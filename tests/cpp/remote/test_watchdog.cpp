@@ -71,7 +71,8 @@ TEST(Watchdog, ALinkMayBeDestroyedOnceItsOperationEnded) {
   for (int n = 0; n < 4; ++n) {
     threads.emplace_back([&] {
       for (int i = 0; i < 300; ++i) {
-        const auto link = std::make_unique<FakeLink>(t.server);
+        std::unique_ptr<FakeLink> link;
+        t.server.set([&] { link = std::make_unique<FakeLink>(t.server); });
         ASSERT_TRUE(t.watchdog.begin(*link, i % 2 == 0 ? steady_now() : kNever));
         if (i % 50 == 0) t.watchdog.cut_all();
         t.watchdog.end(*link);
