@@ -9,11 +9,13 @@ process that reads afterwards sees them; what the tier does not take waits for i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_invalidation, _tier_loads, _tier_values
 from stillwarm._landing import finish
+from stillwarm._sql_types import quoted
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
@@ -26,7 +28,7 @@ from stillwarm._target import (
     RETURN_STALE,
     Target,
 )
-from stillwarm._tier import IN_DOUBT, REJECTED, Steps, drive, raised
+from stillwarm._tier import IN_DOUBT, READ_ONLY, REJECTED, Steps, drive, raised
 from stillwarm._tier_values import ADD, DIRECT, SET, SWAP, Place, storable
 from stillwarm._types import FOREVER, Settings
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from stillwarm._cache import Cache
 
 _ATTEMPTS: Final = 16  # at a value that others change at the same time
+_adds: Final = itertools.count()
 _PLAIN: Final = Settings(ttl=FOREVER, jitter=0.0)
 
 
@@ -148,10 +151,16 @@ def put(
         return dict.fromkeys(values, False)
     cache._upkeep.used()
     mode = ADD if only_if_absent else SET
-    made = {
-        key: _tier_values.stored(tier, place(key), value, cache._codec, (ttl, 0, 0, 0), tags, mode=mode)
-        for key, value in values.items()
-    }
+    # An add has a name of its own, by which it is known again where the answer is lost. It is not the process's, so this
+    # process hears of it too.
+    names = {key: f"{tier.process}+{next(_adds)}" if only_if_absent else "" for key in values}
+
+    def made_of(key: str) -> tuple[Any, int] | None:
+        return _tier_values.stored(
+            tier, place(key), values[key], cache._codec, (ttl, 0, 0, 0), tags, mode=mode, expected=names[key]
+        )
+
+    made = {key: made_of(key) for key in values}
     kept, failure = {}, None
     for key, request_and_size in made.items():
         stored_there = True
@@ -162,10 +171,10 @@ def put(
             if error is None:
                 stored_there = request.stored
             elif error[0] == IN_DOUBT and only_if_absent:
-                stored_there = yield from _is_mine(cache, key, request)
+                stored_there = yield from _added(cache, key, names[key], lambda key=key: made_of(key))  # type: ignore[misc]
             else:
                 failure = failure or error
-                if error[0] != REJECTED and not only_if_absent:
+                if (error[0] != REJECTED or error[1] == READ_ONLY) and not only_if_absent:
                     tier.core.owe_write(request)
         kept[key] = stored_there and _keep(cache, key, values[key], ttl, tags, weight, only_if_absent)
         if not stored_there and not only_if_absent:
@@ -188,13 +197,25 @@ def _keep(cache: Cache, key: str, value: Any, ttl: int, tags: list[str], weight:
     return stored == 0 or (weight >= 0 and stored == 2)
 
 
-def _is_mine(cache: Cache, key: str, request: Any) -> Steps[bool]:
-    """The connection broke at the answer to an add: is the value there ours?"""
+def _added(cache: Cache, key: str, name: str, make: Callable[[], Any]) -> Steps[bool]:
+    """The connection broke at the answer to an add: was it done, by us?
+
+    The entry does not say it: an equal one may be another's. The message that the add wrote has the name of this add. Where
+    it is not there the add is sent again under that name, which cannot make two of it: only one finds nothing there.
+    """
     tier = cache._tier
     assert tier is not None
-    look = _core.look_up(0, [request.key], [DIRECT])
-    error = yield look
-    return error is None and bool(look.payload(0)) and look.payload(0) == request.sent
+    sql = f"SELECT 1 FROM {quoted(tier.schema)}.invalidations WHERE namespace = $1 AND name = $2 AND origin = $3"
+    for last in (False, True):
+        look = _core.query(sql, [cache.namespace, f"key:{storable(key)}", name], tier.timeout)
+        error = yield look
+        if error is not None or look.rows or last:
+            return error is None and bool(look.rows)
+        request, _ = make()
+        error = yield request
+        if error is None and request.stored:
+            return True
+    return False
 
 
 def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = None) -> Steps[Any]:
@@ -221,7 +242,7 @@ def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = 
             return MISSING
         value = new(found.value)
         fresh = found.fresh_left if ttl is None else ttl
-        durations = (found.durations if ttl is None else (ttl, 0, 0, 0))
+        durations = found.durations if ttl is None else (ttl, 0, 0, 0)
         made = _tier_values.stored(
             tier, where, value, cache._codec, durations, found.tags, mode=SWAP, expected=found.version, fresh_for=fresh
         )
@@ -229,6 +250,7 @@ def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = 
             return MISSING
         error = yield made[0]
         if error is not None:
+            _core.invalidate_key(cache, 0, key, False)  # it may have been done, and memory has the value of before
             break
         if made[0].stored:
             _core.invalidate_key(cache, 0, key, False)  # the next get brings it

@@ -31,8 +31,11 @@ def eventually(condition: Callable[[], Any], within: float = WITHIN, what: str =
     return time.monotonic() - begun
 
 
+_loads = iter(range(1, 10**9))
+
+
 class Loader:
-    """Makes the value of a key, which carries it; counts, and fails on demand."""
+    """Makes the value of a key, which carries it and is made once; counts, and fails on demand."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -42,7 +45,7 @@ class Loader:
         self.calls.append(key)
         if self.fails:
             raise ConnectionError("the source is away")
-        return value_of(key, len(self.calls))
+        return value_of(key, next(_loads))
 
 
 def value_of(key: str, n: int = 0) -> str:
@@ -80,6 +83,19 @@ class Shared:
         """Until nothing is on its way to the tier."""
         assert self.cache._tier is not None
         assert self.cache._tier.core.drain(int(WITHIN * 1e9)), self.health
+
+
+_asked = iter(range(10**9))
+
+
+def answers(one: Shared) -> bool:
+    """Whether the tier takes a value and gives it back."""
+    key = f"answers{next(_asked)}"
+    one.get(key)
+    assert one.cache._tier is not None
+    one.cache._tier.core.drain(500_000_000)
+    one.fresh(key)
+    return one.load.calls.count(key) == 1
 
 
 def forget(cache: Cache) -> None:

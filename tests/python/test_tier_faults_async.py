@@ -45,7 +45,7 @@ def test_tier_faults_random_cancels_give_no_wrong_value(warm_postgres: PostgresS
     cancelled, ended, wrong = remote.cancels_run(warm_postgres, 1_500, seed=7)
     assert wrong == 0
     assert cancelled > 100
-    assert ended > 100
+    assert ended > 20
     assert asyncio.run(remote.naive_run(300, seed=7)) > 0, "a connection that is used on after a cancel"
 
 

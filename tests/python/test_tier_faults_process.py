@@ -50,9 +50,14 @@ def test_tier_faults_preloaded_workers_share_no_connection(warm_postgres: Postgr
     """As gunicorn --preload: the cache is made and used, then workers are forked, and each serves."""
     url = warm_postgres.new_database()
     with shared(url) as one, Raw(url) as raw:
+        one.cache.check()
         first = one.get("k")
         one.written()
-        mine = set(raw("SELECT pid FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()"))
+        mine = set(
+            raw(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()"
+            )
+        )
 
         def serve() -> bool:
             assert one.get("k") == first
@@ -65,13 +70,19 @@ def test_tier_faults_preloaded_workers_share_no_connection(warm_postgres: Postgr
         def raw_of(url: str) -> list[tuple[int]]:
             with Raw(url) as own:
                 return list(
-                    own("SELECT pid FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()")
+                    own(
+                        "SELECT pid FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()"
+                    )
                 )
 
         assert all(in_child(serve) for _ in range(4))
         assert is_of(one.fresh("k"), "k")
         assert one.load.calls == ["k"], "the parent's connections go on"
-        still = set(raw("SELECT pid FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()"))
+        still = set(
+            raw(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()"
+            )
+        )
         assert mine <= still
         assert one.cache.stats().remote_errors == 0
         assert one.health["reconnects"] == 0

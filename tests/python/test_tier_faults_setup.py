@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from chaos import ChaosProxy
-from outages import SECRET, Raw, eventually, forget, is_of, shared, silent_about_secrets, told_once
+from outages import SECRET, Raw, answers, eventually, forget, is_of, shared, silent_about_secrets, told_once
 from stillwarm import Cache, ConfigError, State
 from stillwarm._servers import PostgresServer
 from stillwarm.errors import TierError
@@ -63,19 +63,12 @@ def test_tier_faults_42p01_tables_dropped_under_load_are_made_once(url: str, war
         )
         raw("CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE FUNCTION noted()")
         raw("DROP SCHEMA stillwarm CASCADE")
-        with pytest.raises((psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)):
-            raw("SELECT count(*) FROM stillwarm.entries_that_nobody_makes")
         eventually(lambda: raw("SELECT to_regclass('stillwarm.entries') IS NOT NULL") == [(True,)])
         ends.set()
         for thread in threads:
             thread.join()
         assert wrong == []
-        eventually(lambda: one.cache.confirm())
-        one.get("after")
-        one.written()
-        before = len(one.load.calls)
-        one.fresh("after")
-        assert len(one.load.calls) == before
+        eventually(lambda: answers(one))
         assert raw("SELECT count(*) FROM made")[0][0] == 1, "made once"
 
 
@@ -111,7 +104,9 @@ def guarded(private_postgres: PostgresServer) -> Iterator[PostgresServer]:
     private_postgres.sql(f"CREATE ROLE app LOGIN PASSWORD '{SECRET}'")
     private_postgres.sql("CREATE ROLE reader LOGIN")
     hba = private_postgres.socket / "data" / "pg_hba.conf"
-    hba.write_text("host all postgres,reader 127.0.0.1/32 trust\nlocal all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    hba.write_text(
+        "host all postgres,reader 127.0.0.1/32 trust\nlocal all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+    )
     private_postgres.sql("SELECT pg_reload_conf()")
     eventually(lambda: _refuses(private_postgres))
     yield private_postgres
@@ -140,7 +135,13 @@ def test_tier_faults_a_wrong_password(guarded: PostgresServer, caplog: Any) -> N
         with pytest.raises(TierError) as refused:
             one.cache.query("SELECT 1")
         silent_about_secrets(
-            caplog, refused.value, one.cache, one.cache.stats(), one.cache._tier.figures(), one.health, vars(one.cache._tier).get("core")
+            caplog,
+            refused.value,
+            one.cache,
+            one.cache.stats(),
+            one.cache._tier.figures(),
+            one.health,
+            vars(one.cache._tier).get("core"),
         )
         assert guarded.log.count("password authentication failed") - before < 40, "no storm"
         guarded.sql(f"ALTER ROLE app PASSWORD '{SECRET}-wrong'")
@@ -156,7 +157,7 @@ def test_tier_faults_the_right_password_is_told_nowhere(guarded: PostgresServer,
     with shared(url) as one:
         goes_on(one, range(3))
         one.cache.check()
-        assert one.cache.state is State.HEALTHY
+        eventually(lambda: one.cache.state is State.HEALTHY)
         guarded.kill()
         goes_on(one, range(3, 8))
         with pytest.raises(TierError) as caught:
@@ -170,7 +171,7 @@ def test_tier_faults_the_right_password_is_told_nowhere(guarded: PostgresServer,
         f"postgresql://u:{SECRET}@[::1/x",
         f"postgresql://u:{SECRET}@host:port/x",
         f"postgresql://u:{SECRET}@host/x?nonsense=1",
-        f"postgresql://host/x?password={SECRET}&connect_timeout=never",
+        f"postgresql://host/x?password={SECRET}&nonsense=1",
         f"mysql://u:{SECRET}@host/x",
         f"postgresql://u:{SECRET}@host/x?flag",
     ],

@@ -1,8 +1,11 @@
 #include "core/remote/postgres_tier.hpp"
 
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <map>
+#include <random>
+#include <thread>
 
 #include "core/base/clock.hpp"
 #include "core/remote/watchdog.hpp"
@@ -12,7 +15,9 @@ namespace stillwarm {
 namespace {
 
 constexpr Nanos kFirstAnswer = 2'000'000'000;
+// After the server refused to make tables, or they were made and something was missing still.
 constexpr Nanos kSetUpPause = 30'000'000'000;
+constexpr Nanos kLongestSetUp = 10'000'000'000;
 
 constexpr double kLongest = 100.0 * 365 * 86400;  // s: a clock that jumped cannot promise more
 
@@ -71,6 +76,12 @@ bool is_about_data(const TierError& error) {
 // What may succeed the next moment: a deadlock, a serialization failure.
 bool is_collision(const TierError& error) { return error.state == "40P01" || error.state == "40001"; }
 
+// Jittered: those that met do not meet again.
+void step_aside(int attempt) {
+  thread_local std::minstd_rand random(static_cast<unsigned>(steady_now()));
+  std::this_thread::sleep_for(std::chrono::microseconds(random() % (5'000U << static_cast<unsigned>(attempt))));
+}
+
 }  // namespace
 
 PostgresTier::PostgresTier(Options options, std::shared_ptr<Inbox> inbox)
@@ -99,7 +110,9 @@ std::unique_ptr<PostgresLink> PostgresTier::open() {
 
 std::unique_ptr<Link> PostgresTier::connect(TierError& error) {
   try {
-    return std::make_unique<PostgresConnection>(shared_from_this(), open());
+    auto link = open();
+    if (set_up_wanted_.exchange(false)) set_up_slowly(*link);
+    return std::make_unique<PostgresConnection>(shared_from_this(), std::move(link));
   } catch (const PostgresFailure& e) {
     error = e.error;
     return nullptr;
@@ -129,18 +142,53 @@ void PostgresTier::set_process(std::string process) {
   process_ = std::move(process);
 }
 
-bool PostgresTier::set_up(PostgresLink& link) {
+bool PostgresTier::set_up(PostgresLink& link, std::uint64_t known) {
   std::vector<std::string> statements;
   {
     const std::lock_guard lock(mutex_);
+    if (set_ups_ != known) return true;  // meanwhile somebody has
+    if (steady_now() < set_up_from_) return false;
     statements = setup_;
-    const Nanos now = steady_now();
-    if (set_up_at_ != 0 && now < set_up_at_ + kSetUpPause) return false;
-    set_up_at_ = now;
   }
-  for (const std::string& text : statements) link.run(text);
+  try {
+    for (const std::string& text : statements) link.run(text);
+  } catch (const PostgresFailure& failure) {
+    if (failure.error.fault == TierFault::kRejected) {
+      set_up_failed();
+    } else {
+      set_up_wanted_ = true;  // it took longer than a request may: the next connection does it
+    }
+    throw;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    ++set_ups_;
+  }
   inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
   return true;
+}
+
+void PostgresTier::set_up_slowly(PostgresLink& link) {
+  Watchdog watchdog;
+  guarded(watchdog, link, kLongestSetUp, [&] {
+    if (!options_.pooler) link.run("SET statement_timeout = " + std::to_string(kLongestSetUp / 1'000'000));
+    try {
+      set_up(link, set_ups());
+    } catch (const PostgresFailure& failure) {
+      if (failure.error.fault != TierFault::kRejected) throw;
+    }
+    if (!options_.pooler) link.run(std::string("RESET statement_timeout"));
+  });
+}
+
+void PostgresTier::set_up_failed() {
+  const std::lock_guard lock(mutex_);
+  set_up_from_ = steady_now() + kSetUpPause;
+}
+
+std::uint64_t PostgresTier::set_ups() const {
+  const std::lock_guard lock(mutex_);
+  return set_ups_;
 }
 
 void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
@@ -172,21 +220,29 @@ void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
 // ---------------------------------------------------------------------------------------------------------- connection
 
 bool PostgresConnection::serve(std::span<Request* const> batch) {
+  const std::uint64_t set_ups = tier_->set_ups();
+  bool missed = false;
   for (int attempt = 0;; ++attempt) {
     try {
       perform(batch);
       return link_->usable();
     } catch (const PostgresFailure& failure) {
       TierError error = failure.error;
-      if (error.fault == TierFault::kRejected && attempt == 0) {
+      if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery) {
+        if (missed) tier_->set_up_failed();  // to make them does not help
         try {
-          if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery && tier_->set_up(*link_))
+          if (!missed && tier_->set_up(*link_, set_ups)) {
+            missed = true;
             continue;
+          }
         } catch (const PostgresFailure& second) {
           error = second.error;
         }
       }
-      if (is_collision(error) && attempt < 3) continue;  // keys go in order, so the next attempt meets nobody it met
+      if (is_collision(error) && attempt < 3) {
+        step_aside(attempt);
+        continue;
+      }
       if (batch.size() > 1 && is_about_data(error) && link_->usable()) {  // the others get what they asked for
         const std::size_t half = batch.size() / 2;
         const bool first = serve(batch.first(half));
@@ -194,12 +250,10 @@ bool PostgresConnection::serve(std::span<Request* const> batch) {
         for (Request* r : batch.subspan(half)) r->error = batch.front()->error;
         return false;
       }
-      if (error.fault == TierFault::kUnavailable && batch.front()->kind == Request::Kind::kStore) {
-        const auto mode = static_cast<const Store*>(batch.front())->mode;
-        if (mode == Store::Mode::kAdd || mode == Store::Mode::kSwap) error.fault = TierFault::kInDoubt;
-      }
+      const bool answered = error.fault == TierFault::kRejected || error.fault == TierFault::kTimeout;
+      if (!answered && batch.front()->once) error.fault = TierFault::kInDoubt;
       for (Request* r : batch) r->error = error;
-      return error.fault == TierFault::kRejected && link_->usable();
+      return answered && link_->usable();
     }
   }
 }
@@ -335,7 +389,7 @@ void PostgresConnection::store(std::span<Request* const> batch) {
                            array_of(borns),
                            array_of(fresh),
                            array_of(keep),
-                           tier_->process(),
+                           head.mode == Store::Mode::kAdd && !head.expected.empty() ? head.expected : tier_->process(),
                            head.expected.empty() ? std::nullopt : std::optional(head.expected)};
   for (const Array& column : columns) parameters.emplace_back(array_of(column));
   const Rows rows = link_->run(sql->store(head.slot, head.mode), parameters);

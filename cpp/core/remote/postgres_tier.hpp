@@ -4,6 +4,7 @@
 // thread at a time. Refuses to know: Python, values, who asks; how requests are queued and merged (request_queue).
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -48,10 +49,15 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   // A poll on this connection, from what the inbox has seen to what it sees now. Throws PostgresFailure.
   void poll(PostgresLink& link, std::span<Poll* const> polls);
 
-  // What is missing is made, at most once in a while. False: it was tried a moment ago.
-  bool set_up(PostgresLink& link);
+  // What is missing is made, unless somebody has since `known`. Who comes while another makes it waits in the database.
+  // False: it was tried in vain a moment ago. Throws PostgresFailure.
+  bool set_up(PostgresLink& link, std::uint64_t known);
+  void set_up_failed();
+  std::uint64_t set_ups() const;
 
  private:
+  void set_up_slowly(PostgresLink& link);
+
   const Options options_;
   const std::shared_ptr<Inbox> inbox_;
   mutable std::mutex mutex_;
@@ -59,7 +65,9 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   std::vector<OwnTable> tables_;
   std::vector<std::string> setup_;
   std::shared_ptr<const PostgresSql> sql_;
-  Nanos set_up_at_ = 0;
+  Nanos set_up_from_ = 0;  // not before this moment
+  std::uint64_t set_ups_ = 0;
+  std::atomic<bool> set_up_wanted_{false};
 };
 
 class PostgresConnection : public Link {

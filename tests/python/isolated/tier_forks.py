@@ -98,6 +98,7 @@ def main() -> None:
             print(f"stuck or failed: {naive(server, count)}")
             return
         one = Shared(server.url, tags=["all"], timeout="10s")
+        one.cache.check()
         one.get("warm")
         failures = one.cache.stats().remote_errors
         sys.setswitchinterval(1e-5)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from chaos import ChaosProxy
-from outages import DEADLINE, Shared, eventually, forget, is_of, value_of
+from outages import DEADLINE, Shared, answers, eventually, forget, is_of, value_of
 from reliability import children
 from stillwarm._servers import PostgresServer
 
@@ -89,21 +89,12 @@ class Outcome(NamedTuple):
 
 def used_again(one: Shared) -> float:
     """Seconds until the tier gives back what it is given. The calls of this wait carry no probe but their own."""
-    n = 0
-
-    def answers() -> bool:
-        nonlocal n
-        n += 1
-        one.get(f"again{n}")
-        before = len(one.load.calls)
-        one.cache._tier.core.drain(500_000_000)  # type: ignore[union-attr]
-        one.fresh(f"again{n}")
-        return len(one.load.calls) == before
-
-    return eventually(answers, 60)
+    return eventually(lambda: answers(one), 60)
 
 
-def under(one: Shared, begin: Callable[[], Any], end: Callable[[], Any], seconds: float = 3.0, threads: int = 4) -> Outcome:
+def under(
+    one: Shared, begin: Callable[[], Any], end: Callable[[], Any], seconds: float = 3.0, threads: int = 4
+) -> Outcome:
     """Calls by threads while the fault is there; their loader takes no time, so that what they take is the tier's."""
     stop = threading.Event()
     wrong, slowest, calls = [0] * threads, [0.0] * threads, [0] * threads
