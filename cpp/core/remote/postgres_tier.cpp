@@ -1,8 +1,10 @@
 #include "core/remote/postgres_tier.hpp"
 
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <map>
+#include <thread>
 
 #include "core/base/clock.hpp"
 #include "core/remote/watchdog.hpp"
@@ -12,7 +14,9 @@ namespace stillwarm {
 namespace {
 
 constexpr Nanos kFirstAnswer = 2'000'000'000;
-constexpr Nanos kSetUpPause = 30'000'000'000;
+constexpr Nanos kSetUpPause = 30'000'000'000;  // after a failure: a user without rights does not ask all the time
+constexpr Nanos kSetUpTimeout = 10'000'000'000;
+constexpr Nanos kSetUpWait = 200'000'000;  // for another thread that is at it
 
 constexpr double kLongest = 100.0 * 365 * 86400;  // s: a clock that jumped cannot promise more
 
@@ -127,20 +131,54 @@ std::string PostgresTier::process() const {
 void PostgresTier::set_process(std::string process) {
   const std::lock_guard lock(mutex_);
   process_ = std::move(process);
+  setting_up_ = false;  // whoever was at it is the parent's
 }
 
-bool PostgresTier::set_up(PostgresLink& link) {
-  std::vector<std::string> statements;
-  {
+bool PostgresTier::set_up(Nanos since) {
+  const Nanos until = steady_now() + kSetUpWait;
+  for (;; std::this_thread::sleep_for(std::chrono::milliseconds(5))) {
     const std::lock_guard lock(mutex_);
-    statements = setup_;
     const Nanos now = steady_now();
-    if (set_up_at_ != 0 && now < set_up_at_ + kSetUpPause) return false;
-    set_up_at_ = now;
+    if (set_up_at_ > since) return true;
+    if (set_up_failed_at_ > since) throw PostgresFailure(set_up_error_);
+    if (now >= until || (set_up_failed_at_ != 0 && now < set_up_failed_at_ + kSetUpPause)) return false;
+    if (setting_up_) continue;
+    auto* share = new std::shared_ptr<PostgresTier>(shared_from_this());
+    setting_up_ = start_thread(
+        [](void* given) {
+          const std::unique_ptr<std::shared_ptr<PostgresTier>> mine(static_cast<std::shared_ptr<PostgresTier>*>(given));
+          (*mine)->make_tables();
+        },
+        share);
+    if (!setting_up_) delete share;
   }
-  for (const std::string& text : statements) link.run(text);
-  inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
-  return true;
+}
+
+// On a thread and a connection of its own: it may take longer than the operation that met the lack may wait.
+void PostgresTier::make_tables() {
+  TierError error;
+  try {
+    std::vector<std::string> statements;
+    {
+      const std::lock_guard lock(mutex_);
+      statements = setup_;
+    }
+    const auto link = open();
+    Watchdog watchdog;
+    guarded(watchdog, *link, kSetUpTimeout, [&] {
+      if (!options_.pooler) link->run("SET statement_timeout = " + std::to_string(kSetUpTimeout / 1'000'000));
+      for (const std::string& text : statements) link->run(text);
+    });
+    inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
+  } catch (const PostgresFailure& failure) {
+    error = failure.error;
+  } catch (const std::exception& failure) {  // no memory
+    error.fault = TierFault::kUnavailable;
+  }
+  const std::lock_guard lock(mutex_);
+  setting_up_ = false;
+  (error ? set_up_failed_at_ : set_up_at_) = steady_now();
+  set_up_error_ = std::move(error);
 }
 
 void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
@@ -172,6 +210,7 @@ void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
 // ---------------------------------------------------------------------------------------------------------- connection
 
 bool PostgresConnection::serve(std::span<Request* const> batch) {
+  const Nanos began = steady_now();
   for (int attempt = 0;; ++attempt) {
     try {
       perform(batch);
@@ -180,8 +219,7 @@ bool PostgresConnection::serve(std::span<Request* const> batch) {
       TierError error = failure.error;
       if (error.fault == TierFault::kRejected && attempt == 0) {
         try {
-          if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery && tier_->set_up(*link_))
-            continue;
+          if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery && tier_->set_up(began)) continue;
         } catch (const PostgresFailure& second) {
           error = second.error;
         }
