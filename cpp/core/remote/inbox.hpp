@@ -17,11 +17,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <iterator>
 #include <mutex>
 #include <new>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -52,10 +54,34 @@ class Inbox {
     add(messages);
     if (began >= began_) {
       began_ = began;
+      // A server with other data counts anew: what was known of the old one says nothing.
+      if (xmax_of(seen) < xmax_of(seen_)) known_.clear();
       seen_ = std::move(seen);
       trusted_until_ = began + max_lag_;
     }
     publish();
+  }
+
+  // The tier's snapshot at an answer that this process has read, or wrote: what is visible in it is not news.
+  void know(std::string_view snapshot) {
+    const std::lock_guard lock(mutex_);
+    if (xmax_of(snapshot) >= xmax_of(known_)) known_ = snapshot;
+  }
+
+  // The newest moment of the tier that this process knows of; "" before the first.
+  std::string moment() const {
+    const std::lock_guard lock(mutex_);
+    return xmax_of(known_) > xmax_of(seen_) ? known_ : seen_;
+  }
+
+  // Of the text of a pg_snapshot, xmin:xmax:list. 0: there is none.
+  static std::uint64_t xmax_of(std::string_view snapshot) noexcept {
+    std::uint64_t xmax = 0;
+    const auto colon = snapshot.find(':');
+    if (colon != std::string_view::npos) {
+      std::from_chars(snapshot.data() + colon + 1, snapshot.data() + snapshot.size(), xmax);
+    }
+    return xmax;
   }
 
   // Before the first answer of the tier is used: nothing that happened before `seen` concerns this process.
@@ -131,6 +157,7 @@ class Inbox {
   mutable std::mutex mutex_;
   std::vector<Message> messages_;
   std::string seen_;
+  std::string known_;
   std::uint64_t taken_ = 0;  // messages that are gone from here
   std::uint64_t round_ = 0;
   Nanos began_ = 0;  // of the last poll that counted

@@ -15,9 +15,10 @@ namespace stillwarm {
 namespace {
 
 constexpr Nanos kFirstAnswer = 2'000'000'000;
-// After the server refused to make tables, or they were made and something was missing still.
-constexpr Nanos kSetUpPause = 30'000'000'000;
-constexpr Nanos kLongestSetUp = 10'000'000'000;
+constexpr Nanos kSetUpPause = 30'000'000'000;  // after a failure: a user without rights does not ask all the time
+constexpr Nanos kSetUpSoon = 1'000'000'000;    // after it could not be asked
+constexpr Nanos kSetUpTimeout = 10'000'000'000;
+constexpr Nanos kSetUpWait = 200'000'000;  // for another thread that is at it
 
 constexpr double kLongest = 100.0 * 365 * 86400;  // s: a clock that jumped cannot promise more
 
@@ -61,6 +62,24 @@ std::vector<std::string> texts_of(std::string_view literal) {
     ++i;  // the comma
   }
   return texts;
+}
+
+// The snapshot of a statement, in which what it wrote itself is visible.
+std::string with_own(std::string_view snapshot, std::string_view version) {
+  constexpr std::uint64_t kMostBetween = 64;
+  std::uint64_t own = 0;
+  std::from_chars(version.data(), version.data() + version.size(), own);
+  const std::uint64_t xmax = Inbox::xmax_of(snapshot);
+  if (xmax == 0 || own < xmax || own - xmax > kMostBetween) return std::string(snapshot);
+  const auto first = snapshot.find(':'), second = snapshot.find(':', first + 1);
+  std::string text(snapshot.substr(0, first));
+  text += ':' + std::to_string(own + 1) + ':';
+  text += snapshot.substr(second + 1);
+  for (std::uint64_t other = xmax; other < own; ++other) {
+    if (text.back() != ':') text += ',';
+    text += std::to_string(other);
+  }
+  return text;
 }
 
 bool is_missing_table(const TierError& error) {
@@ -111,7 +130,6 @@ std::unique_ptr<PostgresLink> PostgresTier::open() {
 std::unique_ptr<Link> PostgresTier::connect(TierError& error) {
   try {
     auto link = open();
-    if (set_up_wanted_.exchange(false)) set_up_slowly(*link);
     return std::make_unique<PostgresConnection>(shared_from_this(), std::move(link));
   } catch (const PostgresFailure& e) {
     error = e.error;
@@ -140,55 +158,56 @@ std::string PostgresTier::process() const {
 void PostgresTier::set_process(std::string process) {
   const std::lock_guard lock(mutex_);
   process_ = std::move(process);
+  setting_up_ = false;  // whoever was at it is the parent's
 }
 
-bool PostgresTier::set_up(PostgresLink& link, std::uint64_t known) {
-  std::vector<std::string> statements;
-  {
+bool PostgresTier::set_up(Nanos since) {
+  const Nanos until = steady_now() + kSetUpWait;
+  for (;; std::this_thread::sleep_for(std::chrono::milliseconds(5))) {
     const std::lock_guard lock(mutex_);
-    if (set_ups_ != known) return true;  // meanwhile somebody has
-    if (steady_now() < set_up_from_) return false;
-    statements = setup_;
+    const Nanos now = steady_now();
+    if (set_up_at_ > since) return true;
+    if (set_up_failed_at_ > since) throw PostgresFailure(set_up_error_);
+    if (now >= until || now < set_up_from_) return false;
+    if (setting_up_) continue;
+    auto* share = new std::shared_ptr<PostgresTier>(shared_from_this());
+    setting_up_ = start_thread(
+        [](void* given) {
+          const std::unique_ptr<std::shared_ptr<PostgresTier>> mine(static_cast<std::shared_ptr<PostgresTier>*>(given));
+          (*mine)->make_tables();
+        },
+        share);
+    if (!setting_up_) delete share;
   }
+}
+
+// On a thread and a connection of its own: it may take longer than the operation that met the lack may wait.
+void PostgresTier::make_tables() {
+  TierError error;
   try {
-    for (const std::string& text : statements) link.run(text);
+    std::vector<std::string> statements;
+    {
+      const std::lock_guard lock(mutex_);
+      statements = setup_;
+    }
+    const auto link = open();
+    Watchdog watchdog;
+    guarded(watchdog, *link, kSetUpTimeout, [&] {
+      if (!options_.pooler) link->run("SET statement_timeout = " + std::to_string(kSetUpTimeout / 1'000'000));
+      for (const std::string& text : statements) link->run(text);
+    });
+    if (worked_) inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
   } catch (const PostgresFailure& failure) {
-    if (failure.error.fault == TierFault::kRejected) {
-      set_up_failed();
-    } else {
-      set_up_wanted_ = true;  // it took longer than a request may: the next connection does it
-    }
-    throw;
+    error = failure.error;
+  } catch (const std::exception& failure) {  // no memory
+    error.fault = TierFault::kUnavailable;
   }
-  {
-    const std::lock_guard lock(mutex_);
-    ++set_ups_;
-  }
-  inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
-  return true;
-}
-
-void PostgresTier::set_up_slowly(PostgresLink& link) {
-  Watchdog watchdog;
-  guarded(watchdog, link, kLongestSetUp, [&] {
-    if (!options_.pooler) link.run("SET statement_timeout = " + std::to_string(kLongestSetUp / 1'000'000));
-    try {
-      set_up(link, set_ups());
-    } catch (const PostgresFailure& failure) {
-      if (failure.error.fault != TierFault::kRejected) throw;
-    }
-    if (!options_.pooler) link.run(std::string("RESET statement_timeout"));
-  });
-}
-
-void PostgresTier::set_up_failed() {
   const std::lock_guard lock(mutex_);
-  set_up_from_ = steady_now() + kSetUpPause;
-}
-
-std::uint64_t PostgresTier::set_ups() const {
-  const std::lock_guard lock(mutex_);
-  return set_ups_;
+  setting_up_ = false;
+  const Nanos now = steady_now();
+  (error ? set_up_failed_at_ : set_up_at_) = now;
+  set_up_from_ = !error ? 0 : now + (error.fault == TierFault::kRejected ? kSetUpPause : kSetUpSoon);
+  set_up_error_ = std::move(error);
 }
 
 void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
@@ -220,21 +239,17 @@ void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
 // ---------------------------------------------------------------------------------------------------------- connection
 
 bool PostgresConnection::serve(std::span<Request* const> batch) {
-  const std::uint64_t set_ups = tier_->set_ups();
-  bool missed = false;
+  const Nanos began = steady_now();
   for (int attempt = 0;; ++attempt) {
     try {
       perform(batch);
+      tier_->works();
       return link_->usable();
     } catch (const PostgresFailure& failure) {
       TierError error = failure.error;
       if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery) {
-        if (missed) tier_->set_up_failed();  // to make them does not help
         try {
-          if (!missed && tier_->set_up(*link_, set_ups)) {
-            missed = true;
-            continue;
-          }
+          if (attempt == 0 && tier_->set_up(began)) continue;
         } catch (const PostgresFailure& second) {
           error = second.error;
         }
@@ -342,6 +357,7 @@ void PostgresConnection::look_up(std::span<Request* const> batch) {
     std::from_chars(number.data(), number.data() + number.size(), n);
     if (i == 0) {
       for (Request* r : batch) static_cast<LookUp&>(*r).seen = rows.at(0, 1);
+      tier_->inbox()->know(rows.at(0, 1));
     }
     if (n == 0 || n > places.size() || rows.at(i, 2) != "t") continue;
     Found& found = *places[n - 1];
@@ -398,6 +414,7 @@ void PostgresConnection::store(std::span<Request* const> batch) {
     if (it == by_key.end()) continue;
     it->second->stored = true;
     it->second->version = rows.at(i, 2);
+    if (i == 0) tier_->inbox()->know(with_own(rows.at(0, 3), rows.at(0, 2)));
   }
 }
 

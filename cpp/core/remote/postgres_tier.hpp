@@ -49,14 +49,13 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   // A poll on this connection, from what the inbox has seen to what it sees now. Throws PostgresFailure.
   void poll(PostgresLink& link, std::span<Poll* const> polls);
 
-  // What is missing is made, unless somebody has since `known`. Who comes while another makes it waits in the database.
-  // False: it was tried in vain a moment ago. Throws PostgresFailure.
-  bool set_up(PostgresLink& link, std::uint64_t known);
-  void set_up_failed();
-  std::uint64_t set_ups() const;
+  // Makes what is missing, unless somebody did after `since`. False: it failed a moment ago, or takes its time. Throws
+  // PostgresFailure.
+  bool set_up(Nanos since);
+  void works() noexcept { worked_.store(true, std::memory_order_relaxed); }  // an answer came from the tables
 
  private:
-  void set_up_slowly(PostgresLink& link);
+  void make_tables();
 
   const Options options_;
   const std::shared_ptr<Inbox> inbox_;
@@ -65,9 +64,12 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   std::vector<OwnTable> tables_;
   std::vector<std::string> setup_;
   std::shared_ptr<const PostgresSql> sql_;
+  Nanos set_up_at_ = 0;
+  Nanos set_up_failed_at_ = 0;
   Nanos set_up_from_ = 0;  // not before this moment
-  std::uint64_t set_ups_ = 0;
-  std::atomic<bool> set_up_wanted_{false};
+  bool setting_up_ = false;
+  std::atomic<bool> worked_{false};
+  TierError set_up_error_;
 };
 
 class PostgresConnection : public Link {

@@ -106,7 +106,7 @@ void Recovery::owe(const std::string& name, bool soft) {
 void Recovery::owe(const std::shared_ptr<Store>& store) {
   const auto later = again(*store);  // the first attempt may still be under way
   const std::lock_guard lock(mutex_);
-  if (later->born.empty()) later->born = inbox_->begin_poll().first;  // nothing younger than this moment is overwritten
+  if (later->born.empty()) later->born = inbox_->moment();  // nothing younger than this moment is overwritten
   keep(later);
 }
 
@@ -157,7 +157,7 @@ void Recovery::ended(const std::shared_ptr<Request>& request) noexcept {
   if (!store->error || is_final(store->error)) return settled(*store);
   try {
     const auto once_more = again(*store);
-    if (once_more->born.empty()) once_more->born = inbox_->begin_poll().first;
+    if (once_more->born.empty()) once_more->born = inbox_->moment();
     keep(once_more);
   } catch (const std::bad_alloc&) {
     owed_.forget(store->key, store->type);
