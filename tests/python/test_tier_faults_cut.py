@@ -105,7 +105,7 @@ def test_tier_faults_a_store_cut_at_every_byte(
     one: Shared, proxy: ChaosProxy, url: str, warm_postgres: PostgresServer, end: Any
 ) -> None:
     size = length_of(proxy, lambda: one.cache.set("s", "s|0|" + "s" * 20))
-    with shared(direct(proxy, url, warm_postgres)) as other:
+    with shared(direct(proxy, url, warm_postgres), timeout="20s") as other:
         for after in range(size + 1):
             closed_circuit(one)
             value = f"s|{after}|" + "s" * 20
@@ -192,7 +192,7 @@ def test_tier_faults_add_in_doubt_is_asked_and_not_repeated(
             assert one.cache.add(f"add{n}", n) is True, "it is there, and it is ours"
         assert one.cache.get(f"add{n}") == n
         assert one.cache.add(f"add{n}", n) is False
-    with shared(direct(proxy, url, warm_postgres)) as other:
+    with shared(direct(proxy, url, warm_postgres), timeout="20s") as other:
         assert other.cache.add("add0", "another") is False
         assert other.cache.get("add0") == 0
 
@@ -201,7 +201,7 @@ def test_tier_faults_add_in_doubt_is_not_taken_for_anothers(
     one: Shared, proxy: ChaosProxy, url: str, warm_postgres: PostgresServer
 ) -> None:
     """The same value, written by somebody else: two owners of one lock."""
-    with shared(direct(proxy, url, warm_postgres)) as other:
+    with shared(direct(proxy, url, warm_postgres), timeout="20s") as other:
         closed_circuit(one)
         for connection in list(proxy.connections):
             connection.behave(cut_request=b"add_lock")  # it never gets there
@@ -227,7 +227,7 @@ def test_tier_faults_incr_in_doubt_is_never_applied_twice(
         assert now in (done, done + 1), "once or not at all"
         done = now
     assert lost == 6
-    with shared(direct(proxy, url, warm_postgres)) as other:
+    with shared(direct(proxy, url, warm_postgres), timeout="20s") as other:
         assert other.cache.get("n") == done <= 12
 
 
@@ -240,7 +240,7 @@ def test_tier_faults_incr_in_doubt_leaves_no_older_value_in_memory(
     assert one.cache.get("m") == 2
     with losing_answers_to_stores(one, proxy), pytest.raises(TierError):
         one.cache.incr("m")
-    with shared(direct(proxy, url, warm_postgres)) as other:
+    with shared(direct(proxy, url, warm_postgres), timeout="20s") as other:
         assert other.cache.get("m") == 3, "it was applied"
     closed_circuit(one)
     assert one.cache.get("m") == 3

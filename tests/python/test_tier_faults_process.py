@@ -49,7 +49,7 @@ def in_child(work: Callable[[], bool]) -> bool:
 def test_tier_faults_preloaded_workers_share_no_connection(warm_postgres: PostgresServer) -> None:
     """As gunicorn --preload: the cache is made and used, then workers are forked, and each serves."""
     url = warm_postgres.new_database()
-    with shared(url) as one, Raw(url) as raw:
+    with shared(url, timeout="20s") as one, Raw(url) as raw:
         one.cache.check()
         first = one.get("k")
         one.written()

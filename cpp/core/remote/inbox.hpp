@@ -20,6 +20,7 @@
 #include <charconv>
 #include <iterator>
 #include <mutex>
+#include <optional>
 #include <new>
 #include <span>
 #include <string>
@@ -48,9 +49,14 @@ class Inbox {
   }
 
   // The poll that began at `began` (the cache's clock) brought these.
-  void end_poll(std::string seen, std::uint64_t round, Nanos began, std::vector<Message>&& messages) {
+  void end_poll(std::string seen, std::uint64_t round, Nanos began, std::vector<Message>&& messages,
+                const std::optional<std::string>& server = std::nullopt) {
     const std::lock_guard lock(mutex_);
     if (round != round_) return;  // the link was lost meanwhile: what it saw is asked for again
+    if (server && *server != server_) {
+      server_ = *server;
+      known_.clear();
+    }
     add(messages);
     if (began >= began_) {
       began_ = began;
@@ -60,6 +66,12 @@ class Inbox {
       trusted_until_ = began + max_lag_;
     }
     publish();
+  }
+
+  // Whether this is not the server that earlier polls met, or its life after a crash: what they saw says nothing then.
+  bool is_another(const std::string& server) const {
+    const std::lock_guard lock(mutex_);
+    return server != server_ && (!server_.empty() || round_ > 0);
   }
 
   // The tier's snapshot at an answer that this process has read, or wrote: what is visible in it is not news.
@@ -158,6 +170,7 @@ class Inbox {
   std::vector<Message> messages_;
   std::string seen_;
   std::string known_;
+  std::string server_;
   std::uint64_t taken_ = 0;  // messages that are gone from here
   std::uint64_t round_ = 0;
   Nanos began_ = 0;  // of the last poll that counted

@@ -316,9 +316,15 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       "SELECT pg_current_snapshot()::text, coalesce(f.xid > pg_snapshot_xmin($2::pg_snapshot), false) OR "
       "pg_snapshot_xmax($2::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()), (SELECT "
       "array_agg(coalesce(pg_xact_status(a.x::xid8), '') ORDER BY a.n) FROM unnest($4::text[]) WITH ORDINALITY AS a(x, "
-      "n)), i.name, i.soft FROM (VALUES (1)) AS one LEFT JOIN " +
-          s + ".floors f ON f.namespace = $1 LEFT JOIN " + s + ".invalidations i ON i.namespace = $1 AND " +
+      "n)), i.name, i.soft, (SELECT owner FROM " +
+          s + ".leases WHERE namespace = '' AND key = '') FROM (VALUES (1)) AS one LEFT JOIN " + s + ".floors f ON f.namespace = $1 LEFT JOIN " + s + ".invalidations i ON i.namespace = $1 AND " +
           since("$2::pg_snapshot") + " AND i.origin IS DISTINCT FROM $3 LIMIT " + std::to_string(kMostPolled + 1)};
+  // The table of leases is empty after a crash of the server and on a standby that was promoted. There and then numbers
+  // of transactions are given away a second time, so that a snapshot from before means nothing: this row tells.
+  name_server = {"sw_name_server", "WITH mine AS (INSERT INTO " + s +
+                                       ".leases (namespace, key, owner, expires_at) VALUES ('', '', $1, 'infinity') ON CONFLICT DO "
+                                       "NOTHING RETURNING owner) SELECT owner FROM mine UNION ALL SELECT owner FROM " +
+                                       s + ".leases WHERE namespace = '' AND key = '' LIMIT 1"};
   take_lease = {
       "sw_take_lease",
       "INSERT INTO " + s +

@@ -210,6 +210,16 @@ void PostgresTier::make_tables() {
   set_up_error_ = std::move(error);
 }
 
+std::string PostgresTier::name_server(PostgresLink& link) {
+  try {
+    const Rows rows = link.run(sql()->name_server, {{process() + ":" + std::to_string(steady_now())}});
+    return rows.size() == 0 ? "" : std::string(rows.at(0, 0));
+  } catch (const PostgresFailure& failure) {
+    if (failure.error.fault != TierFault::kRejected) throw;
+    return "";  // who may only read, or a server that only reads for now
+  }
+}
+
 void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
   const Nanos began = Clock::now();
   const auto [seen, round] = inbox_->begin_poll();
@@ -217,8 +227,9 @@ void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
   for (const Poll* p : polls) asked.insert(asked.end(), p->asked.begin(), p->asked.end());
   const Rows rows = link.run(
       sql()->poll, {{options_.namespace_name}, {seen}, {process()}, {array_of(std::span<const std::string>(asked))}});
+  const std::string server = rows.null(0, 5) ? name_server(link) : std::string(rows.at(0, 5));
   std::vector<Message> messages;
-  if (rows.at(0, 1) == "t" || rows.size() > PostgresSql::kMostPolled) {
+  if (inbox_->is_another(server) || rows.at(0, 1) == "t" || rows.size() > PostgresSql::kMostPolled) {
     messages.push_back({"all", false});
   } else {
     for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -233,7 +244,7 @@ void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
       p->outcomes.push_back(next < outcomes.size() ? outcomes[next] : "");
     }
   }
-  inbox_->end_poll(std::string(rows.at(0, 0)), round, began, std::move(messages));
+  inbox_->end_poll(std::string(rows.at(0, 0)), round, began, std::move(messages), server);
 }
 
 // ---------------------------------------------------------------------------------------------------------- connection

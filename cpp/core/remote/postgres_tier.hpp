@@ -56,6 +56,7 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
 
  private:
   void make_tables();
+  std::string name_server(PostgresLink& link);
 
   const Options options_;
   const std::shared_ptr<Inbox> inbox_;
