@@ -43,7 +43,8 @@ def test_tier_faults_57p01_terminated_backends(url: str) -> None:
         in_use(one)
         for n in range(5):
             raw(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
             )
             assert is_of(one.fresh("k"), "k")
             assert is_of(one.get(f"new{n}"), f"new{n}")
@@ -73,7 +74,8 @@ def test_tier_faults_57p01_under_load(url: str) -> None:
             thread.start()
         for _ in range(20):
             raw(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
             )
             raw("SELECT pg_sleep(0.02)")
         ends.set()
@@ -116,8 +118,8 @@ def test_tier_faults_40p01_a_deadlock_is_tried_again(url: str) -> None:
         for key in ("a", "b"):
             one.cache.set(key, 1)
         with Raw(url) as other:
-            # The other session holds b and will want a; the tier's statement (keys in order) holds a and wants b, and is
-            # the one that looks for deadlocks.
+            # The other session holds b and will want a; the tier's statement (keys in order) holds a and wants b, and it
+            # is the one that looks for deadlocks.
             other("SET deadlock_timeout = '60s'")
             other("BEGIN")
             other("SELECT FROM stillwarm.entries WHERE key = 'b' FOR UPDATE")
@@ -238,7 +240,8 @@ def refusing_writes(raw: Raw, url: str, one: Shared) -> Iterator[None]:
 
 def _reconnect(raw: Raw, one: Shared) -> None:
     raw(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'stillwarm' AND datname = current_database()"
     )
 
 

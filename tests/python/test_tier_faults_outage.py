@@ -142,12 +142,11 @@ def test_tier_faults_an_invalidation_during_the_outage_is_owed(private_postgres:
             else:
                 what: Any = {"tag": "t", "type": "default", "pattern": "*", "all": True}[intent]
                 one.cache.invalidate(**{intent: what})
-            function, verb = intent not in ("delete",), intent not in ("key",)
+            function, verb = intent != "delete", intent != "key"
             assert one.cache.get("d") is None if verb else True
             assert one.get("k") != old if function else True
             assert one.health["owed_invalidations"] > 0
             assert one.cache.state is State.DOWN
-        # The other one is asked at once: its look-ups may come before what is owed, its memory only until it hears of it.
         eventually(lambda: one.health["owed_invalidations"] == 0)
         if function:
             eventually(lambda: other.get("k") != old)

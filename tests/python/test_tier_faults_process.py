@@ -71,7 +71,8 @@ def test_tier_faults_preloaded_workers_share_no_connection(warm_postgres: Postgr
             with Raw(url) as own:
                 return list(
                     own(
-                        "SELECT pid FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()"
+                        "SELECT pid FROM pg_stat_activity"
+                        " WHERE application_name = 'stillwarm' AND datname = current_database()"
                     )
                 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -99,7 +99,7 @@ def test_tier_faults_the_data_is_gone(private_postgres: PostgresServer) -> None:
 
 
 @pytest.fixture
-def guarded(private_postgres: PostgresServer) -> Iterator[PostgresServer]:
+def guarded(private_postgres: PostgresServer) -> PostgresServer:
     """A server that wants passwords of everybody but postgres."""
     private_postgres.sql(f"CREATE ROLE app LOGIN PASSWORD '{SECRET}'")
     private_postgres.sql("CREATE ROLE reader LOGIN")
@@ -109,7 +109,7 @@ def guarded(private_postgres: PostgresServer) -> Iterator[PostgresServer]:
     )
     private_postgres.sql("SELECT pg_reload_conf()")
     eventually(lambda: _refuses(private_postgres))
-    yield private_postgres
+    return private_postgres
 
 
 def _refuses(server: PostgresServer) -> bool:

@@ -219,7 +219,7 @@ async def cancels(one: Shared, proxy: ChaosProxy, count: int, seed: int, togethe
     async def call(key: str) -> None:
         nonlocal ended, wrong, cancelled
         verb = rng.randrange(3)
-        patience = rng.random() ** 3 * 0.01
+        patience = rng.random() ** 2 * 0.05
         try:
             async with _limit(patience):
                 if verb == 0:
@@ -305,9 +305,10 @@ async def naive_run(count: int, seed: int) -> int:
     """Against a server that answers with what it was asked, a little later."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await reader.readline():
-            await asyncio.sleep(0.001)
-            writer.write(line)
+        with contextlib.suppress(asyncio.CancelledError):  # at the end of the loop
+            while line := await reader.readline():
+                await asyncio.sleep(0.001)
+                writer.write(line)
         writer.close()
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
