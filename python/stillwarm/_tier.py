@@ -36,7 +36,8 @@ LEASE_AGE: Final = 5_000_000_000  # ns
 SHARED: Final = 0  # the slot of types without a table of their own
 # A right is missing, or a table, and it could not be made: it will not pass by itself.
 _DENIED: Final = ("42501", "42P01", "42703", "3F000")
-READ_ONLY: Final = "25006"  # the server will take it later: a standby, or a primary that was demoted
+# The server will take it later: a standby, or a primary that was demoted; tables that are being made.
+LATER: Final = ("25006", "42P01", "3F000")
 
 _log = logging.getLogger("stillwarm")
 

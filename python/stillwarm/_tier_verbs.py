@@ -28,7 +28,7 @@ from stillwarm._target import (
     RETURN_STALE,
     Target,
 )
-from stillwarm._tier import IN_DOUBT, READ_ONLY, REJECTED, Steps, drive, raised
+from stillwarm._tier import IN_DOUBT, LATER, REJECTED, Steps, drive, raised
 from stillwarm._tier_values import ADD, DIRECT, SET, SWAP, Place, storable
 from stillwarm._types import FOREVER, Settings
 
@@ -174,7 +174,7 @@ def put(
                 stored_there = yield from _added(cache, key, names[key], lambda key=key: made_of(key))  # type: ignore[misc]
             else:
                 failure = failure or error
-                if (error[0] != REJECTED or error[1] == READ_ONLY) and not only_if_absent:
+                if (error[0] != REJECTED or error[1] in LATER) and not only_if_absent:
                     tier.core.owe_write(request)
         kept[key] = stored_there and _keep(cache, key, values[key], ttl, tags, weight, only_if_absent)
         if not stored_there and not only_if_absent:

@@ -38,6 +38,7 @@ def url(warm_postgres: PostgresServer, proxy: ChaosProxy) -> str:
 def one(url: str) -> Iterator[Shared]:
     """Without the listener's traffic in the way: only requests are counted."""
     with shared(url, connections=1) as cache:
+        cache.cache.check()  # makes the tables
         cache.get("k")
         cache.written()
         yield cache
@@ -273,5 +274,6 @@ def test_tier_faults_hit_counts_in_doubt_are_exact(
         one.cache._flush_hits()
         proxy.behave()
     closed_circuit(one)
-    one.cache._flush_hits()
+    assert one.cache._upkeep is not None
+    eventually(one.cache._upkeep.flush)
     assert entry(warm_postgres, url, "hit_count", "get:'k'") == str(hits)

@@ -58,7 +58,8 @@ def test_tier_faults_42p01_tables_dropped_under_load_are_made_once(url: str, war
         raw("CREATE TABLE made (at timestamptz)")
         raw(
             "CREATE FUNCTION noted() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN IF EXISTS (SELECT FROM"
-            " pg_event_trigger_ddl_commands() WHERE object_identity = 'stillwarm.entries' AND command_tag = 'CREATE TABLE')"
+            " pg_event_trigger_ddl_commands() WHERE object_identity = 'stillwarm.entries'"
+            " AND command_tag = 'CREATE TABLE')"
             " THEN INSERT INTO public.made VALUES (now()); END IF; END$$"
         )
         raw("CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE FUNCTION noted()")

@@ -1,6 +1,6 @@
 """Ends while a PostgreSQL tier is being used: `tier_exits.py HOW URL`. The last line tells when the end began.
 
-Thread rule: a process of its own. `freeze` and what comes after are told to whoever started it through stdout and stdin.
+Thread rule: a process of its own. It asks whoever started it to freeze the server, through stdout and stdin.
 Refuses to know: pytest, and the server's life.
 """
 
