@@ -101,6 +101,7 @@ void bind_requests(pb::module_& m) {
           [](const RequestHolder& r, Nanos t) { r->timeout = t; })
       .def_property_readonly("seen", [](const RequestHolder& r) { return as<LookUp>(r).seen; })
       .def("found", [](const RequestHolder& r, std::size_t i) { return found_of(as<LookUp>(r).found.at(i)); })
+      .def_property_readonly("payload", [](const RequestHolder& r) { return pb::bytes(as<Store>(r).payload); })
       .def_property_readonly("stored", [](const RequestHolder& r) { return as<Store>(r).stored; })
       .def_property_readonly("version", [](const RequestHolder& r) { return as<Store>(r).version; })
       .def_property_readonly("count", [](const RequestHolder& r) { return as<Invalidate>(r).count; })

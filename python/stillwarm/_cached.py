@@ -151,7 +151,8 @@ def fit_for_a_tier(name: str, parameters: list[inspect.Parameter], ignored: Any)
     """Raises ConfigError for what has no meaning in another process."""
     if "<locals>" in name:
         raise ConfigError(
-            f"{name} is defined inside a function, so other processes cannot tell it from its siblings: give name= or key="
+            f"{name} is defined inside a function, so other processes cannot tell it from its siblings: "
+            f"give name= or key="
         )
     first = parameters[0] if parameters else None
     if first is not None and first.name in ("self", "cls") and not ignored[0]:

@@ -95,7 +95,8 @@ def where_sql(
     if stale:
         return (
             f"WITH found AS MATERIALIZED ({matching}), "
-            f"marked AS ({marks} SELECT $1::text, 'key:' || key, $2::text, true, NULL FROM found) SELECT key FROM found",
+            f"marked AS ({marks} SELECT $1::text, 'key:' || key, $2::text, true, NULL FROM found) "
+            "SELECT key FROM found",
             [place.namespace, origin, *values],
         )
     return (
