@@ -72,8 +72,8 @@ class Observed(_core.CacheBase):
 
     @property
     def state(self) -> State:
-        """HEALTHY; DEGRADED: the link to the remote tier is lost, it is owed something, or more than 5 % of requests in
-        the last 10 s failed; DOWN: it does not answer. Without a remote tier always HEALTHY."""
+        """HEALTHY; DEGRADED: the link to the remote tier is lost, it is owed something, or more than 5 % of requests
+        in the last 10 s failed; DOWN: it does not answer. Without a remote tier always HEALTHY."""
         return State.HEALTHY if self._tier is None else self._tier.state
 
     def top(self, n: int = 10) -> list[HotKey]:
