@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from stillwarm import _core, _url, hooks
-from stillwarm._cached import decorate
+from stillwarm._cached import check_scope, decorate
 from stillwarm._durations import duration, shown, size
 from stillwarm._observed import Scope, count
 from stillwarm._pool import LoadPool
@@ -272,6 +272,7 @@ class Cache(Shared):
             raise ConfigError(f"type={shown(type)}: accepted: {known}")
         level = {name: value for name, value in options.items() if name in TYPE_OPTIONS}
         settings = resolve([level, self._types.get(type, {}), self._defaults], "@cached")
+        check_scope(self, settings)
         loader_many = options.get("loader_many")
         if loader_many is not None and not callable(loader_many):
             raise ConfigError(f"loader_many={shown(loader_many)}: accepted: a callable of a list, or None")

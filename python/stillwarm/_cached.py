@@ -98,8 +98,7 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
     parameters = list(signature.parameters.values())
     ignored = ignore_flags(options.get("ignore", ()), parameters, name)
 
-    if settings.fleet and cache._tier is None:
-        raise ConfigError("scope='fleet' needs a remote tier, and this Cache has only memory; accepted here: 'process'")
+    check_scope(cache, settings)
     codec = None if cache._tier is None else codec_of(cache, function, options)
     if cache._tier is not None and key is None:
         fit_for_a_tier(name, parameters, ignored)
@@ -132,6 +131,12 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
     if is_async:
         look_async(call, function)
     return call
+
+
+def check_scope(cache: Cache, settings: Settings) -> None:
+    """Raises ConfigError for "fleet" without a URL. A cache that has one and is off takes it: calls go through."""
+    if settings.fleet and cache._codec is None:
+        raise ConfigError("scope='fleet' needs a remote tier, and this Cache has only memory; accepted here: 'process'")
 
 
 def codec_of(cache: Cache, function: Any, options: dict[str, Any]) -> Any:

@@ -135,6 +135,8 @@ class Invalidating(Verbs):
         """The one intent that was given, checked."""
         given = {"key": key, "type": type, "tag": tag, "pattern": pattern, "where": where}
         named = [name for name, value in given.items() if value is not None] + ["all"] * bool(all)
+        if where is not None and self._tier is None:
+            raise ConfigError(f"where= needs the PostgreSQL tier; {NO_REMOTE}")
         intents = ["where"] if named == ["type", "where"] else named
         if len(intents) != 1 or named == ["where"]:
             which = " and ".join(named) or "none"
@@ -146,8 +148,6 @@ class Invalidating(Verbs):
                 raise ConfigError(f"{name}={shown(given[name])}: accepted: a str that is not empty")
         if params is not None and intent != "where":
             raise ConfigError(f"params={shown(params)}: accepted with where= only")
-        if intent == "where" and self._tier is None:
-            raise ConfigError(f"where= needs the PostgreSQL tier; {NO_REMOTE}")
         if intent in ("type", "where") and type not in self._type_ids:
             raise ConfigError(f"type={shown(type)}: accepted: {', '.join(map(repr, self._type_ids))}")
         return Intent(intent, "" if intent == "all" else given[intent], bool(stale), type, params)

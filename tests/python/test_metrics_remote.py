@@ -6,8 +6,6 @@ Refuses to know: metrics of memory (test_metrics), and how the tier recovers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from stillwarm import Cache
@@ -18,8 +16,8 @@ REMOTE = {name for name in FIGURES if name.startswith("remote_")} | {"undecodabl
 
 
 @pytest.fixture
-def url(warm_postgres: PostgresServer) -> Iterator[str]:
-    yield warm_postgres.new_database()
+def url(warm_postgres: PostgresServer) -> str:
+    return warm_postgres.new_database()
 
 
 def test_metrics_remote_figures_are_absent_without_a_tier() -> None:
