@@ -201,6 +201,14 @@ class Tier:
             raise raised(error)
         return request.rows
 
+    async def aquery(self, sql: str, params: Sequence[str | None] = ()) -> list[tuple[str | None, ...]]:
+        """`query` for coroutines."""
+        request = _core.query(sql, list(params), 5_000_000_000)
+        error = await self.arun(request)
+        if error is not None:
+            raise raised(error)
+        return request.rows
+
     # --------------------------------------------------------------------------------------------------------- state
 
     @property

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def within(tier: Tier | None, connection: Any, plan: Intent) -> None:
     """Inserts the row on a synchronous connection."""
     tier, names, table = _checked(tier, connection, plan)
-    _same(tier, _transactions.run(connection, _transactions.WHERE, table=table), connection)
+    theirs = _transactions.run(connection, _transactions.WHERE, table=table)
+    _same(theirs, tier.query(*_asked(table)), connection)
     _hold(tier, names)
     try:
         text, values = _transactions.insert(table, tier.namespace, names, plan.stale)
@@ -38,7 +39,8 @@ def within(tier: Tier | None, connection: Any, plan: Intent) -> None:
 async def awithin(tier: Tier | None, connection: Any, plan: Intent) -> None:
     """`within` for an asynchronous connection, or a synchronous one."""
     tier, names, table = _checked(tier, connection, plan)
-    _same(tier, await _transactions.arun(connection, _transactions.WHERE, table=table), connection)
+    theirs = await _transactions.arun(connection, _transactions.WHERE, table=table)
+    _same(theirs, await tier.aquery(*_asked(table)), connection)
     _hold(tier, names)
     try:
         text, values = _transactions.insert(table, tier.namespace, names, plan.stale)
@@ -61,11 +63,14 @@ def _checked(tier: Tier | None, connection: object, plan: Intent) -> tuple[Tier,
     return tier, names, f"{quoted(tier.schema)}.invalidations"
 
 
-def _same(tier: Tier, theirs: str | None, connection: object) -> None:
+def _asked(table: str) -> tuple[str, list[str]]:
+    """The tier is asked where it is, as the connection is."""
+    return _transactions.WHERE.format(table="$1"), [table]
+
+
+def _same(theirs: str | None, ours: list[tuple[str | None, ...]], connection: object) -> None:
     """Raises ConfigError unless the connection leads to the tier's database."""
-    table = f"{quoted(tier.schema)}.invalidations"
-    rows = tier.query(_transactions.WHERE.format(table="$1"), [table])
-    if theirs != rows[0][0] or (theirs or "").endswith(" -"):
+    if theirs != ours[0][0] or (theirs or "").endswith(" -"):
         raise ConfigError(
             f"connection={shown(connection)}: it is not in the database of the tier, or that has no tables yet "
             f"(`stillwarm db migrate`); accepted: a transaction in the database of the cache's url"

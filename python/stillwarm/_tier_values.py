@@ -82,7 +82,8 @@ def place_of(tier: Tier, scope: int, key: Any) -> Place:
             raise KeyTypeError(
                 f"{of.name}(): an argument cannot be part of a key in a remote tier ({error}); accepted: None, bool, "
                 f"int, float, str, bytes, Enum, dates and times, Decimal, UUID, and tuple, list, dict, set, "
-                f"dataclasses and pydantic models of these; or give key=, or leave it out with ignore= (self: ignore=('self',))"
+                f"dataclasses and pydantic models of these; or give key=, or leave it out with ignore= "
+                f"(self: ignore=('self',))"
             ) from None
     return Place(storable(text), type_name, tier.slot_of(type_name))
 

@@ -1,4 +1,4 @@
-"""Public names for tables of a type's own in PostgreSQL: `cache.define(name, table=..., columns=..., history=[Step(...)])`.
+"""Public names for tables of types in PostgreSQL: `cache.define(name, table=..., columns=..., history=[...])`.
 
 Thread rule: frozen records, any thread.
 Refuses to know: the server (_ddl, _schema).
