@@ -1,10 +1,13 @@
 #include "bindings/remote_request.hpp"
 
 #include <pybind11/stl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <exception>
 
 #include "bindings/bind.hpp"
+#include "core/codec/envelope.hpp"
 #include "core/remote/completions.hpp"
 
 namespace stillwarm {
@@ -15,23 +18,32 @@ namespace {
 
 constexpr Nanos kSlice = 50'000'000;
 
-bool on_main_thread() {
-  static const unsigned long main_thread = [] {
-    pb::object threading = pb::module_::import("threading");
-    return threading.attr("main_thread")().attr("ident").cast<unsigned long>();
-  }();
-  return PyThread_get_thread_ident() == main_thread;
-}
+// The thread on which Python runs signal handlers. Asked of the kernel: threading.main_thread() is Python code, which
+// must not run here, and the child of a fork has another.
+bool on_main_thread() noexcept { return ::syscall(SYS_gettid) == ::getpid(); }
 
 pb::object bytes_or_none(bool there, const std::string& bytes) {
   return there ? pb::object(pb::bytes(bytes)) : pb::object(pb::none());
 }
 
-// One of: None (nothing there), or (payload or None, columns, fresh_left, kept_left, version, tags).
-pb::object found_of(const Found& f) {
+// None: nothing there. Else (status, body or None, columns or None, codec, negative, (ttl, swr, sie, keep), fresh_left,
+// tags, bytes, version); status as in OPENED.
+pb::object opened(const Found& f, std::string_view key_space, std::string_view sealed_as, std::size_t max_value) {
   if (!f.found) return pb::none();
-  return pb::make_tuple(bytes_or_none(f.has_payload, f.payload), pb::cast(f.columns), f.fresh_left, f.kept_left, f.version,
-                        pb::cast(f.tags));
+  Envelope e;
+  std::string body;
+  Opened status = Opened::kOk;
+  if (f.has_payload) {
+    DecodeLimits limits;
+    limits.largest = max_value;
+    status = open(f.payload, key_hash(key_space, sealed_as), limits, e, body);
+  }
+  const bool readable = f.has_payload && status == Opened::kOk;
+  return pb::make_tuple(static_cast<int>(status), bytes_or_none(readable, body),
+                        f.columns.empty() ? pb::object(pb::none()) : pb::cast(f.columns), static_cast<int>(e.codec),
+                        e.negative, pb::make_tuple(e.ttl, e.stale_while_revalidate, e.stale_if_error, e.keep),
+                        f.fresh_left, f.tags.empty() ? pb::object(pb::tuple(0)) : pb::cast(f.tags), f.payload.size(),
+                        f.version);
 }
 
 using RequestHolder = std::shared_ptr<Request>;
@@ -45,9 +57,9 @@ std::vector<std::optional<std::string>> texts(const pb::handle& list) {
   return list.cast<std::vector<std::optional<std::string>>>();
 }
 
-RequestHolder store(std::uint32_t slot, int mode, std::string key, std::string type, const pb::bytes& payload, std::string born,
-                    std::string expected, std::vector<std::string> tags, const pb::handle& columns, Nanos fresh_for,
-                    Nanos keep_for) {
+RequestHolder store(std::uint32_t slot, int mode, std::string key, std::string type, const pb::bytes& payload,
+                    std::string born, std::string expected, std::vector<std::string> tags, const pb::handle& columns,
+                    Nanos fresh_for, Nanos keep_for) {
   auto s = std::make_shared<Store>(slot, static_cast<Store::Mode>(mode));
   s->key = std::move(key);
   s->type = std::move(type);
@@ -100,8 +112,13 @@ void bind_requests(pb::module_& m) {
           "timeout", [](const RequestHolder& r) { return r->timeout; },
           [](const RequestHolder& r, Nanos t) { r->timeout = t; })
       .def_property_readonly("seen", [](const RequestHolder& r) { return as<LookUp>(r).seen; })
-      .def("found", [](const RequestHolder& r, std::size_t i) { return found_of(as<LookUp>(r).found.at(i)); })
-      .def_property_readonly("payload", [](const RequestHolder& r) { return pb::bytes(as<Store>(r).payload); })
+      .def("opened",
+           [](const RequestHolder& r, std::size_t i, std::string_view key_space, std::string_view sealed_as,
+              std::size_t max_value) { return opened(as<LookUp>(r).found.at(i), key_space, sealed_as, max_value); })
+      .def("payload",
+           [](const RequestHolder& r, std::size_t i) { return pb::bytes(as<LookUp>(r).found.at(i).payload); })
+      .def_property_readonly("key", [](const RequestHolder& r) { return as<Store>(r).key; })
+      .def_property_readonly("sent", [](const RequestHolder& r) { return pb::bytes(as<Store>(r).payload); })
       .def_property_readonly("stored", [](const RequestHolder& r) { return as<Store>(r).stored; })
       .def_property_readonly("version", [](const RequestHolder& r) { return as<Store>(r).version; })
       .def_property_readonly("count", [](const RequestHolder& r) { return as<Invalidate>(r).count; })
@@ -112,13 +129,18 @@ void bind_requests(pb::module_& m) {
         for (const auto& row : as<Query>(r).rows) rows.append(pb::tuple(pb::cast(row)));
         return rows;
       });
-  m.def("look_up", [](std::uint32_t slot, std::vector<std::string> keys, std::vector<std::string> types) -> RequestHolder {
-    auto l = std::make_shared<LookUp>(slot);
-    if (keys.size() != types.size()) throw pb::value_error("one type per key");
-    l->keys = std::move(keys);
-    l->types = std::move(types);
-    return l;
-  });
+  m.def(
+      "look_up",
+      [](std::uint32_t slot, std::vector<std::string> keys, std::vector<std::string> types,
+         bool whole) -> RequestHolder {
+        auto l = std::make_shared<LookUp>(slot);
+        if (keys.size() != types.size()) throw pb::value_error("one type per key");
+        l->keys = std::move(keys);
+        l->types = std::move(types);
+        l->whole = whole;
+        return l;
+      },
+      pb::arg("slot"), pb::arg("keys"), pb::arg("types"), pb::arg("whole") = false);
   m.def("store", store);
   m.def("invalidation", [](std::string name, bool soft) -> RequestHolder {
     return std::make_shared<Invalidate>(std::move(name), soft);
@@ -135,16 +157,18 @@ void bind_requests(pb::module_& m) {
     l->age = age;
     return l;
   });
-  m.def("flush", [](std::uint64_t batch, std::vector<std::string> keys, std::vector<std::string> types,
-                    std::vector<std::uint64_t> hits) -> RequestHolder {
-    if (keys.size() != types.size() || keys.size() != hits.size()) throw pb::value_error("one type and count per key");
-    auto f = std::make_shared<Flush>();
-    f->batch = batch;
-    f->keys = std::move(keys);
-    f->types = std::move(types);
-    f->hits = std::move(hits);
-    return f;
-  });
+  m.def("flush",
+        [](std::uint64_t batch, std::vector<std::string> keys, std::vector<std::string> types,
+           std::vector<std::uint64_t> hits) -> RequestHolder {
+          if (keys.size() != types.size() || keys.size() != hits.size())
+            throw pb::value_error("one type and count per key");
+          auto f = std::make_shared<Flush>();
+          f->batch = batch;
+          f->keys = std::move(keys);
+          f->types = std::move(types);
+          f->hits = std::move(hits);
+          return f;
+        });
   m.def("query", [](std::string text, const pb::handle& parameters, Nanos timeout) -> RequestHolder {
     auto q = std::make_shared<Query>();
     q->text = std::move(text);

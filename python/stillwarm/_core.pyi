@@ -23,8 +23,10 @@ _Stored: TypeAlias = int  # 0 stored, 1 lost to an invalidation, 2 too large, 3 
 _Step: TypeAlias = int  # as in _target.py: 0 return, 1 return and refresh, 2 lead, 3 follow, 4 known to be absent...
 _Four: TypeAlias = tuple[int, int, int, int]  # ttl, stale_while_revalidate, stale_if_error, keep
 _Error: TypeAlias = tuple[int, str, str]  # TierFault, SQLSTATE or "", message without a password
-# payload, columns, fresh_left, kept_left, version, tags
-_Row: TypeAlias = tuple[bytes | None, list[str | None], int, int, str, list[str]]
+# status as in OPENED, body, columns, codec, negative, durations, fresh_left, tags, bytes, version
+_Row: TypeAlias = tuple[
+    int, bytes | None, list[str | None] | None, int, bool, _Four, int, list[str] | tuple[()], int, str
+]
 
 FOREVER: Final[int]
 EARLY_AUTO: Final[float]  # for early: by the measured time of the load
@@ -434,9 +436,14 @@ class Request:
     def error(self) -> _Error | None: ...
     @property
     def seen(self) -> str: ...  # look_up: the tier's moment
-    def found(self, i: int, /) -> _Row | None: ...  # look_up: of the i-th key
+    def opened(
+        self, i: int, namespace: str, sealed_as: str, max_value: int, /
+    ) -> _Row | None: ...  # look_up: of one key
+    def payload(self, i: int, /) -> bytes: ...  # look_up: sealed
     @property
-    def payload(self) -> bytes: ...  # store: as it was given
+    def key(self) -> str: ...  # store
+    @property
+    def sent(self) -> bytes: ...  # store: the payload that was given
     @property
     def stored(self) -> bool: ...  # store: False: the fence, or what was there, refused it
     @property
@@ -450,7 +457,12 @@ class Request:
     @property
     def rows(self) -> list[tuple[str | None, ...]]: ...  # query
 
-def look_up(slot: int, keys: Sequence[str], types: Sequence[str], /) -> Request: ...
+def look_up(
+    slot: int,
+    keys: Sequence[str],
+    types: Sequence[str],
+    whole: bool = False,  # `seen` and `version` are wanted, also where a fresh value is there
+) -> Request: ...
 def store(
     slot: int,
     mode: int,  # 0 load, 1 set, 2 add, 3 swap
@@ -530,6 +542,7 @@ class PostgresTier:
     def owe_write(self, store: Request, /) -> None: ...
     def owe(self, name: str, soft: bool, /) -> None: ...
     def forget(self, name: str, /) -> None: ...  # an invalidation that nobody waits for
+    def owes(self) -> bool: ...  # invalidations
     def concerns(self, key: str, type: str, tags: Sequence[str], /) -> bool: ...  # an owed invalidation does
     def attach(self, cache: CacheBase, strict: bool, /) -> None: ...
     def messages(self) -> tuple[list[tuple[str, bool]], int]: ...  # (name, soft) each, and up to where they go

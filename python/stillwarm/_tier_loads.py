@@ -15,7 +15,7 @@ import copy
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from stillwarm import _core, _tier_values
@@ -63,20 +63,20 @@ def codec_of(target: Target) -> Codec:
     return cast("Codec", target.cache._codec if target.call is None else target.call._codec)
 
 
-def read(target: Target, flight: _core.Flight) -> Steps[Reading]:
-    """Step 5: asks the tier for the key."""
+def read(target: Target, flight: _core.Flight, anew: bool = False) -> Steps[Reading]:
+    """Step 5: asks the tier for the key. `anew`: what is there does not matter, only the moment does."""
     tier = of(target)
     reading = Reading(_tier_values.place_of(tier, flight.scope, flight.key))
-    yield from look(target, reading)
+    yield from look(target, reading, anew)
     return reading
 
 
-def look(target: Target, reading: Reading) -> Steps[None]:
+def look(target: Target, reading: Reading, whole: bool = False) -> Steps[None]:
     """Asks once more."""
     tier = of(target)
     place = reading.place
     tier.core.used()
-    request = _core.look_up(place.slot, [place.key], [place.type])
+    request = _core.look_up(place.slot, [place.key], [place.type], whole)
     error = yield request
     reading.seen, reading.value = "", None
     if error is None:
@@ -88,10 +88,10 @@ def take(target: Target, reading: Reading, request: _core.Request, i: int) -> No
     tier = of(target)
     place = reading.place
     reading.seen = request.seen
-    row = request.found(i)
+    row = request.opened(i, tier.namespace, place.sealed_as, tier.max_value)
     if row is None:
         return
-    if tier.core.concerns(place.key, place.type, row[5]):
+    if tier.core.owes() and tier.core.concerns(place.key, place.type, list(row[7])):
         reading.seen = ""  # invalidated here, which the tier has not heard of: nobody else may get what is loaded now
         return
     reading.value = _tier_values.opened(tier, place, row, codec_of(target), target.settings)
@@ -103,9 +103,10 @@ def landed(target: Target, flight: _core.Flight, reading: Reading, anew: bool) -
     value = reading.value
     if value is None or anew or (flight.background and value.fresh_left <= 0):
         return False
-    if not concerned(of(target), reading.place, value.tags):
+    tier = of(target)
+    if not tier.pending or not concerned(tier, reading.place, value.tags):
         kept = copy.deepcopy(value.value) if target.settings.copy else value.value
-        tags = [_core.tag_fingerprint(tag) for tag in value.tags]
+        tags = [_core.tag_fingerprint(tag) for tag in value.tags] if value.tags else ()
         _core.adopt(flight, kept, value.durations, value.fresh_left, tags, value.weight, value.negative)
     if value.negative:
         if value.fresh_left <= 0:
@@ -144,7 +145,7 @@ def follow_up(target: Target, start: Callable[[Target, Any], None]) -> None:
         finish(flight, ABANDONED, None)
 
 
-def concerned(tier: Tier, place: Place, tags: list[str]) -> bool:
+def concerned(tier: Tier, place: Place, tags: Sequence[str]) -> bool:
     """Whether an open transaction invalidates this: then memory must not keep it."""
     pending = tier.pending
     if not pending:

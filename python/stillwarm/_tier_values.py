@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from stillwarm import _core, _keys
@@ -25,8 +25,10 @@ DIRECT: Final = "direct"  # the type of the direct verbs in a tier: their keys a
 LOAD, SET, ADD, SWAP = range(4)  # Store::Mode of core/remote/remote_tier.hpp
 
 Durations: TypeAlias = tuple[int, int, int, int]  # ttl, stale_while_revalidate, stale_if_error, keep in ns
-# What a look-up found: payload, columns, fresh_left, kept_left, version, tags
-Row: TypeAlias = "tuple[bytes | None, list[str | None], int, int, str, list[str]]"
+# What a look-up found: status, body, columns, codec, negative, durations, fresh_left, tags, bytes, version
+Row: TypeAlias = (
+    "tuple[int, bytes | None, list[str | None] | None, int, bool, Durations, int, list[str] | tuple[()], int, str]"
+)
 
 
 class Place(NamedTuple):
@@ -48,7 +50,7 @@ class Value(NamedTuple):
     negative: bool
     durations: Durations
     fresh_left: int
-    tags: list[str]
+    tags: Sequence[str]
     weight: int
     version: str
 
@@ -101,22 +103,19 @@ def storable(text: str) -> str:
 
 def opened(tier: Tier, place: Place, row: Row, codec: Codec, settings: Settings | None) -> Value | None:
     """The value of a row that a look-up found; None: it cannot be read, which is a counted miss."""
-    payload, columns, fresh_left, _, version, tags = row
+    status, body, columns, codec_id, negative, durations, fresh_left, tags, size, version = row
     try:
-        if payload is not None:
-            status, codec_id, negative, durations, body = _core.open_envelope(
-                tier.namespace, place.sealed_as, payload, tier.max_value
-            )
-            if status != 0:
-                return unreadable(tier, _core.OPENED[status])
+        if status != 0:
+            return unreadable(tier, _core.OPENED[status])
+        if body is not None:
             if negative:
                 value: Any = body.decode()
             elif not codec.matches(codec_id):
                 return unreadable(tier, "codec")
             else:
                 value = codec.decode(body)
-            return Value(value, negative, durations, fresh_left, tags, len(payload), version)
-        if place.type not in tier.tables:
+            return Value(value, negative, durations, fresh_left, tags, size, version)
+        if columns is None or place.type not in tier.tables:
             return unreadable(tier, "table")
         value = tier.tables[place.type][1].value_of(columns)
         ttl = FOREVER if settings is None or callable(settings.ttl) else settings.ttl
@@ -140,7 +139,7 @@ def stored(
     value: Any,
     codec: Codec,
     durations: Durations,
-    tags: list[str],
+    tags: Sequence[str],
     *,
     mode: int = LOAD,
     born: str = "",

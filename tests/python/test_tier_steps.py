@@ -1,4 +1,4 @@
-"""What a tier does, step by step: answers that a test gives in place of the server, and loops that must not stand still.
+"""What a tier does, step by step: answers that a test gives in the server's place, loops that go on.
 
 Thread rule: one thread, or one loop.
 Refuses to know: how requests reach the server (tests/cpp/remote).
