@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <set>
 
-#include "remote/fake_server.hpp"
+#include "remote/queue_fixture.hpp"
 
 namespace stillwarm {
 namespace {
@@ -17,68 +17,11 @@ using test::FakeServer;
 using test::kSecond;
 using test::look_up;
 using test::outcome;
+using test::patient;
+using test::Queue;
 using test::store;
 
 using Texts = std::vector<std::string>;
-
-constexpr Nanos kLong = 100 * kSecond;
-
-// Nothing times out unless a test says so.
-RequestQueue::Options options(unsigned links) {
-  RequestQueue::Options o;
-  o.links = links;
-  o.timeout = kLong;
-  o.longest_on_caller = kLong;
-  return o;
-}
-
-struct Queue {
-  explicit Queue(const RequestQueue::Options& o) : queue(server, o) {}
-  explicit Queue(unsigned links = 1) : Queue(options(links)) {}
-  Queue(const Queue&) = delete;
-  Queue& operator=(const Queue&) = delete;
-  ~Queue() {
-    server->set([this] {
-      server->holds = nullptr;
-      server->connecting_held = false;
-    });
-    queue.close(10 * kSecond);
-    for (auto& t : threads) t.join();
-    server->await("every connection is closed", [this] { return server->connections == 0; });
-  }
-
-  void hold() {
-    server->set([this] { server->holds = [](const Request&) { return true; }; });
-  }
-  void go_on() {
-    server->set([this] { server->holds = nullptr; });
-  }
-  // One caller whose request is on a connection and gets no answer.
-  void occupy() {
-    hold();
-    const int before = server->get([this] { return server->inside; });
-    call(look_up("occupied"));
-    server->await("the connection is taken", [this, before] { return server->inside == before + 1; });
-  }
-  void call(std::shared_ptr<Request> r) {
-    threads.emplace_back([this, r = std::move(r)] {
-      const TierFault f = outcome(queue, r);
-      server->set([&] { faults.push_back(f); });
-    });
-  }
-  void join() {
-    for (auto& t : threads) t.join();
-    threads.clear();
-  }
-  Texts last() {
-    return server->get([this] { return server->served.back().names; });
-  }
-
-  std::shared_ptr<FakeServer> server = std::make_shared<FakeServer>();
-  RequestQueue queue;
-  std::vector<std::thread> threads;
-  std::vector<TierFault> faults;
-};
 
 TEST(RequestQueue, ACallerDoesTheRoundTripItself) {
   Queue q;
@@ -109,7 +52,7 @@ TEST(RequestQueue, WhatWaitsIsMergedIntoOneStatement) {
 
 // What is posted while the only connection is taken, in the batches that follow.
 std::vector<std::size_t> batches_of(const std::vector<std::shared_ptr<Request>>& requests, std::size_t most = 128) {
-  auto o = options(1);
+  auto o = patient(1);
   o.most_merged = most;
   Queue q(o);
   q.occupy();
@@ -176,7 +119,7 @@ TEST(RequestQueue, PollsGoOneAfterTheOther) {
 // ---- Q1
 
 TEST(RequestQueue, Q1EverySinkHearsOnceHoweverItEnds) {
-  auto o = options(1);
+  auto o = patient(1);
   o.most_waiting = 2;
   Queue q(o);
   q.occupy();
