@@ -1,10 +1,10 @@
-"""Gets and sets per second from PostgreSQL: one caller, many threads, many tasks; beside libpq, libpqxx, psycopg, asyncpg.
+"""Gets and sets per second from PostgreSQL: one caller, threads, tasks; beside libpq, libpqxx, psycopg, asyncpg.
 
     python benchmarks/remote/gets.py [--quick] [--url postgresql://...]
 
 Every get asks the server: what memory knows of the key is dropped before. One value of 1 KB under each of 1,000 keys.
-Rounds of all subjects take turns; the median and the spread of the middle half are shown, and the CPU time of client and
-server per operation. The value travels as bytes for the rivals; ours is found, checked for marks, opened, decoded and
+Rounds of all subjects take turns; the median and the spread of the middle half are shown, and the CPU time of both
+sides per operation. The value travels as bytes for the rivals; ours is found, checked for marks, opened, decoded and
 kept in memory.
 
 Thread rule: starts threads of its own. Refuses to know: how the tier works.
