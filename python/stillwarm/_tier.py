@@ -103,7 +103,7 @@ class Tier:
         self.unlogged = unlogged
         self.process = _new_process()
         self.tables: dict[str, tuple[int, TypedTable]] = {}
-        self.pending: dict[str, str | None] = {}  # names that an open transaction invalidates -> its number
+        self.pending: list[Held] = []  # what open transactions invalidate
         self.errors = 0
         self.undecodable: dict[str, int] = {}
         self.closed = False
@@ -284,6 +284,16 @@ class Tier:
         self.pending.clear()
         self._loops = weakref.WeakKeyDictionary()
         self._away_until = 0.0
+
+
+class Held:
+    """What one open transaction invalidates: names, and its number once it has one."""
+
+    __slots__ = ("names", "xid")
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = frozenset(names)
+        self.xid: str | None = None
 
 
 class _Loop:

@@ -18,7 +18,7 @@ from stillwarm._tier import REJECTED, Error, Steps
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
-    from stillwarm._tier import Tier
+    from stillwarm._tier import Held, Tier
 
 _log = logging.getLogger("stillwarm")
 
@@ -54,8 +54,8 @@ def confirm(tier: Tier) -> Steps[bool]:
     if tier.away:
         return False
     cache = tier.used()
-    asked = {name: xid for name, xid in list(tier.pending.items()) if xid is not None}
-    request = _core.poll(list(asked.values()))
+    asked = [held for held in list(tier.pending) if held.xid is not None]
+    request = _core.poll([str(held.xid) for held in asked])
     error = yield request
     if error is not None:
         return False
@@ -65,16 +65,17 @@ def confirm(tier: Tier) -> Steps[bool]:
     return True
 
 
-def settle(tier: Tier, asked: dict[str, str], outcomes: list[str]) -> None:
+def settle(tier: Tier, asked: list[Held], outcomes: list[str]) -> None:
     """Transactions that invalidate on commit: those that ended bind memory no more."""
     cache = tier.cache
-    for (name, xid), outcome in zip(asked.items(), outcomes, strict=False):
+    for held, outcome in zip(asked, outcomes, strict=False):
         if outcome == "in progress":
             continue
         # Committed, rolled back, or so long ago that nobody knows. What was loaded while it was open may be of before.
-        apply(cache, name, False)
-        if tier.pending.get(name) == xid:
-            del tier.pending[name]
+        for name in held.names:
+            apply(cache, name, False)
+        if held in tier.pending:
+            tier.pending.remove(held)
 
 
 def drain(cache: Cache) -> None:

@@ -156,7 +156,7 @@ def concerned(tier: Tier, place: Place, tags: Sequence[str]) -> bool:
     names = {"all", f"type:{place.type}", f"key:{place.key}", *(f"tag:{tag}" for tag in tags)}
     if place.type == _tier_values.DIRECT:
         names.add("type:default")
-    return any(name in pending for name in names)
+    return any(not names.isdisjoint(held.names) for held in list(pending))
 
 
 # ------------------------------------------------------------------------------------------------------------- leases

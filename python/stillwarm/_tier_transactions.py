@@ -9,11 +9,14 @@ keeps what is named: its entries go at once, and nothing new is kept. The tier s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from stillwarm import _tier_invalidation, _tier_values, _transactions
 from stillwarm._durations import shown
 from stillwarm._sql_types import quoted
+from stillwarm._tier import Held
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,14 +29,9 @@ def within(tier: Tier | None, connection: Any, plan: Intent) -> None:
     tier, names, table = _checked(tier, connection, plan)
     theirs = _transactions.run(connection, _transactions.WHERE, table=table)
     _same(theirs, tier.query(*_asked(table)), connection)
-    _hold(tier, names)
-    try:
+    with _holding(tier, names) as held:
         text, values = _transactions.insert(table, tier.namespace, names, plan.stale)
-        xid = _transactions.run(connection, text, **values)
-    except BaseException:
-        _release(tier, names)
-        raise
-    _await_outcome(tier, names, xid)
+        held.xid = _transactions.run(connection, text, **values)
 
 
 async def awithin(tier: Tier | None, connection: Any, plan: Intent) -> None:
@@ -41,14 +39,9 @@ async def awithin(tier: Tier | None, connection: Any, plan: Intent) -> None:
     tier, names, table = _checked(tier, connection, plan)
     theirs = await _transactions.arun(connection, _transactions.WHERE, table=table)
     _same(theirs, await tier.aquery(*_asked(table)), connection)
-    _hold(tier, names)
-    try:
+    with _holding(tier, names) as held:
         text, values = _transactions.insert(table, tier.namespace, names, plan.stale)
-        xid = await _transactions.arun(connection, text, **values)
-    except BaseException:
-        _release(tier, names)
-        raise
-    _await_outcome(tier, names, xid)
+        held.xid = await _transactions.arun(connection, text, **values)
 
 
 def _checked(tier: Tier | None, connection: object, plan: Intent) -> tuple[Tier, list[str], str]:
@@ -77,19 +70,16 @@ def _same(theirs: str | None, ours: list[tuple[str | None, ...]], connection: ob
         )
 
 
-def _hold(tier: Tier, names: list[str]) -> None:
+@contextmanager
+def _holding(tier: Tier, names: list[str]) -> Iterator[Held]:
+    """From here on memory neither serves nor keeps what is named; until the outcome is known, if the body succeeds."""
+    held = Held(names)
+    tier.pending.append(held)
     for name in names:
-        tier.pending[name] = None
         _tier_invalidation.apply(tier.cache, name, False)
-
-
-def _release(tier: Tier, names: list[str]) -> None:
-    for name in names:
-        if tier.pending.get(name, "") is None:
-            del tier.pending[name]
-
-
-def _await_outcome(tier: Tier, names: list[str], xid: str | None) -> None:
-    for name in names:
-        tier.pending[name] = xid
+    try:
+        yield held
+    except BaseException:
+        tier.pending.remove(held)
+        raise
     tier.used()

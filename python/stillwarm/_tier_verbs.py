@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_invalidation, _tier_loads, _tier_values
 from stillwarm._landing import finish
+from stillwarm._sql_types import quoted
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
@@ -163,7 +164,7 @@ def put(
             if error is None:
                 stored_there = request.stored
             elif error[0] == IN_DOUBT and only_if_absent:
-                stored_there = yield from _is_mine(tier, key, request)
+                stored_there = yield from _is_mine(tier, key)
             else:
                 failure = failure or error
                 if error[0] != REJECTED and not only_if_absent:
@@ -190,11 +191,21 @@ def _keep(tier: Tier, key: str, value: Any, ttl: int, tags: list[str], weight: i
     return stored == 0 or (weight >= 0 and stored == 2)
 
 
-def _is_mine(tier: Tier, key: str, request: _core.Request) -> Steps[bool]:
-    """The connection broke at the answer to an add: is the value there ours?"""
-    look = _core.look_up(0, [storable(key)], [DIRECT])
-    error = yield look
-    return error is None and bool(look.payload(0)) and look.payload(0) == request.sent
+def _is_mine(tier: Tier, key: str, expected: str = "0") -> Steps[bool]:
+    """The connection broke at the answer to a write: is what is there now written by this process, and not `expected`?
+
+    A write and its message to the others are one transaction, and the message tells whose it is.
+    """
+    entries, marks = f"{quoted(tier.schema)}.entries", f"{quoted(tier.schema)}.invalidations"
+    request = _core.query(
+        f"SELECT 1 FROM {entries} e JOIN {marks} i ON i.namespace = e.namespace AND i.name = 'key:' || e.key AND "
+        "i.xid = e.version WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND i.origin = $4 "
+        "AND e.version <> $5::xid8",
+        [tier.namespace, storable(key), DIRECT, tier.process, expected],
+        0,
+    )
+    error = yield request
+    return error is None and len(request.rows) > 0
 
 
 def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = None) -> Steps[Any]:
@@ -226,9 +237,12 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
         if made is None:
             return MISSING
         error = yield made[0]
+        done = error is None and made[0].stored
         if error is not None:
-            break
-        if made[0].stored:
+            if error[0] != IN_DOUBT:
+                break
+            done = yield from _is_mine(tier, key, found.version)
+        if done:
             _core.invalidate_key(cache, 0, key, False)  # the next get brings it
             tier.core.tell()
             return value
