@@ -2,8 +2,7 @@
 
     python benchmarks/remote/fleet.py [--quick]
 
-Each process is a fresh interpreter that runs this file with a role; they meet at a moment that the parent names. Figures are
-printed as a table.
+Each process is a fresh interpreter that runs this file with a role; they meet at a moment that the parent names.
 
 Thread rule: one thread; the children start 64 each.
 Refuses to know: how leases and messages work.
