@@ -2,8 +2,7 @@
 
     python benchmarks/remote/fleet.py [--quick]
 
-Processes are forked from nothing: each is a fresh interpreter that runs this file with a role. They meet at moments given by
-the server's clock. Figures are printed as a table.
+Each process is a fresh interpreter that runs this file with a role; they meet at a moment that the parent names.
 
 Thread rule: one thread; the children start 64 each.
 Refuses to know: how leases and messages work.
@@ -110,7 +109,8 @@ def loads(server: PostgresServer, processes: int, seconds: float) -> str:
     told = [json.loads(child.communicate()[0]) for child in children]
     total, slowest = sum(t["loads"] for t in told), max(t["slowest"] for t in told)
     wrong = sum(t["wrong"] for t in told)
-    return f"| {processes} processes x {THREADS} threads, loader of {seconds:g} s | {total} loads, slowest caller {slowest:.2f} s, {wrong} wrong |"
+    asked = f"{processes} processes x {THREADS} threads, loader of {seconds:g} s"
+    return f"| {asked} | {total} loads, slowest caller {slowest:.2f} s, {wrong} wrong |"
 
 
 def lag(server: PostgresServer, url: str, rounds: int, pooler: bool) -> str:
@@ -172,9 +172,12 @@ def main() -> None:
         if not quick:
             from pooling import PgBouncer
 
-            with PgBouncer(server.port) as bouncer:
+            bouncer = PgBouncer(server.port, size=12)
+            try:
                 database = server.new_database().rpartition("/")[2].partition("?")[0]
-                rows.append(lag(server, bouncer.url_of(database), 100, True))
+                rows.append(lag(server, bouncer.url(database), 100, True))
+            finally:
+                bouncer.close()
         rows.append(connections(server, 1 if quick else 8))
     print("| what | seen |\n|---|---|")
     print("\n".join(rows))

@@ -14,8 +14,8 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, TypeVar, cast
 
 from stillwarm import _core, _url
 from stillwarm._stats import State
@@ -26,12 +26,18 @@ if TYPE_CHECKING:
 
     from stillwarm._cache import Cache
     from stillwarm._tables import TypedTable
+    from stillwarm.codecs import Codec
 
 T = TypeVar("T")
 Error: TypeAlias = "tuple[int, str, str] | None"
-Steps: TypeAlias = Generator[Any, Error, T]  # yields requests, and seconds to wait
+Steps: TypeAlias = Generator["_core.Request | float", Error, T]  # yields requests, and seconds to wait
 
 OK, UNAVAILABLE, TIMEOUT, REJECTED, IN_DOUBT, FULL, CLOSED = range(7)  # TierFault of core/remote/remote_tier.hpp
+_ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], ...]] = (
+    "last_error",
+    "last_rejection",
+    "listener_error",
+)
 LEASE_AGE: Final = 5_000_000_000  # ns
 SHARED: Final = 0  # the slot of types without a table of their own
 # A right is missing, or a table, and it could not be made: it will not pass by itself.
@@ -51,6 +57,22 @@ def raised(error: tuple[int, str, str]) -> TierError:
     if fault == REJECTED:
         return TierRejected(text, state)
     return TierUnavailable(text)
+
+
+class TierSettings(TypedDict):
+    """What `Cache()` is told of its tier, checked; durations in ns, sizes in bytes."""
+
+    schema: str
+    strict: bool
+    max_lag: int
+    connect_timeout: int
+    timeout: int
+    connections: int
+    queue: int
+    pooler: bool
+    max_value: int
+    compress_above: int
+    unlogged: bool
 
 
 class Tier:
@@ -86,7 +108,7 @@ class Tier:
         self.unlogged = unlogged
         self.process = _new_process()
         self.tables: dict[str, tuple[int, TypedTable]] = {}
-        self.pending: dict[str, str | None] = {}  # names that an open transaction invalidates -> its number
+        self.pending: list[Held] = []  # what open transactions invalidate
         self.errors = 0
         self.undecodable: dict[str, int] = {}
         self.closed = False
@@ -112,6 +134,13 @@ class Tier:
         self.core.attach(cache, strict)
 
     @property
+    def codec(self) -> Codec:
+        """That of direct keys."""
+        codec = self.cache._codec
+        assert codec is not None
+        return codec
+
+    @property
     def cache(self) -> Cache:
         """The cache, which owns this."""
         cache = self._cache()
@@ -119,13 +148,20 @@ class Tier:
             raise RuntimeError("the cache of this tier is gone")
         return cache
 
+    def used(self) -> Cache:
+        """The cache, whose upkeep goes on: the tier is about to be asked."""
+        cache = self.cache
+        if cache._upkeep is not None:
+            cache._upkeep.used()
+        return cache
+
     # ------------------------------------------------------------------------------------------------------ requests
 
-    def run(self, request: Any) -> Error:
+    def run(self, request: _core.Request) -> Error:
         """Performs a request on this thread."""
         return self._noted(self.core.run(request), request.kind)
 
-    async def arun(self, request: Any) -> Error:
+    async def arun(self, request: _core.Request) -> Error:
         """Performs a request on a worker thread, while the loop goes on."""
         import asyncio
 
@@ -163,7 +199,7 @@ class Tier:
             _log.warning("the PostgreSQL tier failed: %s; it is said once", raised(error))
         return error
 
-    def query(self, sql: str, params: Any = (), timeout: float = 5.0) -> list[tuple[str | None, ...]]:
+    def query(self, sql: str, params: Sequence[str | None] = (), timeout: float = 5.0) -> list[tuple[str | None, ...]]:
         """Any one statement with `$1` parameters, as a transaction of its own; rows of text.
 
         Raises:
@@ -173,7 +209,15 @@ class Tier:
         error = self.run(request)
         if error is not None:
             raise raised(error)
-        return request.rows  # type: ignore[no-any-return]
+        return request.rows
+
+    async def aquery(self, sql: str, params: Sequence[str | None] = ()) -> list[tuple[str | None, ...]]:
+        """`query` for coroutines."""
+        request = _core.query(sql, list(params), 5_000_000_000)
+        error = await self.arun(request)
+        if error is not None:
+            raise raised(error)
+        return request.rows
 
     # --------------------------------------------------------------------------------------------------------- state
 
@@ -199,10 +243,12 @@ class Tier:
 
     def figures(self) -> dict[str, Any]:
         """What `Stats.tier` shows."""
-        health: dict[str, Any] = self.core.health()
-        for name in ("last_error", "last_rejection", "listener_error"):
-            health[name] = None if health[name] is None else str(raised(health[name]))
-        return {**health, "undecodable": dict(self.undecodable)}
+        health = self.core.health()
+        told: dict[str, Any] = {**health, "undecodable": dict(self.undecodable)}
+        for name in _ERRORS:
+            error = health[name]
+            told[name] = None if error is None else str(raised(error))
+        return told
 
     def error_share(self) -> float:
         """Failed requests of the last 10 s, 0 to 1."""
@@ -238,7 +284,7 @@ class Tier:
     # ---------------------------------------------------------------------------------------------------- end, fork
 
     def close(self, wait: float, until: float = math.inf) -> None:
-        """Writes what is owed, then ends the connections; at most `wait` s each, and nothing is waited for after `until`."""
+        """Writes what is owed, then ends the connections: at most `wait` s each, and no waiting after `until`."""
         if not self.closed:
             self.closed = True
             for step in (self.core.drain, self.core.close):
@@ -251,6 +297,16 @@ class Tier:
         self._denied.clear()
         self._loops = weakref.WeakKeyDictionary()
         self._away_until = 0.0
+
+
+class Held:
+    """What one open transaction invalidates: names, and its number once it has one."""
+
+    __slots__ = ("names", "xid")
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = frozenset(names)
+        self.xid: str | None = None
 
 
 class _Loop:
@@ -292,7 +348,7 @@ def drive(tier: Tier, steps: Steps[T]) -> T:
                 error = tier.run(request)
             request = steps.send(error)
     except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
+        return cast("T", stop.value)
     finally:
         steps.close()
 
@@ -311,7 +367,7 @@ async def adrive(tier: Tier, steps: Steps[T]) -> T:
                 error = await tier.arun(request)
             request = steps.send(error)
     except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
+        return cast("T", stop.value)
     finally:
         steps.close()
 

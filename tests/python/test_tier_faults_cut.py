@@ -214,20 +214,20 @@ def test_tier_faults_incr_in_doubt_is_never_applied_twice(
     one: Shared, proxy: ChaosProxy, url: str, warm_postgres: PostgresServer
 ) -> None:
     one.cache.set("n", 0)
-    done = lost = 0
+    done = 0
     for round_ in range(12):
         closed_circuit(one)
         with losing_answers_to_stores(one, proxy) if round_ % 2 else contextlib.nullcontext():
             try:
-                done = one.cache.incr("n")
+                assert one.cache.incr("n") == done + 1
+                done += 1
                 continue
             except TierError:
-                lost += 1
+                pass  # not known: it is looked up below
         closed_circuit(one)
         now = one.cache.get("n")
         assert now in (done, done + 1), "once or not at all"
         done = now
-    assert lost == 6
     with shared(direct(proxy, url, warm_postgres), timeout="20s") as other:
         assert other.cache.get("n") == done <= 12
 
@@ -239,8 +239,8 @@ def test_tier_faults_incr_in_doubt_leaves_no_older_value_in_memory(
     assert one.cache.get("m") == 1
     assert one.cache.incr("m") == 2  # prepared: the next one is done at the first message
     assert one.cache.get("m") == 2
-    with losing_answers_to_stores(one, proxy), pytest.raises(TierError):
-        one.cache.incr("m")
+    with losing_answers_to_stores(one, proxy):
+        assert one.cache.incr("m") == 3, "the message that it left says so"
     with shared(direct(proxy, url, warm_postgres), timeout="20s") as other:
         assert other.cache.get("m") == 3, "it was applied"
     closed_circuit(one)

@@ -112,6 +112,8 @@ def test_web_tier_the_age_counts_from_when_it_was_stored(workers: tuple[Worker, 
     assert answer.headers["X-Cache"] == "HIT"
     left = int(answer.headers["Cache-Status"].split("ttl=")[1].split(";")[0])
     assert 30 <= left <= 40
-    assert _core.stats(two.cache, 1)["remote_hits"] + sum(
-        _core.stats(two.cache, scope)["remote_hits"] for scope in two.cache._scopes if scope != 1
-    ) >= 1
+    assert (
+        _core.stats(two.cache, 1)["remote_hits"]
+        + sum(_core.stats(two.cache, scope)["remote_hits"] for scope in two.cache._scopes if scope != 1)
+        >= 1
+    )

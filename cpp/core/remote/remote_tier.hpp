@@ -105,8 +105,7 @@ struct LookUp : Request {
 
 struct Store : Request {
   // kLoad: refused if anything that concerns it happened after `born`. kSet: a value that was not loaded; others are
-  // told. kAdd: only where nothing is; `expected` is a name of its own that the message carries. kSwap: only over
-  // `expected`.
+  // told. kAdd: only where nothing is. kSwap: only over `expected`.
   enum class Mode : std::uint8_t { kLoad, kSet, kAdd, kSwap };
   Store(std::uint32_t s, Mode m) : Request(Kind::kStore, s), mode(m) {
     variant = static_cast<std::uint32_t>(m);
@@ -115,6 +114,7 @@ struct Store : Request {
 
   const Mode mode;
   std::string key, type, payload, born, expected;
+  std::string origin;  // what its message to the others says of where it comes from; empty: this process
   std::vector<std::string> tags;
   std::vector<std::optional<std::string>> columns;
   Nanos fresh_for = 0;
