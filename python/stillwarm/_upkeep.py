@@ -10,6 +10,7 @@ batch twice, so one whose commit is in doubt is simply sent again. A kill loses 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -86,13 +87,17 @@ class Upkeep:
             except TierError as error:
                 _log.warning("the purge failed and is tried again in %g s: %s", self._purge_every, error)
 
-    def flush(self) -> bool:
-        """Writes the hits that were counted since the last time. False: the tier did not take them; they are kept."""
+    def flush(self, timeout: float = 0.0) -> bool:
+        """Writes the hits that were counted since the last time. False: the tier did not take them; they are kept.
+
+        Args:
+            timeout: s; 0: the tier's own.
+        """
         cache = self._cache()
         if cache is None or cache._tier is None:
             return True
         with self._flushing:
-            if not self._send(cache):
+            if not self._send(cache, timeout):
                 return False
             taken, self._extra = self._extra, []
             counted: dict[tuple[str, str], int] = {}
@@ -108,27 +113,33 @@ class Upkeep:
                 return True
             self._batch += 1
             self._unsent = (self._batch, counted)
-            return self._send(cache)
+            return self._send(cache, timeout)
 
-    def _send(self, cache: Cache) -> bool:
+    def _send(self, cache: Cache, timeout: float = 0.0) -> bool:
         if self._unsent is None or cache._tier is None:
             return True
         batch, counted = self._unsent
         keys, types = [key for key, _ in counted], [type_name for _, type_name in counted]
-        error = cache._tier.run(_core.flush(batch, keys, types, list(counted.values())))
+        request = _core.flush(batch, keys, types, list(counted.values()))
+        if timeout:
+            request.timeout = max(1_000_000, int(timeout * 1e9))
+        error = cache._tier.run(request)
         if error is None:
             self._unsent = None
         return error is None
 
-    def close(self, wait: float) -> None:
-        """The last round, at most about `wait` s."""
+    def close(self, wait: float, until: float = math.inf) -> None:
+        """The last round: at most about `wait` s for each of its steps, and none of them after `until`."""
         self._stop.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(wait)
+            thread.join(max(0.0, min(wait, until - time.monotonic())))
         cache = self._cache()
         if thread is not None and cache is not None and cache._tier is not None and not cache._tier.away:
-            self.flush()
+            left = until - time.monotonic()
+            if left > 0 and self._flushing.acquire(timeout=min(left, 10.0)):
+                self._flushing.release()  # nobody is at it: the thread has ended, or it is waited for in vain
+                self.flush(left if left * 1e9 < cache._tier.timeout else 0.0)
 
 
 def _run(of: weakref.ref[Upkeep], stop: threading.Event) -> None:

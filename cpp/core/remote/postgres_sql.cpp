@@ -165,9 +165,14 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       own_sets += ", payload = EXCLUDED.payload";
     }
   }
+  // A moment beyond this server's: another one is there now, with other data, and no mark of it would ever concern what
+  // was born then.
+  const std::string here = "pg_snapshot_xmax(g.born::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot())";
+  const std::string seen = load ? "coalesce(g.born::pg_snapshot, pg_current_snapshot())"
+                                : "CASE WHEN " + here + " THEN g.born::pg_snapshot ELSE pg_current_snapshot() END";
   std::string text =
-      "WITH given AS MATERIALIZED (SELECT g.*, g.tags::text[] AS tag_list, coalesce(g.born::pg_snapshot, "
-      "pg_current_snapshot()) AS seen, " +
+      "WITH given AS MATERIALIZED (SELECT g.*, g.tags::text[] AS tag_list, " + seen +
+      " AS seen, " +
       after("g.fresh") + " AS fresh_until, " + after("g.keep") + " AS expires_at FROM unnest(" + arrays + ") AS g(" +
       names + ")), ";
   // Only a load can have been overtaken; a set is of now.
@@ -175,7 +180,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       "CASE WHEN g.tag_list IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT 'tag:' || t FROM "
       "unnest(g.tag_list) AS t) END || ARRAY['all', 'fence', 'type:' || g.type, 'key:' || g.key]";
   text += "allowed AS MATERIALIZED (SELECT g.* FROM given g WHERE ";
-  text += load ? "NOT EXISTS (SELECT FROM " + s +
+  text += load ? "(g.born IS NULL OR " + here + ") AND NOT EXISTS (SELECT FROM " + s +
                      ".invalidations i WHERE i.namespace = $1 AND NOT i.soft AND i.name = ANY (" + list + ") AND " +
                      since("g.seen") + ") AND NOT EXISTS (SELECT FROM " + s +
                      ".floors f WHERE f.namespace = $1 AND f.xid > pg_snapshot_xmin(g.seen))"
@@ -222,7 +227,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
             own_sets + ")";
   }
   // Every parameter has to be mentioned.
-  text += " SELECT w.key, w.type, w.version::text FROM written w WHERE $9::text IS NULL OR $10::text IS NULL OR true";
+  text += " SELECT w.key, w.type, w.version::text, pg_current_snapshot()::text FROM written w WHERE $9::text IS NULL OR $10::text IS NULL OR true";
   return text;
 }
 
@@ -324,9 +329,15 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       "SELECT pg_current_snapshot()::text, coalesce(f.xid > pg_snapshot_xmin($2::pg_snapshot), false) OR "
       "pg_snapshot_xmax($2::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()), (SELECT "
       "array_agg(coalesce(pg_xact_status(a.x::xid8), '') ORDER BY a.n) FROM unnest($4::text[]) WITH ORDINALITY AS a(x, "
-      "n)), i.name, i.soft FROM (VALUES (1)) AS one LEFT JOIN " +
-          s + ".floors f ON f.namespace = $1 LEFT JOIN " + s + ".invalidations i ON i.namespace = $1 AND " +
+      "n)), i.name, i.soft, (SELECT owner FROM " +
+          s + ".leases WHERE namespace = '' AND key = '') FROM (VALUES (1)) AS one LEFT JOIN " + s + ".floors f ON f.namespace = $1 LEFT JOIN " + s + ".invalidations i ON i.namespace = $1 AND " +
           since("$2::pg_snapshot") + " AND i.origin IS DISTINCT FROM $3 LIMIT " + std::to_string(kMostPolled + 1)};
+  // The table of leases is empty after a crash of the server and on a standby that was promoted. There and then numbers
+  // of transactions are given away a second time, so that a snapshot from before means nothing: this row tells.
+  name_server = {"sw_name_server", "WITH mine AS (INSERT INTO " + s +
+                                       ".leases (namespace, key, owner, expires_at) VALUES ('', '', $1, 'infinity') ON CONFLICT DO "
+                                       "NOTHING RETURNING owner) SELECT owner FROM mine UNION ALL SELECT owner FROM " +
+                                       s + ".leases WHERE namespace = '' AND key = '' LIMIT 1"};
   take_lease = {
       "sw_take_lease",
       "INSERT INTO " + s +
