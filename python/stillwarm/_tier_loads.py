@@ -15,6 +15,7 @@ import copy
 import logging
 import random
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_values
@@ -78,10 +79,10 @@ def take(target: Any, reading: Reading, request: Any, i: int) -> None:
     tier: Tier = target.cache._tier
     place = reading.place
     reading.seen = request.seen
-    row = request.found(i)
+    row = request.opened(i, tier.namespace, place.sealed_as, tier.max_value)
     if row is None:
         return
-    if tier.core.concerns(place.key, place.type, row[5]):
+    if tier.core.owes() and tier.core.concerns(place.key, place.type, list(row[7])):
         reading.seen = ""  # invalidated here, which the tier has not heard of: nobody else may get what is loaded now
         return
     reading.value = _tier_values.opened(tier, place, row, codec_of(target), target.settings)
@@ -93,9 +94,10 @@ def landed(target: Any, flight: Any, reading: Reading, anew: bool) -> bool:
     value = reading.value
     if value is None or anew or (flight.background and value.fresh_left <= 0):
         return False
-    if not concerned(target.cache._tier, reading.place, value.tags):
+    pending = target.cache._tier.pending
+    if not pending or not concerned(target.cache._tier, reading.place, value.tags):
         kept = copy.deepcopy(value.value) if target.settings.copy else value.value
-        tags = [_core.tag_fingerprint(tag) for tag in value.tags]
+        tags = [_core.tag_fingerprint(tag) for tag in value.tags] if value.tags else ()
         _core.adopt(flight, kept, value.durations, value.fresh_left, tags, value.weight, value.negative)
     if value.negative:
         if value.fresh_left <= 0:
@@ -134,7 +136,7 @@ def follow_up(target: Any, start: Any) -> None:
         finish(flight, ABANDONED, None)
 
 
-def concerned(tier: Tier, place: Place, tags: list[str]) -> bool:
+def concerned(tier: Tier, place: Place, tags: Sequence[str]) -> bool:
     """Whether an open transaction invalidates this: then memory must not keep it."""
     pending = tier.pending
     if not pending:
