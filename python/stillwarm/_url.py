@@ -74,7 +74,8 @@ def connection_string(url: str, *, connect_timeout: int, statement_timeout: int 
     query.setdefault("application_name", "stillwarm")
     query["client_encoding"] = "UTF8"
     if statement_timeout is not None:
-        ours = f"-c statement_timeout={statement_timeout} -c enable_seqscan=off -c plan_cache_mode=force_generic_plan -c jit=off"
+        # As rows are read back: dates and bytes are written so whatever the database's own settings are.
+        ours = f"-c statement_timeout={statement_timeout} -c DateStyle=ISO -c bytea_output=hex -c enable_seqscan=off -c plan_cache_mode=force_generic_plan -c jit=off"
         query["options"] = f"{ours} {query.get('options', '')}".strip()
     # libpq reads %20 and no plus sign.
     text = parts._replace(query=urlencode(query, quote_via=quote), fragment="").geturl()

@@ -56,6 +56,10 @@ auto translated(const pqxx::connection_base* link, F&& f) {
     return f();
   } catch (const pqxx::broken_connection& e) {
     throw PostgresFailure({TierFault::kUnavailable, "", first_line(e.what())});
+  } catch (const pqxx::deadlock_detected& e) {  // in 6.x these two are no sql_error
+    throw PostgresFailure({TierFault::kRejected, "40P01", first_line(e.what())});
+  } catch (const pqxx::serialization_failure& e) {
+    throw PostgresFailure({TierFault::kRejected, "40001", first_line(e.what())});
   } catch (const pqxx::sql_error& e) {
     const std::string& state = e.sqlstate();
     // 57P01 and 53300 often come without their SQLSTATE: then the connection's state tells.
