@@ -24,8 +24,8 @@ struct Tier {
   std::shared_ptr<PostgresListener> listener;
 
   Tier(std::string connection_string, std::string namespace_name, std::string schema, std::string process,
-       std::vector<std::string> setup, bool pooler, unsigned connections, Nanos timeout, std::size_t most_waiting, Nanos max_lag,
-       Nanos lease_age)
+       std::vector<std::string> setup, bool pooler, unsigned connections, Nanos timeout, std::size_t most_waiting,
+       Nanos max_lag, Nanos lease_age)
       : inbox(std::make_shared<Inbox>(max_lag)),
         tier(std::make_shared<PostgresTier>(
             PostgresTier::Options{std::move(connection_string), std::move(namespace_name), std::move(schema),
@@ -140,10 +140,8 @@ void bind_postgres(pb::module_& m) {
       .def("forget",
            [](Tier& t, std::string name) { t.queue->post(std::make_shared<Invalidate>(std::move(name), false)); })
       .def("owes", [](const Tier& t) { return t.recovery->owes(); })
-      .def("concerns",
-           [](const Tier& t, const std::string& key, const std::string& type, const std::vector<std::string>& tags) {
-             return t.recovery->concerns(key, type, tags);
-           })
+      .def("concerns", [](const Tier& t, const std::string& key, const std::string& type,
+                          const std::vector<std::string>& tags) { return t.recovery->concerns(key, type, tags); })
       .def("attach",
            [](const Tier& t, pb::handle cache, bool strict) {
              if (!PyObject_TypeCheck(cache.ptr(), py::cache_base_type)) throw pb::type_error("expected a Cache");
@@ -161,7 +159,10 @@ void bind_postgres(pb::module_& m) {
              return pb::make_tuple(list, until);
            })
       .def("applied", [](Tier& t, std::uint64_t until) { t.inbox->applied(until); })
-      .def("post_message", [](Tier& t, std::string name, bool soft) { t.inbox->post({std::move(name), soft}); })
+      .def("post_message",
+           [](Tier& t, std::string name, bool soft) {
+             t.inbox->post({std::move(name), soft});
+           })
       .def("lost", [](Tier& t) { t.inbox->lost(); })
       .def("trusted_until", [](const Tier& t) { return t.inbox->trusted_until(); })
       .def("used", [](Tier& t) { t.listener->used(); })

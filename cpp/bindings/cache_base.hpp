@@ -23,9 +23,9 @@ struct CacheBase {
   Scope* direct;               // scope 0: the direct verbs
   PyObject* weakrefs;
   std::uint64_t random_state;
-  Nanos direct_ttl;      // of `set` without a ttl; 0: the Python side knows
-  PyObject* set_slowly;  // the Python side of `set`: set_slowly(cache, key, value, ttl, tags)
-  PyObject* get_slowly;  // of `get`, where there is a remote tier: get_slowly(cache, key, default)
+  Nanos direct_ttl;               // of `set` without a ttl; 0: the Python side knows
+  PyObject* set_slowly;           // the Python side of `set`: set_slowly(cache, key, value, ttl, tags)
+  PyObject* get_slowly;           // of `get`, where there is a remote tier: get_slowly(cache, key, default)
   std::shared_ptr<Inbox>* inbox;  // owned; nullptr: there is no remote tier
 };
 

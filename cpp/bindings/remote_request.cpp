@@ -1,6 +1,8 @@
 #include "bindings/remote_request.hpp"
 
 #include <pybind11/stl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <exception>
 
@@ -16,13 +18,9 @@ namespace {
 
 constexpr Nanos kSlice = 50'000'000;
 
-bool on_main_thread() {
-  static const unsigned long main_thread = [] {
-    pb::object threading = pb::module_::import("threading");
-    return threading.attr("main_thread")().attr("ident").cast<unsigned long>();
-  }();
-  return PyThread_get_thread_ident() == main_thread;
-}
+// The thread on which Python runs signal handlers. Asked of the kernel: threading.main_thread() is Python code, which
+// must not run here, and the child of a fork has another.
+bool on_main_thread() noexcept { return ::syscall(SYS_gettid) == ::getpid(); }
 
 pb::object bytes_or_none(bool there, const std::string& bytes) {
   return there ? pb::object(pb::bytes(bytes)) : pb::object(pb::none());
@@ -42,9 +40,10 @@ pb::object opened(const Found& f, std::string_view key_space, std::string_view s
   }
   const bool readable = f.has_payload && status == Opened::kOk;
   return pb::make_tuple(static_cast<int>(status), bytes_or_none(readable, body),
-                        f.columns.empty() ? pb::object(pb::none()) : pb::cast(f.columns), static_cast<int>(e.codec), e.negative,
-                        pb::make_tuple(e.ttl, e.stale_while_revalidate, e.stale_if_error, e.keep), f.fresh_left,
-                        f.tags.empty() ? pb::object(pb::tuple(0)) : pb::cast(f.tags), f.payload.size(), f.version);
+                        f.columns.empty() ? pb::object(pb::none()) : pb::cast(f.columns), static_cast<int>(e.codec),
+                        e.negative, pb::make_tuple(e.ttl, e.stale_while_revalidate, e.stale_if_error, e.keep),
+                        f.fresh_left, f.tags.empty() ? pb::object(pb::tuple(0)) : pb::cast(f.tags), f.payload.size(),
+                        f.version);
 }
 
 using RequestHolder = std::shared_ptr<Request>;
@@ -58,9 +57,9 @@ std::vector<std::optional<std::string>> texts(const pb::handle& list) {
   return list.cast<std::vector<std::optional<std::string>>>();
 }
 
-RequestHolder store(std::uint32_t slot, int mode, std::string key, std::string type, const pb::bytes& payload, std::string born,
-                    std::string expected, std::vector<std::string> tags, const pb::handle& columns, Nanos fresh_for,
-                    Nanos keep_for) {
+RequestHolder store(std::uint32_t slot, int mode, std::string key, std::string type, const pb::bytes& payload,
+                    std::string born, std::string expected, std::vector<std::string> tags, const pb::handle& columns,
+                    Nanos fresh_for, Nanos keep_for) {
   auto s = std::make_shared<Store>(slot, static_cast<Store::Mode>(mode));
   s->key = std::move(key);
   s->type = std::move(type);
@@ -116,7 +115,8 @@ void bind_requests(pb::module_& m) {
       .def("opened",
            [](const RequestHolder& r, std::size_t i, std::string_view key_space, std::string_view sealed_as,
               std::size_t max_value) { return opened(as<LookUp>(r).found.at(i), key_space, sealed_as, max_value); })
-      .def("payload", [](const RequestHolder& r, std::size_t i) { return pb::bytes(as<LookUp>(r).found.at(i).payload); })
+      .def("payload",
+           [](const RequestHolder& r, std::size_t i) { return pb::bytes(as<LookUp>(r).found.at(i).payload); })
       .def_property_readonly("key", [](const RequestHolder& r) { return as<Store>(r).key; })
       .def_property_readonly("sent", [](const RequestHolder& r) { return pb::bytes(as<Store>(r).payload); })
       .def_property_readonly("stored", [](const RequestHolder& r) { return as<Store>(r).stored; })
@@ -129,13 +129,18 @@ void bind_requests(pb::module_& m) {
         for (const auto& row : as<Query>(r).rows) rows.append(pb::tuple(pb::cast(row)));
         return rows;
       });
-  m.def("look_up", [](std::uint32_t slot, std::vector<std::string> keys, std::vector<std::string> types) -> RequestHolder {
-    auto l = std::make_shared<LookUp>(slot);
-    if (keys.size() != types.size()) throw pb::value_error("one type per key");
-    l->keys = std::move(keys);
-    l->types = std::move(types);
-    return l;
-  });
+  m.def(
+      "look_up",
+      [](std::uint32_t slot, std::vector<std::string> keys, std::vector<std::string> types,
+         bool whole) -> RequestHolder {
+        auto l = std::make_shared<LookUp>(slot);
+        if (keys.size() != types.size()) throw pb::value_error("one type per key");
+        l->keys = std::move(keys);
+        l->types = std::move(types);
+        l->whole = whole;
+        return l;
+      },
+      pb::arg("slot"), pb::arg("keys"), pb::arg("types"), pb::arg("whole") = false);
   m.def("store", store);
   m.def("invalidation", [](std::string name, bool soft) -> RequestHolder {
     return std::make_shared<Invalidate>(std::move(name), soft);
@@ -152,16 +157,18 @@ void bind_requests(pb::module_& m) {
     l->age = age;
     return l;
   });
-  m.def("flush", [](std::uint64_t batch, std::vector<std::string> keys, std::vector<std::string> types,
-                    std::vector<std::uint64_t> hits) -> RequestHolder {
-    if (keys.size() != types.size() || keys.size() != hits.size()) throw pb::value_error("one type and count per key");
-    auto f = std::make_shared<Flush>();
-    f->batch = batch;
-    f->keys = std::move(keys);
-    f->types = std::move(types);
-    f->hits = std::move(hits);
-    return f;
-  });
+  m.def("flush",
+        [](std::uint64_t batch, std::vector<std::string> keys, std::vector<std::string> types,
+           std::vector<std::uint64_t> hits) -> RequestHolder {
+          if (keys.size() != types.size() || keys.size() != hits.size())
+            throw pb::value_error("one type and count per key");
+          auto f = std::make_shared<Flush>();
+          f->batch = batch;
+          f->keys = std::move(keys);
+          f->types = std::move(types);
+          f->hits = std::move(hits);
+          return f;
+        });
   m.def("query", [](std::string text, const pb::handle& parameters, Nanos timeout) -> RequestHolder {
     auto q = std::make_shared<Query>();
     q->text = std::move(text);

@@ -74,8 +74,8 @@ class Flow : public Stations<Traits> {
   }
 
   // [foreign] Where a call that wants a value goes. Counts hits; misses are counted by `lead` and `joined`. A call that
-  // has to look again after it was counted says so. `anew`: a call that wants a load whatever is stored. `away`: the tier
-  // was asked whether memory is right, and does not answer.
+  // has to look again after it was counted says so. `anew`: a call that wants a load whatever is stored. `away`: the
+  // tier was asked whether memory is right, and does not answer.
   Decision look(const Probe& probe, Nanos now, bool count = true, bool anew = false, bool away = false) {
     for (int tries = 0; tries < kFindRestarts; ++tries) {
       Index i = memory_.find(probe);
@@ -86,8 +86,8 @@ class Flow : public Stations<Traits> {
         state = state_of(memory_[i], scopes_[memory_[i].scope].durations, now);
         if (state < State::kKept && !trusted(now) && !anew) {
           if (!away) return {Step::kConfirm, i, nullptr, state};
-          if (strict_ || (memory_[i].flags & kFlagNegative)) i = kNone;
-          if (state <= State::kEarly) state = untrusted(i);
+          state = untrusted(i, state);
+          if (state == State::kKept) i = kNone;
         }
         if (i != kNone && state == State::kFresh && !anew) return fresh(i, probe.scope, count);
         if (i != kNone && state == State::kGone) memory_.drop(i, Cause::kExpired);
@@ -197,6 +197,7 @@ class Flow : public Stations<Traits> {
     const Durations& durations = scopes_[e.scope].durations;
     const State state = state_of(e, durations, now);
     if (state >= State::kKept || (e.flags & kFlagNegative)) return {};
+    if (strict_ && !trusted(now)) return {};
     if (state == State::kFresh && trusted(now)) {  // a load that was asked for although there is a value
       return {kind == ErrorKind::kTransient && f.attached ? i : kNone, false};
     }
@@ -227,10 +228,12 @@ class Flow : public Stations<Traits> {
   using Stations<Traits>::marks_;
   using Stations<Traits>::fences_;
 
-  // What a fresh or early entry counts as while the tier does not say whether it is right.
-  State untrusted(Index i) const noexcept {
-    if (i == kNone) return State::kGone;
+  // What an entry counts as while the tier does not say whether it is right. KEPT where it may not be served at all: it
+  // is absent for every caller, and there for the table.
+  State untrusted(Index i, State state) const noexcept {
     const Entry& e = memory_[i];
+    if (strict_ || (e.flags & kFlagNegative)) return State::kKept;
+    if (state > State::kEarly) return state;
     const Durations& d = scopes_[e.scope].durations;
     const Nanos while_revalidate = e.extra != nullptr ? e.extra->stale_while_revalidate : d.stale_while_revalidate;
     return while_revalidate > 0 ? State::kStale : State::kFailsafe;
@@ -288,8 +291,11 @@ class Flow : public Stations<Traits> {
     now = add(now, Clock::resync(now));
     const bool away = !trusted(now);
     std::unique_ptr<Extra> extra = away || needs_extra(result, took) ? make_extra(result) : nullptr;
-    if (away && !result.adopted) extra->retry_at = add(now, kServedWhileAway);  // then it is looked at again
-    const auto filled = [&](Entry& e) noexcept { fill(e, result, extra.release(), scope, born, now, took); };
+    const auto filled = [&](Entry& e) noexcept {
+      fill(e, result, extra.release(), scope, born, now, took);
+      if (!away || result.adopted) return;  // else it is served for so long, and then looked at again
+      e.extra->retry_at = std::min(add(now, kServedWhileAway), e.extra->fresh_until);
+    };
     Outcome outcome{Stored::kStored, nullptr};
     Index i = old;
     if (old != kNone) {

@@ -54,20 +54,20 @@ def codec_of(target: Any) -> Any:
     return target.cache._codec if target.call is None else target.call._codec
 
 
-def read(target: Any, flight: Any) -> Steps[Reading]:
-    """Step 5: asks the tier for the key."""
+def read(target: Any, flight: Any, anew: bool = False) -> Steps[Reading]:
+    """Step 5: asks the tier for the key. `anew`: what is there does not matter, only the moment does."""
     tier: Tier = target.cache._tier
     reading = Reading(_tier_values.place_of(tier, flight.scope, flight.key))
-    yield from look(target, reading)
+    yield from look(target, reading, anew)
     return reading
 
 
-def look(target: Any, reading: Reading) -> Steps[None]:
+def look(target: Any, reading: Reading, whole: bool = False) -> Steps[None]:
     """Asks once more."""
     tier: Tier = target.cache._tier
     place = reading.place
     tier.core.used()
-    request = _core.look_up(place.slot, [place.key], [place.type])
+    request = _core.look_up(place.slot, [place.key], [place.type], whole)
     error = yield request
     reading.seen, reading.value = "", None
     if error is None:

@@ -211,7 +211,7 @@ def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = 
     where = place(key)
     error = None
     for _ in range(_ATTEMPTS):
-        look = _core.look_up(0, [where.key], [DIRECT])
+        look = _core.look_up(0, [where.key], [DIRECT], True)
         error = yield look
         if error is not None:
             break

@@ -271,7 +271,7 @@ class Cache {
   void release_dead() {
     while (flow.memory().has_dead()) {
       const Dead dead = flow.memory().take_dead();
-      Item::of(dead.key)->release();
+      if (dead.key != nullptr) Item::of(dead.key)->release();  // else it went to those who count hits
       Item::of(dead.value)->release();
     }
   }

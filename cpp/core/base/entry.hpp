@@ -58,8 +58,8 @@ struct Entry {
   std::uint32_t weight = 0;  // bytes, overhead included, saturated at 2^32 - 1
   std::uint32_t hits = 0;    // exact, saturated
   Queue queue = Queue::kNowhere;
-  std::uint8_t touched = 0;  // hits the policy has not seen yet, lossy
-  std::uint8_t flags = 2;  // kFlagQuiet
+  std::uint8_t touched = 0;       // hits the policy has not seen yet, lossy
+  std::uint8_t flags = 2;         // kFlagQuiet
   std::uint8_t bucket_level = 0;  // free for the timer wheel
 };
 static_assert(sizeof(Entry) == 80 || sizeof(void*) != 8, "an entry is 80 bytes: see cpp/DESIGN.md, memory per entry");

@@ -42,7 +42,8 @@ struct Life {
 // What counts as absent is at the end.
 enum class State : std::uint8_t { kFresh, kEarly, kStale, kFailsafe, kKept, kGone };
 
-constexpr Nanos add(Nanos a, Nanos b) noexcept { return a >= kForever - b ? kForever : a + b; }
+// For ever is reached and never passed; `b` may be negative.
+constexpr Nanos add(Nanos a, Nanos b) noexcept { return b > 0 && a >= kForever - b ? kForever : a + b; }
 
 inline Life life_after(Nanos fresh_until, Nanos while_revalidate, Nanos if_error, Nanos keep) noexcept {
   const Nanos gone_at = add(fresh_until, std::max(while_revalidate, if_error));

@@ -137,7 +137,8 @@ class MemoryTier {
   }
 
   // Calls tell(key, scope, hits, given) for every entry that was hit since the last call; a key that is `given` is the
-  // caller's from then on, since its entry is gone. What `tell` throws, take_hits throws: the rest is told the next time.
+  // caller's from then on, since its entry is gone. What `tell` throws, take_hits throws: the rest is told the next
+  // time.
   template <class Tell>
   void take_hits(Tell&& tell) {
     notes_.take(

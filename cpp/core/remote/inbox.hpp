@@ -10,12 +10,17 @@
 // Invariants
 //  N1  attention > now  implies  no message waits, and the last successful poll began less than max_lag ago.
 //  N2  A poll that began before `lost` trusts nothing.
-//  N3  More than kMostMessages become one "all": memory is bounded, and nothing is forgotten.
+//  N3  More than kMostMessages become one "all", and so do messages for which there is no memory: memory is bounded,
+//  and
+//      nothing is forgotten.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <mutex>
+#include <new>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,7 +33,7 @@ class Inbox {
  public:
   static constexpr std::size_t kMostMessages = 10'000;
 
-  explicit Inbox(Nanos max_lag) : max_lag_(max_lag) {}
+  explicit Inbox(Nanos max_lag) : max_lag_(max_lag) { messages_.reserve(1); }
   Inbox(const Inbox&) = delete;
   Inbox& operator=(const Inbox&) = delete;
 
@@ -44,7 +49,7 @@ class Inbox {
   void end_poll(std::string seen, std::uint64_t round, Nanos began, std::vector<Message>&& messages) {
     const std::lock_guard lock(mutex_);
     if (round != round_) return;  // the link was lost meanwhile: what it saw is asked for again
-    add(std::move(messages));
+    add(messages);
     if (began >= began_) {
       began_ = began;
       seen_ = std::move(seen);
@@ -59,11 +64,9 @@ class Inbox {
     if (seen_.empty()) seen_ = seen;
   }
 
-  void post(Message&& message) {
+  void post(Message&& message) noexcept {
     const std::lock_guard lock(mutex_);
-    std::vector<Message> one;
-    one.push_back(std::move(message));
-    add(std::move(one));
+    add({&message, 1});
     publish();
   }
 
@@ -109,26 +112,28 @@ class Inbox {
   }
 
  private:
-  void add(std::vector<Message>&& messages) {
-    if (messages_.size() + messages.size() > kMostMessages) {
-      taken_ += messages_.size();
-      messages_.clear();
-      messages_.push_back({"all", false});
-      return;
+  void add(std::span<Message> messages) noexcept {
+    try {
+      if (messages_.size() + messages.size() <= kMostMessages) {
+        messages_.insert(messages_.end(), std::make_move_iterator(messages.begin()),
+                         std::make_move_iterator(messages.end()));
+        return;
+      }
+    } catch (const std::bad_alloc&) {  // nothing was inserted
     }
-    for (Message& m : messages) messages_.push_back(std::move(m));
+    taken_ += messages_.size();
+    messages_.clear();  // leaves room for one
+    messages_.push_back({"all", false});
   }
 
-  void publish() noexcept {
-    attention_.store(messages_.empty() ? trusted_until_ : 0, std::memory_order_release);
-  }
+  void publish() noexcept { attention_.store(messages_.empty() ? trusted_until_ : 0, std::memory_order_release); }
 
   mutable std::mutex mutex_;
   std::vector<Message> messages_;
   std::string seen_;
   std::uint64_t taken_ = 0;  // messages that are gone from here
   std::uint64_t round_ = 0;
-  Nanos began_ = 0;          // of the last poll that counted
+  Nanos began_ = 0;  // of the last poll that counted
   Nanos trusted_until_ = 0;
   const Nanos max_lag_;
   std::atomic<Nanos> attention_{0};

@@ -92,8 +92,7 @@ bool Rows::null(std::size_t row, std::size_t column) const {
 }
 
 std::string_view Rows::at(std::size_t row, std::size_t column) const {
-  const auto field =
-      result_->rows[static_cast<pqxx::result_size_type>(row)][static_cast<pqxx::row_size_type>(column)];
+  const auto field = result_->rows[static_cast<pqxx::result_size_type>(row)][static_cast<pqxx::row_size_type>(column)];
   return {field.c_str(), field.size()};
 }
 
@@ -110,6 +109,9 @@ PostgresLink::PostgresLink(const std::string& connection_string, bool prepares) 
 #pragma GCC diagnostic pop
   if (!prepares) connection_->prepared.insert("");
   duplicate_ = ::fcntl(connection_->link.sock(), F_DUPFD_CLOEXEC, 0);
+  if (duplicate_ < 0) {  // nobody could cut it
+    throw PostgresFailure({TierFault::kUnavailable, "", "the process has no more file descriptors"});
+  }
 }
 
 PostgresLink::~PostgresLink() {
@@ -136,10 +138,9 @@ Rows PostgresLink::run(const std::string& text, const Parameters& parameters) {
   return translated(&connection_->link, [&] {
     pqxx::nontransaction transaction(connection_->link);
     Rows rows;
-    rows.result_ = std::make_shared<Rows::Result>(
-        Rows::Result{parameters.empty() ? transaction.exec(text)
-                                        : transaction.exec_params(
-                                              text, pqxx::prepare::make_dynamic_params(pointers(parameters)))});
+    rows.result_ = std::make_shared<Rows::Result>(Rows::Result{
+        parameters.empty() ? transaction.exec(text)
+                           : transaction.exec_params(text, pqxx::prepare::make_dynamic_params(pointers(parameters)))});
     return rows;
   });
 }
@@ -223,7 +224,13 @@ std::string hex_of(std::string_view bytes) {
 std::string bytes_of(std::string_view hex) {
   std::string bytes;
   if (!hex.starts_with("\\x")) return bytes;
-  const auto digit = [](char c) { return c <= '9' ? c - '0' : (c | 32) - 'a' + 10; };
+  static constexpr auto kDigit = [] {
+    std::array<unsigned char, 256> digit{};
+    for (int c = '0'; c <= '9'; ++c) digit[static_cast<std::size_t>(c)] = static_cast<unsigned char>(c - '0');
+    for (int c = 'a'; c <= 'f'; ++c) digit[static_cast<std::size_t>(c)] = static_cast<unsigned char>(c - 'a' + 10);
+    return digit;
+  }();
+  const auto digit = [](char c) { return kDigit[static_cast<unsigned char>(c)]; };
   bytes.resize((hex.size() - 2) / 2);
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     bytes[i] = static_cast<char>(digit(hex[2 + 2 * i]) << 4 | digit(hex[3 + 2 * i]));

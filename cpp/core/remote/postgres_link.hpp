@@ -4,8 +4,8 @@
 // Thread rule: used by one thread at a time; `cut` from any thread meanwhile.
 // Refuses to know: tables, caches, which statements there are. It alone includes libpqxx (6.4 of Debian 12; 7.x).
 //
-// The socket is duplicated when the connection is made, and `cut` shuts the duplicate down: libpq closes its own when it
-// meets an error, and the number may be another's a moment later.
+// The socket is duplicated when the connection is made, and `cut` shuts the duplicate down: libpq closes its own when
+// it meets an error, and the number may be another's a moment later.
 #pragma once
 
 #include <memory>
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/remote/remote_tier.hpp"
+#include "core/remote/watchdog.hpp"
 
 namespace stillwarm {
 
@@ -79,6 +80,35 @@ class PostgresLink {
   std::unique_ptr<Connection> connection_;
   int duplicate_ = -1;
 };
+
+// What a watchdog cuts.
+class CuttablePostgres : public Link {
+ public:
+  explicit CuttablePostgres(PostgresLink& link) : link_(link) {}
+  bool serve(std::span<Request* const> /*batch*/) override { return false; }
+  bool ping() override { return false; }
+  void cut() noexcept override { link_.cut(); }
+  void forget() noexcept override { link_.forget(); }
+
+ private:
+  PostgresLink& link_;
+};
+
+// Runs `f` on the connection, at most so long. Throws what `f` throws, and PostgresFailure if it took longer.
+template <class F>
+void guarded(Watchdog& watchdog, PostgresLink& link, Nanos timeout, F&& f) {
+  CuttablePostgres cuttable(link);
+  if (!watchdog.begin(cuttable, steady_now() + timeout)) {
+    throw PostgresFailure({TierFault::kUnavailable, "", "no more threads"});
+  }
+  try {
+    f();
+  } catch (...) {
+    watchdog.end(cuttable);
+    throw;
+  }
+  if (watchdog.end(cuttable)) throw PostgresFailure({TierFault::kTimeout, "", "no answer within the timeout"});
+}
 
 // What libpq has against a connection string, without connecting; empty: nothing.
 std::string check_connection_string(const std::string& text);

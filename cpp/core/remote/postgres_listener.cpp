@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
+#include <utility>
 
 namespace stillwarm {
 
@@ -16,24 +16,27 @@ constexpr Nanos kFirstPause = 100 * kMillisecond;
 constexpr Nanos kLongestPause = 1'000 * kMillisecond;
 constexpr Nanos kBetweenNotices = 5 * kMillisecond;  // what is invalidated meanwhile is told by one
 
-// What the watchdog cuts.
-class Cuttable : public Link {
+// The listener's connection, seen by the child of a fork for exactly as long as it is there.
+class Shown {
  public:
-  explicit Cuttable(PostgresLink& link) : link_(link) {}
-  bool serve(std::span<Request* const>) override { return false; }
-  bool ping() override { return false; }
-  void cut() noexcept override { link_.cut(); }
-  void forget() noexcept override { link_.forget(); }
+  Shown(std::atomic<PostgresLink*>& place, PostgresLink* link) : place_(place) { place_.store(link); }
+  Shown(const Shown&) = delete;
+  Shown& operator=(const Shown&) = delete;
+  ~Shown() { place_.store(nullptr); }
 
  private:
-  PostgresLink& link_;
+  std::atomic<PostgresLink*>& place_;
 };
 
 }  // namespace
 
 struct PostgresListener::State {
   State(std::shared_ptr<PostgresTier> t, Nanos lag, Nanos limit, Nanos age)
-      : tier(std::move(t)), max_lag(lag), timeout(limit), lease_age(age), wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+      : tier(std::move(t)),
+        max_lag(lag),
+        timeout(limit),
+        lease_age(age),
+        wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
@@ -75,15 +78,19 @@ struct PostgresListener::State {
 
   template <class F>
   void guarded(PostgresLink& l, F&& f) {
-    Cuttable cuttable(l);
-    watchdog.begin(cuttable, steady_now() + timeout);
-    try {
-      f();
-    } catch (...) {
-      watchdog.end(cuttable);
-      throw;
+    stillwarm::guarded(watchdog, l, timeout, std::forward<F>(f));
+  }
+
+  // What was signalled meanwhile does not shorten a pause: only the end does.
+  void rest(Nanos pause) const {
+    const Nanos until = steady_now() + pause;
+    while (steady_now() < until) {
+      {
+        const std::lock_guard lock(mutex);
+        if (closed) return;
+      }
+      wait(-1, until);
     }
-    if (watchdog.end(cuttable)) throw PostgresFailure({TierFault::kTimeout, "", "no answer within the timeout"});
   }
 
   // Serves one connection until it is lost or the listener is closed. Throws PostgresFailure.
@@ -153,6 +160,7 @@ PostgresListener::PostgresListener(std::shared_ptr<PostgresTier> tier, Nanos max
 void PostgresListener::listen(const std::shared_ptr<State>& state) {
   State& s = *state;
   Nanos pause = kFirstPause;
+  Nanos began = 0;  // when the connection was there; a short life is no reason to begin again with the shortest pause
   for (;;) {
     {
       const std::lock_guard lock(s.mutex);
@@ -160,16 +168,16 @@ void PostgresListener::listen(const std::shared_ptr<State>& state) {
     }
     try {
       const std::unique_ptr<PostgresLink> link = s.tier->open();
-      s.link.store(link.get());
-      pause = kFirstPause;
+      const Shown shown(s.link, link.get());
+      began = steady_now();
       try {
         s.attend(*link);
       } catch (const PostgresFailure& failure) {
-        s.link.store(nullptr);
-        if (failure.error.state == "42P01" || failure.error.state == "3F000") s.tier->set_up(*link);
+        if (failure.error.state == "42P01" || failure.error.state == "3F000") {
+          s.guarded(*link, [&] { s.tier->set_up(*link); });
+        }
         throw;
       }
-      s.link.store(nullptr);
     } catch (const PostgresFailure& failure) {
       s.tier->inbox()->lost();
       {
@@ -178,11 +186,18 @@ void PostgresListener::listen(const std::shared_ptr<State>& state) {
         s.figures.last_error = failure.error;
         ++s.figures.reconnects;
       }
-      s.wait(-1, steady_now() + pause);
+      if (began != 0 && steady_now() - began > kLongestPause) pause = kFirstPause;
+      began = 0;
+      s.rest(pause);
       pause = std::min(pause * 2, kLongestPause);
     } catch (const std::exception&) {  // no memory
       s.tier->inbox()->lost();
-      s.wait(-1, steady_now() + kLongestPause);
+      {
+        const std::lock_guard lock(s.mutex);
+        s.figures.linked = false;
+        ++s.figures.reconnects;
+      }
+      s.rest(kLongestPause);
     }
   }
   const std::lock_guard lock(s.mutex);
@@ -246,8 +261,9 @@ void PostgresListener::close() {
 }
 
 void PostgresListener::after_fork_in_child() {
-  auto* const inherited = new std::shared_ptr<State>(state_);  // never touched again: its lock may be held by nobody
-  const State& old = **inherited;
+  // Leaked: it is never touched again, since its lock may be held by nobody.
+  static_cast<void>(new std::shared_ptr<State>(state_));
+  const State& old = *state_;
   if (PostgresLink* link = old.link.load()) link->forget();
   state_ = std::make_shared<State>(old.tier, old.max_lag, old.timeout, old.lease_age);
 }

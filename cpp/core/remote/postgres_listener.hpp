@@ -1,12 +1,13 @@
-// The listener: one thread with a connection of its own that hears of other processes' invalidations, tells them of this
-// one's, keeps leases alive, and says when the link is lost.
+// The listener: one thread with a connection of its own that hears of other processes' invalidations, tells them of
+// this one's, keeps leases alive, and says when the link is lost.
 //
 // Thread rule: every member from any thread; one short lock. The thread never holds it while it waits for the server.
 // Refuses to know: memory, Python, what an invalidation means.
 //
 // A notification carries nothing: it says "poll now". What happened is read from the table by snapshots (I7), so a
-// notification that is lost, doubled or early costs nothing but time, at most the pause between two polls. Notifications
-// are sent from here and never from a transaction that writes, because NOTIFY takes a lock of the whole instance at commit.
+// notification that is lost, doubled or early costs nothing but time, at most the pause between two polls.
+// Notifications are sent from here and never from a transaction that writes, because NOTIFY takes a lock of the whole
+// instance at commit.
 //
 // While the cache is used the thread polls every max_lag / 2. It stops kIdle after the last sign of use, and trust runs
 // out; whoever finds memory untrusted polls itself and wakes this thread. So an idle process asks the database nothing.

@@ -7,8 +7,8 @@ namespace {
 // Names of what concerns the row `r` (type, key, tags).
 std::string names_of(const std::string& r, const std::string& key, const std::string& type) {
   const std::string base = "ARRAY['all', 'fence', 'type:' || " + type + ", 'key:' || " + key + "]";
-  return "CASE WHEN " + r + ".tags IS NULL THEN " + base + " ELSE " + base + " || ARRAY(SELECT 'tag:' || g FROM unnest(" +
-         r + ".tags) AS g) END";
+  return "CASE WHEN " + r + ".tags IS NULL THEN " + base + " ELSE " + base +
+         " || ARRAY(SELECT 'tag:' || g FROM unnest(" + r + ".tags) AS g) END";
 }
 
 // Marks that concern what was born then.
@@ -16,10 +16,12 @@ std::string since(const std::string& born) {
   return "i.xid >= pg_snapshot_xmin(" + born + ") AND NOT pg_visible_in_snapshot(i.xid, " + born + ")";
 }
 
-// Of these, what makes the stored row `e` invalid. Its own transaction does not; a fence does only if the row was written
-// beside it: what deleted by pattern or condition saw all others, and a load that began before it was to be refused.
+// Of these, what makes the stored row `e` invalid. Its own transaction does not; a fence does only if the row was
+// written beside it: what deleted by pattern or condition saw all others, and a load that began before it was to be
+// refused.
 std::string against_row() {
-  return since("e.born") + " AND i.xid <> e.version AND (i.name <> 'fence' OR NOT pg_visible_in_snapshot(e.version, i.seen))";
+  return since("e.born") +
+         " AND i.xid <> e.version AND (i.name <> 'fence' OR NOT pg_visible_in_snapshot(e.version, i.seen))";
 }
 
 std::string literal(const std::string& text) {
@@ -104,8 +106,8 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
       "m.stale_at))" +
       kMsLeft + ", (date_part('epoch', {kept})" + kMsLeft + ", e.version::text, e.tags{columns}" +
       " FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k(key, type, n)"
-      " LEFT JOIN " + s +
-      ".entries e ON e.namespace = $1 AND e.key = k.key COLLATE \"C\" AND e.type = k.type COLLATE \"C\"{own}" +
+      " LEFT JOIN " +
+      s + ".entries e ON e.namespace = $1 AND e.key = k.key COLLATE \"C\" AND e.type = k.type COLLATE \"C\"{own}" +
       " LEFT JOIN LATERAL (SELECT bool_or(NOT i.soft) AS dead, min(i.at) FILTER (WHERE i.soft) AS stale_at FROM " + s +
       ".invalidations i WHERE i.namespace = $1 AND i.name = ANY ({names}) AND {since}) m ON {there}";
   const auto put = [&text](const std::string& place, const std::string& what) {
@@ -134,16 +136,17 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
   put("{kept}", "greatest(" + expires + ", e.expires_at)");
   put("{own}", " LEFT JOIN " + table->name + " t ON t." + quoted(table->key_column) + " = k.key");
   put("{names}", names_of("e", "k.key", literal(table->type)));
-  put("{since}", "CASE WHEN e.key IS NULL THEN i.name <> 'fence' AND i.at > (coalesce(t.created_at, '-infinity') AT TIME ZONE 'UTC') ELSE " +
-                     against_row() + " END");
+  put("{since}",
+      "CASE WHEN e.key IS NULL THEN i.name <> 'fence' AND i.at > (coalesce(t.created_at, '-infinity') AT TIME ZONE "
+      "'UTC') ELSE " +
+          against_row() + " END");
   put("{there}", "t." + quoted(table->key_column) + " IS NOT NULL");
   return text;
 }
 
 std::string PostgresSql::store_text(const std::string& s, const OwnTable* table, Store::Mode mode) const {
   const bool load = mode == Store::Mode::kLoad;
-  std::string arrays =
-      "$2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::float8[], $8::float8[]";
+  std::string arrays = "$2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::float8[], $8::float8[]";
   std::string names = "key, type, payload, tags, born, fresh, keep";
   std::string own_names, own_values, own_sets;
   if (table != nullptr) {
@@ -162,25 +165,32 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       own_sets += ", payload = EXCLUDED.payload";
     }
   }
-  std::string text = "WITH given AS MATERIALIZED (SELECT g.*, g.tags::text[] AS tag_list, coalesce(g.born::pg_snapshot, "
-                     "pg_current_snapshot()) AS seen, " + after("g.fresh") + " AS fresh_until, " + after("g.keep") +
-                     " AS expires_at FROM unnest(" + arrays + ") AS g(" + names + ")), ";
+  std::string text =
+      "WITH given AS MATERIALIZED (SELECT g.*, g.tags::text[] AS tag_list, coalesce(g.born::pg_snapshot, "
+      "pg_current_snapshot()) AS seen, " +
+      after("g.fresh") + " AS fresh_until, " + after("g.keep") + " AS expires_at FROM unnest(" + arrays + ") AS g(" +
+      names + ")), ";
   // Only a load can have been overtaken; a set is of now.
-  const std::string list = "CASE WHEN g.tag_list IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT 'tag:' || t FROM "
-                           "unnest(g.tag_list) AS t) END || ARRAY['all', 'fence', 'type:' || g.type, 'key:' || g.key]";
+  const std::string list =
+      "CASE WHEN g.tag_list IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT 'tag:' || t FROM "
+      "unnest(g.tag_list) AS t) END || ARRAY['all', 'fence', 'type:' || g.type, 'key:' || g.key]";
   text += "allowed AS MATERIALIZED (SELECT g.* FROM given g WHERE ";
-  text += load ? "NOT EXISTS (SELECT FROM " + s + ".invalidations i WHERE i.namespace = $1 AND NOT i.soft AND i.name = ANY (" +
-                     list + ") AND " + since("g.seen") + ") AND NOT EXISTS (SELECT FROM " + s +
+  text += load ? "NOT EXISTS (SELECT FROM " + s +
+                     ".invalidations i WHERE i.namespace = $1 AND NOT i.soft AND i.name = ANY (" + list + ") AND " +
+                     since("g.seen") + ") AND NOT EXISTS (SELECT FROM " + s +
                      ".floors f WHERE f.namespace = $1 AND f.xid > pg_snapshot_xmin(g.seen))"
                : "true";
-  text += "), written AS (INSERT INTO " + s +
-          ".entries AS e (namespace, key, type, payload, tags, born, version, created_at, fresh_until, expires_at) SELECT "
-          "$1, a.key, a.type, " +
-          (table == nullptr ? "a.payload" : "NULL::bytea") +
-          ", a.tag_list, a.seen, pg_current_xact_id(), now(), a.fresh_until, a.expires_at FROM allowed a ORDER BY a.key "
-          "COLLATE \"C\", a.type COLLATE \"C\" ON CONFLICT (namespace, key, type) DO UPDATE SET payload = EXCLUDED.payload, tags = "
-          "EXCLUDED.tags, born = EXCLUDED.born, version = EXCLUDED.version, created_at = EXCLUDED.created_at, fresh_until = "
-          "EXCLUDED.fresh_until, expires_at = EXCLUDED.expires_at WHERE ";
+  text +=
+      "), written AS (INSERT INTO " + s +
+      ".entries AS e (namespace, key, type, payload, tags, born, version, created_at, fresh_until, expires_at) SELECT "
+      "$1, a.key, a.type, " +
+      (table == nullptr ? "a.payload" : "NULL::bytea") +
+      ", a.tag_list, a.seen, pg_current_xact_id(), now(), a.fresh_until, a.expires_at FROM allowed a ORDER BY a.key "
+      "COLLATE \"C\", a.type COLLATE \"C\" ON CONFLICT (namespace, key, type) DO UPDATE SET payload = "
+      "EXCLUDED.payload, tags = "
+      "EXCLUDED.tags, born = EXCLUDED.born, version = EXCLUDED.version, created_at = EXCLUDED.created_at, fresh_until "
+      "= "
+      "EXCLUDED.fresh_until, expires_at = EXCLUDED.expires_at WHERE ";
   switch (mode) {
     case Store::Mode::kLoad:
     case Store::Mode::kSet:
@@ -188,8 +198,8 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       break;
     case Store::Mode::kAdd:
       text += "e.fresh_until <= clock_timestamp() OR EXISTS (SELECT FROM " + s +
-              ".invalidations i WHERE i.namespace = $1 AND i.name = ANY (" + names_of("e", "e.key", "e.type") + ") AND " +
-              against_row() + ")";
+              ".invalidations i WHERE i.namespace = $1 AND i.name = ANY (" + names_of("e", "e.key", "e.type") +
+              ") AND " + against_row() + ")";
       break;
     case Store::Mode::kSwap:
       text += "e.version = $10::xid8";
@@ -203,9 +213,13 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
   if (table != nullptr) {
     const std::string key = quoted(table->key_column);
     text += ", own AS (INSERT INTO " + table->name + " (" + key + own_names + ", created_at, expires_at) SELECT a.key" +
-            own_values + ", now() AT TIME ZONE 'UTC', a.fresh_until AT TIME ZONE 'UTC' FROM allowed a JOIN written w ON "
-            "w.key = a.key COLLATE \"C\" ORDER BY a.key ON CONFLICT (" + key + ") DO UPDATE SET created_at = EXCLUDED.created_at, "
-            "expires_at = EXCLUDED.expires_at" + own_sets + ")";
+            own_values +
+            ", now() AT TIME ZONE 'UTC', a.fresh_until AT TIME ZONE 'UTC' FROM allowed a JOIN written w ON "
+            "w.key = a.key COLLATE \"C\" ORDER BY a.key ON CONFLICT (" +
+            key +
+            ") DO UPDATE SET created_at = EXCLUDED.created_at, "
+            "expires_at = EXCLUDED.expires_at" +
+            own_sets + ")";
   }
   // Every parameter has to be mentioned.
   text += " SELECT w.key, w.type, w.version::text FROM written w WHERE $9::text IS NULL OR $10::text IS NULL OR true";
@@ -223,73 +237,95 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       store_.push_back({std::string("sw_") + name_of(mode) + "_" + at, store_text(s, table(slot), mode)});
     }
   }
-  look_up_one = {"sw_look_up_one",
-                 "SELECT pg_current_snapshot(), e.payload, date_part('epoch', e.fresh_until), date_part('epoch', e.expires_at), "
-                 "date_part('epoch', clock_timestamp()), e.version, e.tags FROM " + s +
-                     ".entries e WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND NOT EXISTS (SELECT FROM " + s +
-                     ".invalidations i WHERE i.namespace = $1 AND i.xid >= pg_snapshot_xmin(e.born) AND i.xid <> e.version)"};
+  look_up_one = {
+      "sw_look_up_one",
+      "SELECT e.payload, date_part('epoch', e.fresh_until), date_part('epoch', now()), e.tags FROM " + s +
+          ".entries e WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND e.fresh_until > now() AND NOT EXISTS "
+          "(SELECT FROM " +
+          s + ".invalidations i WHERE i.namespace = $1 AND i.xid >= pg_snapshot_xmin(e.born) AND i.xid <> e.version)"};
   std::string gone =
-      "WITH told AS (INSERT INTO " + s + ".invalidations (namespace, name, soft, origin) SELECT $1, u.name, u.soft, $4 FROM "
-      "unnest($2::text[], $3::boolean[]) AS u(name, soft)), locked AS MATERIALIZED (SELECT key, type FROM " + s +
-      ".entries WHERE namespace = $1 AND key = ANY ($5::text[]) ORDER BY key, type FOR UPDATE), gone AS (DELETE FROM " + s +
-      ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key AND e.type = l.type RETURNING e.key, e.expires_at)";
+      "WITH told AS (INSERT INTO " + s +
+      ".invalidations (namespace, name, soft, origin) SELECT $1, u.name, u.soft, $4 FROM "
+      "unnest($2::text[], $3::boolean[]) AS u(name, soft)), locked AS MATERIALIZED (SELECT key, type FROM " +
+      s +
+      ".entries WHERE namespace = $1 AND key = ANY ($5::text[]) ORDER BY key, type FOR UPDATE), gone AS (DELETE FROM " +
+      s +
+      ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key AND e.type = l.type RETURNING e.key, "
+      "e.expires_at)";
   std::string keys = " SELECT key::text FROM gone WHERE expires_at > clock_timestamp()";
   std::string counted =
-      "WITH given AS MATERIALIZED (SELECT u.key COLLATE \"C\" AS key, u.type COLLATE \"C\" AS type, sum(u.hits) AS hits FROM "
-      "unnest($4::text[], $5::bigint[], $6::text[]) AS u(key, hits, type) GROUP BY 1, 2), mine AS (INSERT INTO " + s + ".flushes AS f (process, batch) VALUES ($2, "
-      "$3::bigint) ON CONFLICT (process) DO UPDATE SET batch = EXCLUDED.batch, at = now() WHERE f.batch < EXCLUDED.batch "
-      "RETURNING f.batch), locked AS MATERIALIZED (SELECT e.key, e.type FROM " + s +
-      ".entries e WHERE e.namespace = $1 AND (e.key, e.type) IN (SELECT key, type FROM given) ORDER BY e.key, e.type FOR "
-      "UPDATE), counted AS (UPDATE " + s +
+      "WITH given AS MATERIALIZED (SELECT u.key COLLATE \"C\" AS key, u.type COLLATE \"C\" AS type, sum(u.hits) AS "
+      "hits FROM "
+      "unnest($4::text[], $5::bigint[], $6::text[]) AS u(key, hits, type) GROUP BY 1, 2), mine AS (INSERT INTO " +
+      s +
+      ".flushes AS f (process, batch) VALUES ($2, "
+      "$3::bigint) ON CONFLICT (process) DO UPDATE SET batch = EXCLUDED.batch, at = now() WHERE f.batch < "
+      "EXCLUDED.batch "
+      "RETURNING f.batch), locked AS MATERIALIZED (SELECT e.key, e.type FROM " +
+      s +
+      ".entries e WHERE e.namespace = $1 AND (e.key, e.type) IN (SELECT key, type FROM given) ORDER BY e.key, e.type "
+      "FOR "
+      "UPDATE), counted AS (UPDATE " +
+      s +
       ".entries e SET hit_count = e.hit_count + g.hits FROM given g JOIN locked l ON l.key = g.key AND l.type = "
       "g.type WHERE e.namespace = $1 AND e.key = g.key AND e.type = g.type AND EXISTS (SELECT FROM mine))";
   for (std::size_t i = 0; i < tables_.size(); ++i) {
     const std::string key = quoted(tables_[i].key_column), n = std::to_string(i);
     gone += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + tables_[i].name + " WHERE " + key +
-            " = ANY ($5::text[])" + kThen + " ORDER BY 1 FOR UPDATE), gone" + n + " AS (DELETE FROM " + tables_[i].name +
-            " t USING locked" + n + " l WHERE t." + key + " = l.key RETURNING t." + key + " AS key, t.expires_at)";
+            " = ANY ($5::text[])" + kThen + " ORDER BY 1 FOR UPDATE), gone" + n + " AS (DELETE FROM " +
+            tables_[i].name + " t USING locked" + n + " l WHERE t." + key + " = l.key RETURNING t." + key +
+            " AS key, t.expires_at)";
     keys += " UNION SELECT key::text FROM gone" + n + " WHERE expires_at AT TIME ZONE 'UTC' > clock_timestamp()";
-    counted += ", locked" + n + " AS MATERIALIZED (SELECT t." + key + " AS key FROM " + tables_[i].name + " t WHERE t." +
-               key + " IN (SELECT key FROM given WHERE type = " + literal(tables_[i].type) + ")" + kThen + " ORDER BY 1 FOR UPDATE), counted" + n + " AS (UPDATE " + tables_[i].name +
+    counted += ", locked" + n + " AS MATERIALIZED (SELECT t." + key + " AS key FROM " + tables_[i].name +
+               " t WHERE t." + key + " IN (SELECT key FROM given WHERE type = " + literal(tables_[i].type) + ")" +
+               kThen + " ORDER BY 1 FOR UPDATE), counted" + n + " AS (UPDATE " + tables_[i].name +
                " t SET hit_count = coalesce(t.hit_count, 0) + g.hits FROM given g JOIN locked" + n +
-               " l ON l.key = g.key WHERE g.type = " + literal(tables_[i].type) + " AND t." + key + " = g.key AND EXISTS (SELECT FROM mine))";
+               " l ON l.key = g.key WHERE g.type = " + literal(tables_[i].type) + " AND t." + key +
+               " = g.key AND EXISTS (SELECT FROM mine))";
   }
-  std::string matched = "WITH told AS (INSERT INTO " + s +
-                        ".invalidations (namespace, name, soft, origin, seen) VALUES ($1, 'pattern:' || $2::text, $3::boolean, $4, "
-                        "NULL), ($1, 'fence', false, $4, pg_current_snapshot())), locked AS MATERIALIZED (SELECT key, type FROM " +
-                        s + ".entries WHERE namespace = $1 AND key ~ $5 ORDER BY key, type FOR UPDATE), gone AS (DELETE FROM " + s +
-                        ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key AND e.type = l.type AND NOT "
-                        "$3::boolean), staled AS (UPDATE " + s +
-                        ".entries e SET fresh_until = least(e.fresh_until, clock_timestamp()) FROM locked l WHERE e.namespace = $1 "
-                        "AND e.key = l.key AND e.type = l.type AND $3::boolean)";
+  std::string matched =
+      "WITH told AS (INSERT INTO " + s +
+      ".invalidations (namespace, name, soft, origin, seen) VALUES ($1, 'pattern:' || $2::text, $3::boolean, $4, "
+      "NULL), ($1, 'fence', false, $4, pg_current_snapshot())), locked AS MATERIALIZED (SELECT key, type FROM " +
+      s + ".entries WHERE namespace = $1 AND key ~ $5 ORDER BY key, type FOR UPDATE), gone AS (DELETE FROM " + s +
+      ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key AND e.type = l.type AND NOT "
+      "$3::boolean), staled AS (UPDATE " +
+      s +
+      ".entries e SET fresh_until = least(e.fresh_until, clock_timestamp()) FROM locked l WHERE e.namespace = $1 "
+      "AND e.key = l.key AND e.type = l.type AND $3::boolean)";
   std::string counts = " SELECT count(*) FROM (SELECT key FROM locked";
   for (std::size_t i = 0; i < tables_.size(); ++i) {
     const std::string key = quoted(tables_[i].key_column), n = std::to_string(i), &name = tables_[i].name;
-    matched += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + name + " WHERE " + key + " ~ $5" + kThen +
-               " ORDER BY 1 FOR UPDATE), gone" + n + " AS (DELETE FROM " + name + " t USING locked" + n + " l WHERE t." + key +
-               " = l.key AND NOT $3::boolean), staled" + n + " AS (UPDATE " + name +
-               " t SET expires_at = least(t.expires_at, clock_timestamp() AT TIME ZONE 'UTC') FROM locked" + n + " l WHERE t." +
-               key + " = l.key AND $3::boolean)";
+    matched += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + name + " WHERE " + key + " ~ $5" +
+               kThen + " ORDER BY 1 FOR UPDATE), gone" + n + " AS (DELETE FROM " + name + " t USING locked" + n +
+               " l WHERE t." + key + " = l.key AND NOT $3::boolean), staled" + n + " AS (UPDATE " + name +
+               " t SET expires_at = least(t.expires_at, clock_timestamp() AT TIME ZONE 'UTC') FROM locked" + n +
+               " l WHERE t." + key + " = l.key AND $3::boolean)";
     counts += " UNION SELECT key FROM locked" + n;
   }
   invalidate_pattern = {"sw_pattern" + mark, matched + counts + ") AS k"};
   invalidate = {"sw_invalidate" + mark, gone + keys};
   flush = {"sw_flush" + mark, counted + " SELECT batch FROM mine"};
-  poll = {"sw_poll",
-          "SELECT pg_current_snapshot()::text, coalesce(f.xid > pg_snapshot_xmin($2::pg_snapshot), false) OR "
-          "pg_snapshot_xmax($2::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()), (SELECT "
-          "array_agg(coalesce(pg_xact_status(a.x::xid8), '') ORDER BY a.n) FROM unnest($4::text[]) WITH ORDINALITY AS a(x, "
-          "n)), i.name, i.soft FROM (VALUES (1)) AS one LEFT JOIN " + s + ".floors f ON f.namespace = $1 LEFT JOIN " + s +
-          ".invalidations i ON i.namespace = $1 AND " + since("$2::pg_snapshot") +
-          " AND i.origin IS DISTINCT FROM $3 LIMIT " + std::to_string(kMostPolled + 1)};
-  take_lease = {"sw_take_lease",
-                "INSERT INTO " + s + ".leases AS l (namespace, key, owner, expires_at) VALUES ($1, $2, $3, clock_timestamp() + "
-                "$4::float8 * interval '1 ms') ON CONFLICT (namespace, key) DO UPDATE SET owner = EXCLUDED.owner, expires_at = "
-                "EXCLUDED.expires_at WHERE l.expires_at <= clock_timestamp() OR l.owner = EXCLUDED.owner RETURNING 1"};
+  poll = {
+      "sw_poll",
+      "SELECT pg_current_snapshot()::text, coalesce(f.xid > pg_snapshot_xmin($2::pg_snapshot), false) OR "
+      "pg_snapshot_xmax($2::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()), (SELECT "
+      "array_agg(coalesce(pg_xact_status(a.x::xid8), '') ORDER BY a.n) FROM unnest($4::text[]) WITH ORDINALITY AS a(x, "
+      "n)), i.name, i.soft FROM (VALUES (1)) AS one LEFT JOIN " +
+          s + ".floors f ON f.namespace = $1 LEFT JOIN " + s + ".invalidations i ON i.namespace = $1 AND " +
+          since("$2::pg_snapshot") + " AND i.origin IS DISTINCT FROM $3 LIMIT " + std::to_string(kMostPolled + 1)};
+  take_lease = {
+      "sw_take_lease",
+      "INSERT INTO " + s +
+          ".leases AS l (namespace, key, owner, expires_at) VALUES ($1, $2, $3, clock_timestamp() + "
+          "$4::float8 * interval '1 ms') ON CONFLICT (namespace, key) DO UPDATE SET owner = EXCLUDED.owner, expires_at "
+          "= "
+          "EXCLUDED.expires_at WHERE l.expires_at <= clock_timestamp() OR l.owner = EXCLUDED.owner RETURNING 1"};
   give_back_lease = {"sw_give_back_lease",
                      "DELETE FROM " + s + ".leases WHERE namespace = $1 AND key = $2 AND owner = $3"};
-  renew_leases = {"sw_renew_leases", "UPDATE " + s + ".leases SET expires_at = clock_timestamp() + $3::float8 * interval '1 ms' "
-                                     "WHERE namespace = $1 AND owner = ANY ($2::text[])"};
+  renew_leases = {"sw_renew_leases", "UPDATE " + s +
+                                         ".leases SET expires_at = clock_timestamp() + $3::float8 * interval '1 ms' "
+                                         "WHERE namespace = $1 AND owner = ANY ($2::text[])"};
 }
 
 }  // namespace stillwarm

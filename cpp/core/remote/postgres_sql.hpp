@@ -1,14 +1,14 @@
 // The texts of the statements that are not rare: look-up, store, invalidation, poll, lease, hit counts.
 //
 // Thread rule: pure functions; the result is immutable.
-// Refuses to know: connections, and what is in a payload. Identifiers come checked (see _tables.py) and are quoted here;
-// everything else is a parameter.
+// Refuses to know: connections, and what is in a payload. Identifiers come checked (see _tables.py) and are quoted
+// here; everything else is a parameter.
 //
 // The fence (I7). A look-up returns `pg_current_snapshot()`, and what is loaded after it keeps that snapshot as `born`.
-// An invalidation is a row with the number of its transaction. It concerns an entry if its transaction is not visible in
-// `born`: then it ended after the load began, or had not ended by then, which counts as after. An entry's own transaction
-// is left out (`xid <> version`), since a `set` writes value and message in one. Rows below `born`'s xmin are all
-// visible, so the index is entered there and stays short however many old rows wait for the purge.
+// An invalidation is a row with the number of its transaction. It concerns an entry if its transaction is not visible
+// in `born`: then it ended after the load began, or had not ended by then, which counts as after. An entry's own
+// transaction is left out (`xid <> version`), since a `set` writes value and message in one. Rows below `born`'s xmin
+// are all visible, so the index is entered there and stays short however many old rows wait for the purge.
 #pragma once
 
 #include <string>
@@ -23,8 +23,8 @@ namespace stillwarm {
 // A type's own table, whose columns are plain.
 struct OwnTable {
   std::string type;
-  std::string name;        // as it stands in SQL: "product_scoring_cache", quoted
-  std::string key_column;  // unquoted
+  std::string name;                                          // as it stands in SQL: "product_scoring_cache", quoted
+  std::string key_column;                                    // unquoted
   std::vector<std::pair<std::string, std::string>> columns;  // name, SQL type
   bool has_payload = false;
 };
@@ -44,12 +44,12 @@ class PostgresSql {
 
   // (n, seen, there, dead, payload, fresh_ms, kept_ms, version, tags, column...) of $1 namespace, $2 key[], $3 type[].
   const Statement& look_up(std::uint32_t slot) const { return look_up_[slot]; }
-  // One entry of the shared table, if no mark is younger than it, whatever it concerns: what a hit needs, at half the cost of
-  // the whole look-up. No row says nothing: then the whole one is asked. (seen, payload, fresh_until, expires_at and the
-  // server's clock in s since 1970, version, tags) of $1 namespace, $2 key, $3 type.
+  // A fresh entry of the shared table, if no mark is younger than it, whatever that concerns: what a hit needs, at half
+  // the cost of the whole look-up. No row says nothing: then the whole one is asked. (payload, fresh_until and the
+  // server's clock in s since 1970, tags) of $1 namespace, $2 key, $3 type.
   Statement look_up_one;
-  // (key, type, version) of what was written. $1 namespace, $2 key[], $3 type[], $4 payload[], $5 tags[], $6 born[], $7 fresh_ms[],
-  // $8 keep_ms[], $9 origin, $10 expected version, then one array per column.
+  // (key, type, version) of what was written. $1 namespace, $2 key[], $3 type[], $4 payload[], $5 tags[], $6 born[], $7
+  // fresh_ms[], $8 keep_ms[], $9 origin, $10 expected version, then one array per column.
   const Statement& store(std::uint32_t slot, Store::Mode mode) const {
     return store_[slot * 4 + static_cast<std::size_t>(mode)];
   }
@@ -58,7 +58,8 @@ class PostgresSql {
   Statement invalidate_pattern;
   // (key) that was there. $1 namespace, $2 name[], $3 soft[], $4 origin, $5 key[] to delete.
   Statement invalidate;
-  // (seen, whether rows were purged that might concern us, outcomes, name, soft). $1 namespace, $2 seen, $3 origin, $4 xid[]
+  // (seen, whether rows were purged that might concern us, outcomes, name, soft). $1 namespace, $2 seen, $3 origin, $4
+  // xid[]
   Statement poll;
   // A row if it was taken. $1 namespace, $2 key, $3 owner, $4 ms.
   Statement take_lease;

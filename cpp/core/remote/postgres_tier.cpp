@@ -11,6 +11,7 @@ namespace stillwarm {
 
 namespace {
 
+constexpr Nanos kFirstAnswer = 2'000'000'000;
 constexpr Nanos kSetUpPause = 30'000'000'000;
 
 constexpr double kLongest = 100.0 * 365 * 86400;  // s: a clock that jumped cannot promise more
@@ -61,6 +62,12 @@ bool is_missing_table(const TierError& error) {
   return error.state == "42P01" || error.state == "3F000" || error.state == "42703";
 }
 
+// One of the requests is at fault, and not the statement or the server.
+bool is_about_data(const TierError& error) {
+  return error.fault == TierFault::kRejected &&
+         (error.state.starts_with("21") || error.state.starts_with("22") || error.state.starts_with("23"));
+}
+
 // What may succeed the next moment: a deadlock, a serialization failure.
 bool is_collision(const TierError& error) { return error.state == "40P01" || error.state == "40001"; }
 
@@ -76,12 +83,17 @@ PostgresTier::PostgresTier(Options options, std::shared_ptr<Inbox> inbox)
 std::unique_ptr<PostgresLink> PostgresTier::open() {
   auto link = std::make_unique<PostgresLink>(options_.connection_string, !options_.pooler);
   if (link->server_version() < 130000) {
-    throw PostgresFailure({TierFault::kRejected, "0A000",
-                           "the server is PostgreSQL " + std::to_string(link->server_version() / 10000) +
-                               "; accepted: 13 or newer"});
+    throw PostgresFailure(
+        {TierFault::kRejected, "0A000",
+         "the server is PostgreSQL " + std::to_string(link->server_version() / 10000) + "; accepted: 13 or newer"});
   }
+  // The server may have stopped between the greeting and this.
+  Watchdog watchdog;
+  std::string seen;
+  guarded(watchdog, *link, kFirstAnswer,
+          [&] { seen = link->run(std::string("SELECT pg_current_snapshot()::text")).at(0, 0); });
   // Before anything that this process keeps is read: messages from here on concern it.
-  inbox_->begin_from(std::string(link->run(std::string("SELECT pg_current_snapshot()::text")).at(0, 0)));
+  inbox_->begin_from(seen);
   return link;
 }
 
@@ -136,8 +148,8 @@ void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
   const auto [seen, round] = inbox_->begin_poll();
   std::vector<std::string> asked;
   for (const Poll* p : polls) asked.insert(asked.end(), p->asked.begin(), p->asked.end());
-  const Rows rows =
-      link.run(sql()->poll, {{options_.namespace_name}, {seen}, {process()}, {array_of(std::span<const std::string>(asked))}});
+  const Rows rows = link.run(
+      sql()->poll, {{options_.namespace_name}, {seen}, {process()}, {array_of(std::span<const std::string>(asked))}});
   std::vector<Message> messages;
   if (rows.at(0, 1) == "t" || rows.size() > PostgresSql::kMostPolled) {
     messages.push_back({"all", false});
@@ -168,12 +180,20 @@ bool PostgresConnection::serve(std::span<Request* const> batch) {
       TierError error = failure.error;
       if (error.fault == TierFault::kRejected && attempt == 0) {
         try {
-          if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery && tier_->set_up(*link_)) continue;
+          if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery && tier_->set_up(*link_))
+            continue;
         } catch (const PostgresFailure& second) {
           error = second.error;
         }
       }
       if (is_collision(error) && attempt < 3) continue;  // keys go in order, so the next attempt meets nobody it met
+      if (batch.size() > 1 && is_about_data(error) && link_->usable()) {  // the others get what they asked for
+        const std::size_t half = batch.size() / 2;
+        const bool first = serve(batch.first(half));
+        if (first) return serve(batch.subspan(half));
+        for (Request* r : batch.subspan(half)) r->error = batch.front()->error;
+        return false;
+      }
       if (error.fault == TierFault::kUnavailable && batch.front()->kind == Request::Kind::kStore) {
         const auto mode = static_cast<const Store*>(batch.front())->mode;
         if (mode == Store::Mode::kAdd || mode == Store::Mode::kSwap) error.fault = TierFault::kInDoubt;
@@ -215,38 +235,36 @@ void PostgresConnection::perform(std::span<Request* const> batch) {
   }
 }
 
-// The short way for one key. Where it finds nothing several times in a row (a cold cache, or entries older than the last
-// invalidation) it is left out for a while: it would only come on top.
+// The short way for one key. Where it finds nothing several times in a row (a cold cache, or entries older than the
+// last invalidation) it is left out for a while: it would only come on top.
 bool PostgresConnection::look_up_one(LookUp& request) {
   constexpr unsigned kPatience = 4, kPause = 64;
   if (in_vain_ >= kPatience) {
     in_vain_ = in_vain_ >= kPatience + kPause ? 0 : in_vain_ + 1;
     return false;
   }
-  const Rows rows = link_->run(tier_->sql()->look_up_one,
-                               {{tier_->options().namespace_name}, {request.keys[0]}, {request.types[0]}});
+  const Rows rows =
+      link_->run(tier_->sql()->look_up_one, {{tier_->options().namespace_name}, {request.keys[0]}, {request.types[0]}});
   if (rows.size() == 0) {
     ++in_vain_;
     return false;
   }
   in_vain_ = 0;
-  request.seen = rows.at(0, 0);
   request.found.assign(1, {});
   Found& found = request.found[0];
   found.found = true;
-  found.has_payload = !rows.null(0, 1);
-  if (found.has_payload) found.payload = bytes_of(rows.at(0, 1));
-  found.fresh_left = until(rows.at(0, 2), rows.at(0, 4));
-  found.kept_left = until(rows.at(0, 3), rows.at(0, 4));
-  found.version = rows.at(0, 5);
-  if (!rows.null(0, 6)) found.tags = texts_of(rows.at(0, 6));
+  found.has_payload = !rows.null(0, 0);
+  if (found.has_payload) found.payload = bytes_of(rows.at(0, 0));
+  found.fresh_left = until(rows.at(0, 1), rows.at(0, 2));
+  found.kept_left = found.fresh_left;
+  if (!rows.null(0, 3)) found.tags = texts_of(rows.at(0, 3));
   return true;
 }
 
 void PostgresConnection::look_up(std::span<Request* const> batch) {
   if (batch.size() == 1 && batch.front()->slot == 0) {
     auto& one = static_cast<LookUp&>(*batch.front());
-    if (one.keys.size() == 1 && look_up_one(one)) return;
+    if (one.keys.size() == 1 && !one.whole && look_up_one(one)) return;
   }
   const auto sql = tier_->sql();
   const std::uint32_t slot = batch.front()->slot;
@@ -261,10 +279,9 @@ void PostgresConnection::look_up(std::span<Request* const> batch) {
       places.push_back(&l.found[i]);
     }
   }
-  const Rows rows = link_->run(sql->look_up(slot),
-                               {{tier_->options().namespace_name},
-                                {array_of(std::span<const std::string>(keys))},
-                                {array_of(std::span<const std::string>(types))}});
+  const Rows rows = link_->run(sql->look_up(slot), {{tier_->options().namespace_name},
+                                                    {array_of(std::span<const std::string>(keys))},
+                                                    {array_of(std::span<const std::string>(types))}});
   for (std::size_t i = 0; i < rows.size(); ++i) {
     std::size_t n = 0;
     const auto number = rows.at(i, 0);
@@ -343,12 +360,11 @@ void PostgresConnection::invalidate(std::span<Request* const> batch) {
     softs.emplace_back(i.soft ? "true" : "false");
     if (!i.soft && i.name.starts_with("key:")) keys.push_back(i.name.substr(4));
   }
-  const Rows rows = link_->run(tier_->sql()->invalidate,
-                               {{tier_->options().namespace_name},
-                                array_of(names),
-                                array_of(softs),
-                                tier_->process(),
-                                array_of(std::span<const std::string>(keys))});
+  const Rows rows = link_->run(tier_->sql()->invalidate, {{tier_->options().namespace_name},
+                                                          array_of(names),
+                                                          array_of(softs),
+                                                          tier_->process(),
+                                                          array_of(std::span<const std::string>(keys))});
   for (Request* r : batch) {
     auto& i = static_cast<Invalidate&>(*r);
     i.count = 0;
@@ -376,8 +392,7 @@ void PostgresConnection::lease(Lease& request) {
     link_->run(sql->give_back_lease, {{where}, {request.key}, {request.owner}});
     return;
   }
-  const Rows rows =
-      link_->run(sql->take_lease, {{where}, {request.key}, {request.owner}, {milliseconds(request.age)}});
+  const Rows rows = link_->run(sql->take_lease, {{where}, {request.key}, {request.owner}, {milliseconds(request.age)}});
   request.taken = rows.size() == 1;
 }
 

@@ -1,8 +1,7 @@
 // The PostgreSQL tier: requests become statements, rows become replies.
 //
-// Thread rule: PostgresTier from any thread (its tables under a lock of their own); each PostgresConnection by one thread
-// at a time.
-// Refuses to know: Python, values, who asks; how requests are queued and merged (request_queue).
+// Thread rule: PostgresTier from any thread (its tables under a lock of their own); each PostgresConnection by one
+// thread at a time. Refuses to know: Python, values, who asks; how requests are queued and merged (request_queue).
 #pragma once
 
 #include <memory>

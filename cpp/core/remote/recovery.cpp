@@ -1,6 +1,7 @@
 #include "core/remote/recovery.hpp"
 
 #include <chrono>
+#include <new>
 #include <utility>
 
 namespace stillwarm {
@@ -10,8 +11,22 @@ namespace {
 constexpr std::size_t kAtOnce = 128;
 constexpr auto kPause = std::chrono::milliseconds(200);
 
+std::size_t size_of(const Store& s) noexcept {
+  std::size_t size = s.payload.size() + 64;
+  for (const auto& column : s.columns) size += column ? column->size() : 0;
+  return size;
+}
+
 QueuedWrite queued(const std::shared_ptr<Store>& store) {
-  return {store->key, store->type, store->tags, store->payload.size() + 64, store};
+  return {store->key, store->type, store->tags, size_of(*store), store};
+}
+
+void note(TierError& last, const TierError& error) noexcept {
+  try {
+    last = error;
+  } catch (const std::bad_alloc&) {
+    last.fault = error.fault;
+  }
 }
 
 // The same request once more: the first one's outcome may still be on its way.
@@ -34,7 +49,7 @@ std::shared_ptr<Store> again(const Store& s) {
 // Waits for some requests at once.
 class Recovery::Batch : public Sink {
  public:
-  void ended(const std::shared_ptr<Request>&) override {
+  void ended(const std::shared_ptr<Request>&) noexcept override {
     const std::lock_guard lock(mutex_);
     --left_;
     done_.notify_all();
@@ -53,14 +68,27 @@ class Recovery::Batch : public Sink {
 
 void Recovery::write(const std::shared_ptr<Store>& store) {
   store->background = true;
+  const std::size_t size = size_of(*store);
   {
     const std::lock_guard lock(mutex_);
-    owed_.forget(store->key);  // this one is newer
-    if (owed_.concerns(store->key, store->type, store->tags)) return keep(store);
+    owed_.forget(store->key, store->type);  // this one is newer
+    if (under_way_ >= kMostUnderWay || under_way_bytes_ + size > kMostBytesUnderWay ||
+        owed_.concerns(store->key, store->type, store->tags)) {
+      return keep(store);
+    }
     ++under_way_;
+    under_way_bytes_ += size;
   }
-  store->sink = shared_from_this();
-  queue_->post(store);
+  try {
+    store->sink = shared_from_this();
+    queue_->post(store);
+  } catch (const std::bad_alloc&) {  // it is not in the queue
+    const std::lock_guard lock(mutex_);
+    store->sink = nullptr;
+    --under_way_;
+    under_way_bytes_ -= size;
+    keep(store);
+  }
 }
 
 void Recovery::owe(const std::string& name, bool soft) {
@@ -77,9 +105,23 @@ void Recovery::owe(const std::shared_ptr<Store>& store) {
   keep(later);
 }
 
-void Recovery::keep(const std::shared_ptr<Store>& store) {
-  owed_.add(queued(store));
+void Recovery::keep(const std::shared_ptr<Store>& store) noexcept {
+  try {
+    owed_.add(queued(store));
+  } catch (const std::bad_alloc&) {  // lost, and the older one of its key with it
+    owed_.forget(store->key, store->type);
+    ++figures_.dropped;
+  }
   wake();
+}
+
+// What is in memory is not what others see.
+void Recovery::outdated(const Store& store) noexcept {
+  try {
+    inbox_->post({"key:" + store.key, false});
+  } catch (const std::bad_alloc&) {
+    inbox_->post({"all", false});
+  }
 }
 
 bool Recovery::concerns(std::string_view key, std::string_view type, std::span<const std::string> tags) const {
@@ -88,24 +130,33 @@ bool Recovery::concerns(std::string_view key, std::string_view type, std::span<c
 }
 
 // A write behind came to its end. The queue's lock is held.
-void Recovery::ended(const std::shared_ptr<Request>& request) {
+void Recovery::ended(const std::shared_ptr<Request>& request) noexcept {
   const auto store = std::static_pointer_cast<Store>(request);
   const std::lock_guard lock(mutex_);
   --under_way_;
+  under_way_bytes_ -= size_of(*store);
   changed_.notify_all();
   switch (store->error.fault) {
     case TierFault::kOk:
       ++(store->stored ? figures_.written : figures_.refused);
-      if (!store->stored) inbox_->post({"key:" + store->key, false});
+      if (!store->stored) outdated(*store);
       return;
     case TierFault::kRejected:
       ++figures_.rejected;
-      figures_.last_rejection = store->error;
+      note(figures_.last_rejection, store->error);
       return;
     case TierFault::kClosed:
       return;
     default:
-      keep(again(*store));
+      break;
+  }
+  try {
+    const auto once_more = again(*store);
+    if (once_more->born.empty()) once_more->born = inbox_->begin_poll().first;
+    keep(once_more);
+  } catch (const std::bad_alloc&) {
+    owed_.forget(store->key, store->type);
+    ++figures_.dropped;
   }
 }
 
@@ -114,15 +165,14 @@ Recovery::Figures Recovery::figures() const {
   Figures figures = figures_;
   figures.owed_invalidations = owed_.invalidations();
   figures.owed_writes = owed_.writes();
-  figures.dropped = owed_.dropped();
+  figures.dropped += owed_.dropped();
   return figures;
 }
 
 bool Recovery::drain(Nanos wait) {
   std::unique_lock lock(mutex_);
-  return changed_.wait_until(
-      lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(steady_now() + wait)),
-      [this] { return under_way_ == 0 && owed_.empty(); });
+  return changed_.wait_until(lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(steady_now() + wait)),
+                             [this] { return under_way_ == 0 && owed_.empty(); });
 }
 
 void Recovery::close() {
@@ -135,21 +185,21 @@ void Recovery::forget() {
   owed_.clear();
   owes_.store(false, std::memory_order_release);
   under_way_ = 0;
+  under_way_bytes_ = 0;
   working_ = false;
 }
 
-void Recovery::wake() {
-  if (closed_) return;
-  if (!working_) {
-    auto* share = new std::shared_ptr<Recovery>(shared_from_this());
-    working_ = start_thread(
-        [](void* given) {
-          const std::unique_ptr<std::shared_ptr<Recovery>> mine(static_cast<std::shared_ptr<Recovery>*>(given));
-          (*mine)->work();
-        },
-        share);
-    if (!working_) delete share;  // no more threads: tried again with what is owed next
-  }
+void Recovery::wake() noexcept {
+  if (closed_ || working_) return;
+  auto* share = new (std::nothrow) std::shared_ptr<Recovery>(shared_from_this());
+  working_ = share != nullptr && start_thread(
+                                     [](void* given) {
+                                       const std::unique_ptr<std::shared_ptr<Recovery>> mine(
+                                           static_cast<std::shared_ptr<Recovery>*>(given));
+                                       (*mine)->work();
+                                     },
+                                     share);
+  if (!working_) delete share;  // no more threads: tried again with what is owed next
 }
 
 void Recovery::work() {
@@ -158,27 +208,43 @@ void Recovery::work() {
     bool moved = false;
     try {
       moved = owed_.invalidations() > 0 ? send_invalidations(lock) : send_writes(lock);
-    } catch (const std::bad_alloc&) {
+    } catch (const std::bad_alloc&) {  // thrown with the lock, before anything was sent
+      owed_.put_back();
     }
     changed_.notify_all();
-    if (!moved && !closed_) changed_.wait_for(lock, kPause);
+    // Whatever else changes meanwhile: while the tier is away it is asked once a pause.
+    if (!moved) changed_.wait_for(lock, kPause, [this] { return closed_; });
   }
   working_ = false;
+}
+
+// Posts them all and waits until each has ended, without the lock.
+void Recovery::send(std::unique_lock<std::mutex>& lock, Batch& batch,
+                    std::span<const std::shared_ptr<Request>> requests) noexcept {
+  batch.expect(requests.size());
+  lock.unlock();
+  for (const auto& r : requests) {
+    try {
+      queue_->post(r);
+    } catch (const std::bad_alloc&) {  // it is not in the queue
+      r->sink = nullptr;
+      r->error.fault = TierFault::kUnavailable;
+      batch.ended(r);
+    }
+  }
+  batch.wait();
+  lock.lock();
 }
 
 bool Recovery::send_invalidations(std::unique_lock<std::mutex>& lock) {
   const auto owed = owed_.peek_invalidations(kAtOnce);
   const auto batch = std::make_shared<Batch>();
-  std::vector<std::shared_ptr<Invalidate>> requests;
+  std::vector<std::shared_ptr<Request>> requests;
   for (const auto& one : owed) {
     requests.push_back(std::make_shared<Invalidate>(one.name, one.soft));
     requests.back()->sink = batch;
   }
-  batch->expect(requests.size());
-  lock.unlock();
-  for (const auto& r : requests) queue_->post(r);
-  batch->wait();
-  lock.lock();
+  send(lock, *batch, requests);
   for (std::size_t i = 0; i < owed.size(); ++i) {
     if (requests[i]->error) {
       owed_.put_back();
@@ -193,28 +259,24 @@ bool Recovery::send_invalidations(std::unique_lock<std::mutex>& lock) {
 bool Recovery::send_writes(std::unique_lock<std::mutex>& lock) {
   const auto owed = owed_.peek_writes(kAtOnce);
   const auto batch = std::make_shared<Batch>();
-  std::vector<std::shared_ptr<Store>> requests;
+  std::vector<std::shared_ptr<Request>> requests;
   for (const auto& one : owed) {
     requests.push_back(again(*std::static_pointer_cast<Store>(one.request)));
     requests.back()->background = false;
     requests.back()->sink = batch;
   }
-  batch->expect(requests.size());
-  lock.unlock();
-  for (const auto& r : requests) queue_->post(r);
-  batch->wait();
-  lock.lock();
+  send(lock, *batch, requests);
   bool moved = false;
   for (std::size_t i = 0; i < owed.size(); ++i) {
-    const Store& store = *requests[i];
+    const auto& store = static_cast<const Store&>(*requests[i]);
     if (store.error && store.error.fault != TierFault::kRejected) continue;
     moved = true;
     if (store.error) {
       ++figures_.rejected;
-      figures_.last_rejection = store.error;
+      note(figures_.last_rejection, store.error);
     } else {
       ++(store.stored ? figures_.written : figures_.refused);
-      if (!store.stored) inbox_->post({"key:" + store.key, false});
+      if (!store.stored) outdated(store);
     }
     owed_.confirmed(owed[i]);
   }

@@ -37,6 +37,10 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   Recovery(std::shared_ptr<RequestQueue> queue, std::shared_ptr<Inbox> inbox)
       : queue_(std::move(queue)), inbox_(std::move(inbox)) {}
 
+  // At most so much is on its way at once; what comes on top is kept, where there is a limit too.
+  static constexpr std::size_t kMostUnderWay = 10'000;
+  static constexpr std::size_t kMostBytesUnderWay = 16 << 20;
+
   // Writes it behind the caller.
   void write(const std::shared_ptr<Store>& store);
   // The tier did not take these: they are kept.
@@ -45,7 +49,7 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
 
   bool owes() const noexcept { return owes_.load(std::memory_order_acquire); }  // invalidations
   bool concerns(std::string_view key, std::string_view type, std::span<const std::string> tags) const;
-  void ended(const std::shared_ptr<Request>& request) override;
+  void ended(const std::shared_ptr<Request>& request) noexcept override;
   Figures figures() const;
 
   // Waits until everything was written or so long. True: nothing is left.
@@ -59,9 +63,12 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
  private:
   class Batch;
 
-  void keep(const std::shared_ptr<Store>& store);
-  void wake();
+  void keep(const std::shared_ptr<Store>& store) noexcept;
+  void outdated(const Store& store) noexcept;
+  void wake() noexcept;
   void work();
+  void send(std::unique_lock<std::mutex>& lock, Batch& batch,
+            std::span<const std::shared_ptr<Request>> requests) noexcept;
   bool send_invalidations(std::unique_lock<std::mutex>& lock);
   bool send_writes(std::unique_lock<std::mutex>& lock);
 
@@ -73,6 +80,7 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   std::atomic<bool> owes_{false};  // invalidations, for those who look without the lock
   Figures figures_;
   std::size_t under_way_ = 0;  // written behind, not ended
+  std::size_t under_way_bytes_ = 0;
   bool working_ = false;
   bool closed_ = false;
 };

@@ -116,7 +116,7 @@ void RecoveryQueue::drop_writes() noexcept {
 }
 
 void RecoveryQueue::add(QueuedWrite&& write) noexcept {
-  forget(write.key);
+  forget(write.key, write.type);
   try {
     if (limits_.most_writes == 0 || write.bytes > limits_.most_bytes) {
       ++dropped_;
@@ -141,13 +141,19 @@ void RecoveryQueue::add(QueuedWrite&& write) noexcept {
   }
 }
 
-void RecoveryQueue::forget(std::string_view key) noexcept {
-  const auto found = by_key_.find(key);
-  if (found != by_key_.end()) remove(found->second);
+void RecoveryQueue::forget(std::string_view key, std::string_view type) noexcept {
+  const auto [first, last] = by_key_.equal_range(key);
+  const auto found = std::find_if(first, last, [type](const auto& one) { return one.second->write.type == type; });
+  if (found != last) remove(found->second);
+}
+
+void RecoveryQueue::remove_key(std::string_view key) noexcept {
+  for (auto found = by_key_.find(key); found != by_key_.end(); found = by_key_.find(key)) remove(found->second);
 }
 
 RecoveryQueue::Writes::iterator RecoveryQueue::remove(Writes::iterator at) noexcept {
-  by_key_.erase(at->write.key);
+  const auto [first, last] = by_key_.equal_range(at->write.key);
+  by_key_.erase(std::find_if(first, last, [at](const auto& one) { return one.second == at; }));
   bytes_ -= at->write.bytes;
   return writes_.erase(at);
 }
@@ -155,7 +161,7 @@ RecoveryQueue::Writes::iterator RecoveryQueue::remove(Writes::iterator at) noexc
 // Types and tags are looked for one write after the other: it happens only while the tier is away, and an index would
 // cost every write.
 void RecoveryQueue::remove_writes(Kind kind, std::string_view rest) noexcept {
-  if (kind == kKey) return forget(rest);
+  if (kind == kKey) return remove_key(rest);
   for (auto at = writes_.begin(); at != writes_.end();) {
     const QueuedWrite& write = at->write;
     const bool concerned = kind == kType ? write.type == rest : kind != kTag || has_tag(write.tags, rest);
@@ -168,14 +174,15 @@ std::vector<SentWrite> RecoveryQueue::peek_writes(std::size_t most) const {
   if (invalidations() != 0) return some;
   some.reserve(std::min(most, writes_.size()));
   for (auto at = writes_.begin(); at != writes_.end() && some.size() < most; ++at) {
-    some.push_back({at->number, at->write.key, at->write.request});
+    some.push_back({at->number, at->write.key, at->write.type, at->write.request});
   }
   return some;
 }
 
 void RecoveryQueue::confirmed(const SentWrite& write) noexcept {
-  const auto found = by_key_.find(write.key);
-  if (found != by_key_.end() && found->second->number == write.number) remove(found->second);
+  const auto [first, last] = by_key_.equal_range(write.key);
+  const auto found = std::find_if(first, last, [&](const auto& one) { return one.second->number == write.number; });
+  if (found != last) remove(found->second);
 }
 
 void RecoveryQueue::clear() noexcept {

@@ -1,5 +1,5 @@
 // What a remote tier could not take, kept until it is back: invalidations in the order they came, and the newest write
-// of each key.
+// of each key and type (the same text is another entry in another type; an invalidation of a key concerns all of them).
 //
 // Thread rule: the owner's lock. Nothing here locks, waits or calls, except that a write that leaves releases its
 // request, whose destructor must not come back here. Refuses to know: requests, connections, breakers, time. A write's
@@ -17,12 +17,10 @@
 //  Q3  add() of an invalidation cannot fail. Beyond most_invalidations, and without memory, all become one hard `all`,
 //      which is a number and needs no memory.
 //  Q4  An invalidation, hard or soft, removes the queued writes it concerns, whatever was there before; a pattern
-//  removes
-//      all of them. Writes go out only when no invalidation waits, and so never before one that concerns them.
-//  Q5  At most one write of a key, at most most_writes and most_bytes; the one that was queued longest goes first, and
-//  is
-//      counted. A write that finds no room or no memory is dropped and counted itself, and the older one of its key
-//      with it: what would overwrite the newer value must not be sent.
+//      removes all of them. Writes go out only when no invalidation waits, and so never before one that concerns them.
+//  Q5  At most one write of a key and type, at most most_writes and most_bytes; the one that was queued longest goes
+//      first, and is counted. A write that finds no room or no memory is dropped and counted itself, and the older one
+//      of its key with it: what would overwrite the newer value must not be sent.
 //  Q6  A name of another form ("where") concerns everything.
 #pragma once
 
@@ -65,7 +63,7 @@ struct QueuedWrite {
 // A write on its way: the queue keeps the rest.
 struct SentWrite {
   std::uint64_t number;  // this write and no other, also of the same key
-  std::string key;
+  std::string key, type;
   std::shared_ptr<void> request;
 };
 
@@ -86,8 +84,8 @@ class RecoveryQueue {
   // here. Who reads does not know the tags before; it asks again with those of what it found.
   bool concerns(std::string_view key, std::string_view type, std::span<const std::string> tags) const noexcept;
 
-  // A newer write of the key got through, so the queued one must not.
-  void forget(std::string_view key) noexcept;
+  // A newer write of the key in this type got through, so the queued one must not.
+  void forget(std::string_view key, std::string_view type) noexcept;
 
   // The oldest `most`, to be sent in this order. Throws std::bad_alloc; then nothing has changed.
   std::vector<QueuedInvalidation> peek_invalidations(std::size_t most);
@@ -141,6 +139,7 @@ class RecoveryQueue {
   void drop_items() noexcept;
   void drop_writes() noexcept;
   void remove_writes(Kind kind, std::string_view rest) noexcept;
+  void remove_key(std::string_view key) noexcept;
   Writes::iterator remove(Writes::iterator at) noexcept;
 
   RecoveryLimits limits_;
@@ -151,8 +150,8 @@ class RecoveryQueue {
   std::array<Names, kKinds> names_;
 
   std::uint64_t next_write_ = 1;
-  Writes writes_;                                                  // oldest first
-  std::unordered_map<std::string_view, Writes::iterator> by_key_;  // keys stand in the writes
+  Writes writes_;                                                       // oldest first
+  std::unordered_multimap<std::string_view, Writes::iterator> by_key_;  // keys stand in the writes; one per type
   std::size_t bytes_ = 0;
   std::uint64_t dropped_ = 0;
   std::uint64_t overflows_ = 0;

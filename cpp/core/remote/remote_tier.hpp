@@ -1,9 +1,9 @@
 // What a remote tier is asked and what it answers: requests as plain data, and the two interfaces behind which a
 // database stands.
 //
-// Thread rule: a request belongs to whoever made it until it is handed to a RequestQueue, then to whoever serves it, and
-// to its maker again once it is done. Links are used by one thread at a time.
-// Refuses to know: Python, memory, flights; which database it is.
+// Thread rule: a request belongs to whoever made it until it is handed to a RequestQueue, then to whoever serves it,
+// and to its maker again once it is done. Links are used by one thread at a time. Refuses to know: Python, memory,
+// flights; which database it is.
 //
 // Names of what an invalidation concerns, the same in every tier and in messages:
 //   "all"   "type:<type>"   "tag:<tag>"   "key:<key>"   "pattern:<glob>"   "fence" (no load that runs may be stored)
@@ -42,14 +42,15 @@ struct TierError {
 
 struct Request;
 
-// Who is told that a request ended. Called under the queue's lock: takes short locks of its own at most.
+// Who is told that a request ended. Called under the queue's lock, and may be released there: takes short locks of its
+// own at most, and never the queue's.
 class Sink {
  public:
   Sink() = default;
   Sink(const Sink&) = delete;
   Sink& operator=(const Sink&) = delete;
   virtual ~Sink() = default;
-  virtual void ended(const std::shared_ptr<Request>& request) = 0;
+  virtual void ended(const std::shared_ptr<Request>& request) noexcept = 0;
 };
 
 // One request. `slot` says which table of the tier; 0 is the shared one.
@@ -64,14 +65,15 @@ struct Request {
 
   const Kind kind;
   const std::uint32_t slot;
-  std::uint32_t variant = 0;    // requests of one kind, slot and variant may be served by one statement
-  bool idempotent = false;      // may be asked once more on another connection
-  bool background = false;      // nobody waits: it is not refused while it queues for long
-  Nanos timeout = 0;            // of the operation itself; 0: the tier's
+  std::uint32_t variant = 0;  // requests of one kind, slot and variant may be served by one statement
+  bool idempotent = false;    // may be asked once more on another connection
+  bool background = false;    // nobody waits: it is not refused while it queues for long
+  Nanos timeout = 0;          // of the operation itself; 0: the tier's
   TierError error;
 
-  std::shared_ptr<Sink> sink;  // none: somebody waits in RequestQueue::run, or nobody does
-  std::uint64_t token = 0;     // the sink's own
+  std::shared_ptr<Sink> sink;     // none: somebody waits in RequestQueue::run, or nobody does
+  std::uint64_t token = 0;        // the sink's own
+  std::shared_ptr<Request> next;  // likewise: who keeps ended requests needs no memory for it
 
   // The queue's own.
   Stage stage = Stage::kNew;
@@ -81,12 +83,12 @@ struct Request {
 
 struct Found {
   bool found = false;
-  bool dead = false;             // there is a row, and a mark says that it is invalid
+  bool dead = false;  // there is a row, and a mark says that it is invalid
   bool has_payload = false;
-  std::string payload;           // sealed
+  std::string payload;                              // sealed
   std::vector<std::optional<std::string>> columns;  // of a type's own table
-  Nanos fresh_left = 0;          // negative: since when it is stale
-  Nanos kept_left = 0;           // until nothing needs it any more
+  Nanos fresh_left = 0;                             // negative: since when it is stale
+  Nanos kept_left = 0;                              // until nothing needs it any more
   std::string version;
   std::vector<std::string> tags;
 };
@@ -95,8 +97,9 @@ struct LookUp : Request {
   explicit LookUp(std::uint32_t s = 0) : Request(Kind::kLookUp, s) { idempotent = true; }
   std::vector<std::string> keys;
   std::vector<std::string> types;  // one per key: the same text is another entry in another type
-  std::vector<Found> found;        // likewise
-  std::string seen;          // the tier's moment at which it was looked: t0 of a load that follows
+  bool whole = false;              // with `seen` and `version`, also where a fresh value is there
+  std::vector<Found> found;        // one per key
+  std::string seen;                // the tier's moment at which it was looked: t0 of a load that follows
 };
 
 struct Store : Request {
@@ -116,7 +119,7 @@ struct Store : Request {
 };
 
 struct Invalidate : Request {
-  static constexpr std::uint32_t kPattern = 1;                     // variant
+  static constexpr std::uint32_t kPattern = 1;                    // variant
   static constexpr Nanos kPatternTimeout = 30 * 1'000'000'000LL;  // it may have to look at every key
   Invalidate(std::string n, bool s) : Request(Kind::kInvalidate, 0), name(std::move(n)), soft(s) {
     idempotent = true;

@@ -7,17 +7,19 @@
 // A caller that finds a free connection does the round trip itself: handing it to another thread and back costs as much
 // as the round trip (48 us of 60). One that finds none waits; when a connection becomes free it is taken by the waiting
 // caller that is first in line, with everything in the queue that the same statement can serve (at most `most_merged`,
-// no lingering). Worker threads, as many as connections, open connections, serve what nobody waits for (asynchronous
-// requests, writes behind), and look every second whether a tier that failed is back.
+// no lingering). A caller never serves what may take longer than its own request; it leaves a connection for that.
+// Worker threads, as many as connections, open connections, serve what nobody waits for (asynchronous requests, writes
+// behind), and look every second whether a tier that failed is back.
 //
 // Invariants
 //  Q1  A request is done exactly once, and its sink hears of it exactly once.
-//  Q2  `run` returns by the request's deadline (+ the watchdog's tick), whatever the server does.
+//  Q2  `run` returns by the request's deadline (+ 50 ms), whatever the server does.
 //  Q3  A connection that timed out, broke or was cut is never used again.
 //  Q4  A free connection and a request that it may serve are never left together: somebody was woken for them.
 //  Q5  A request that was served once is not repeated, unless it is idempotent and the connection broke at once.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -36,23 +38,27 @@ class RequestQueue {
   // Longer operations are not performed on a caller's thread, so that Ctrl-C is answered within 0.3 s.
   static constexpr Nanos kLongestOnCaller = 250'000'000;
 
+  static constexpr unsigned kMostLinks = 64;
+
   struct Options {
-    unsigned links = 2;
+    unsigned links = 2;  // 1 to kMostLinks
     std::size_t most_waiting = 10'000;
     std::size_t most_merged = 128;
     Nanos timeout = 250'000'000;
+    Nanos longest_on_caller = kLongestOnCaller;
+    Nanos probe_every = 1'000'000'000;  // while the circuit is open
   };
 
   struct Health {
     Circuit circuit = Circuit::kClosed;
-    unsigned open = 0;                // connections
+    unsigned open = 0;  // connections
     std::size_t waiting = 0;
-    std::uint64_t served = 0;         // requests
-    std::uint64_t round_trips = 0;    // statements: below `served` by what was merged
-    std::uint64_t failures = 0;       // requests that ended with an error
-    std::uint64_t recent_calls = 0;   // of the breaker's window
+    std::uint64_t served = 0;        // requests
+    std::uint64_t round_trips = 0;   // statements: below `served` by what was merged
+    std::uint64_t failures = 0;      // requests that ended with an error
+    std::uint64_t recent_calls = 0;  // of the breaker's window
     std::uint64_t recent_failures = 0;
-    TierError last_error;             // of a connection or an operation
+    TierError last_error;  // of a connection or an operation
   };
 
   RequestQueue(std::shared_ptr<Connector> connector, Options options);
@@ -82,6 +88,7 @@ class RequestQueue {
  private:
   struct State;
   std::shared_ptr<State> state_;
+  std::atomic<bool> closed_{false};
 };
 
 }  // namespace stillwarm

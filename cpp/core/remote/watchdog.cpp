@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 
 #include "core/remote/remote_tier.hpp"
 
@@ -55,24 +56,32 @@ Watchdog::~Watchdog() {
   state_->wake.notify_all();
 }
 
-void Watchdog::begin(Link& link, Nanos deadline) {
+bool Watchdog::begin(Link& link, Nanos deadline) noexcept {
   const std::lock_guard lock(state_->mutex);
-  state_->watched.push_back({&link, deadline, false});
   if (!state_->running) {
-    auto* share = new std::shared_ptr<State>(state_);
-    state_->running = start_thread(
-        [](void* given) {
-          const std::unique_ptr<std::shared_ptr<State>> mine(static_cast<std::shared_ptr<State>*>(given));
-          watch(*mine);
-        },
-        share);
-    if (!state_->running) delete share;  // no more threads: tried again with the next operation
-  } else if (state_->asleep) {
-    state_->wake.notify_one();
+    auto* share = new (std::nothrow) std::shared_ptr<State>(state_);
+    state_->running = share != nullptr && start_thread(
+                                              [](void* given) {
+                                                const std::unique_ptr<std::shared_ptr<State>> mine(
+                                                    static_cast<std::shared_ptr<State>*>(given));
+                                                watch(*mine);
+                                              },
+                                              share);
+    if (!state_->running) {  // no more threads: tried again with the next operation
+      delete share;
+      return false;
+    }
   }
+  try {
+    state_->watched.push_back({&link, deadline, false});
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  if (state_->asleep) state_->wake.notify_one();
+  return true;
 }
 
-bool Watchdog::end(Link& link) {
+bool Watchdog::end(Link& link) noexcept {
   const std::lock_guard lock(state_->mutex);
   auto& watched = state_->watched;
   const auto it = std::find_if(watched.begin(), watched.end(), [&](const Watched& w) { return w.link == &link; });
@@ -83,7 +92,7 @@ bool Watchdog::end(Link& link) {
   return cut;
 }
 
-void Watchdog::cut_all() {
+void Watchdog::cut_all() noexcept {
   const std::lock_guard lock(state_->mutex);
   for (Watched& w : state_->watched) {
     w.cut = true;

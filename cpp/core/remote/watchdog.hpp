@@ -32,12 +32,12 @@ class Watchdog {
   Watchdog& operator=(const Watchdog&) = delete;
   ~Watchdog();
 
-  // An operation on `link` begins; it is cut at `deadline`.
-  void begin(Link& link, Nanos deadline);
+  // An operation on `link` begins; it is cut at `deadline`. False: there is no memory or no thread, and nobody would.
+  [[nodiscard]] bool begin(Link& link, Nanos deadline) noexcept;
   // It ended. True: it was cut, so the connection is dead. The link may be destroyed afterwards.
-  bool end(Link& link);
+  bool end(Link& link) noexcept;
   // Cuts everything that runs.
-  void cut_all();
+  void cut_all() noexcept;
 
  private:
   struct Watched {

@@ -281,8 +281,8 @@ TEST(RecoveryQueue, ANewerWriteThatGotThroughSupersedes) {
   RecoveryQueue queue;
   queue.add(write("a", 3));
   queue.add(write("b", 5));
-  queue.forget("a");
-  queue.forget("x");
+  queue.forget("a", "t");
+  queue.forget("x", "t");
   EXPECT_EQ(keys(queue), (Texts{"b"}));
   EXPECT_EQ(queue.bytes(), 5u);
 }

@@ -95,7 +95,7 @@ TEST(RecoveryQueue, QuestionsAndLeavingNeedNoMemory) {
   const auto sent = queue.peek_invalidations(kAny);
   test::allocations_left = 0;
   EXPECT_FALSE(queue.concerns(key, "t", tags));
-  queue.forget(key);
+  queue.forget(key, "t");
   queue.add("tag:nothing", false);  // becomes all
   queue.confirmed(sent.back().number);
   const std::size_t waiting = queue.invalidations();
@@ -176,7 +176,7 @@ TEST(RecoveryQueue, RandomSchedulesLoseNoInvalidation) {
       queue.add({std::to_string(k), std::to_string(k % 3), {std::to_string(k % 2)}, engine() % 10, request});
     } else if (what < 48) {
       const std::string key = any(12);
-      queue.forget(key);
+      queue.forget(key, std::to_string(std::stoull(key) % 3));
       newest.erase(key);
     } else if (what < 70 && sent.empty()) {
       sent = queue.peek_invalidations(1 + engine() % 15);

@@ -1,0 +1,279 @@
+// Who serves which requests, and how they end. Thread rule and invariants: see the headers.
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "core/remote/request_queue_state.hpp"
+
+namespace stillwarm {
+
+namespace {
+
+bool is_outage(const TierError& error) {
+  return error.fault == TierFault::kUnavailable || error.fault == TierFault::kTimeout ||
+         error.fault == TierFault::kInDoubt;
+}
+
+// Without memory for the text the fault is told alone.
+void put(TierError& error, TierFault fault, std::string_view state, std::string_view text) noexcept {
+  error.fault = fault;
+  try {
+    error.state.assign(state);
+    error.message.assign(text);
+  } catch (const std::bad_alloc&) {
+    error.message.clear();
+  }
+}
+
+RequestQueue::Options sensible(RequestQueue::Options o) {
+  o.links = std::clamp<unsigned>(o.links, 1, RequestQueue::kMostLinks);
+  o.most_merged = std::max<std::size_t>(o.most_merged, 1);
+  return o;
+}
+
+// Can one statement serve both?
+bool alike(const Request& head, const Request& r) {
+  if (r.kind != head.kind || r.slot != head.slot || r.variant != head.variant) return false;
+  if (head.kind != Request::Kind::kStore) return true;
+  return static_cast<const Store&>(r).columns.size() == static_cast<const Store&>(head).columns.size();
+}
+
+bool alone(const Request& head) {
+  switch (head.kind) {
+    case Request::Kind::kQuery:
+    case Request::Kind::kFlush:
+    case Request::Kind::kLease:
+      return true;
+    case Request::Kind::kStore:  // each swap expects a version of its own
+      return static_cast<const Store&>(head).mode == Store::Mode::kSwap;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+RequestQueue::State::State(std::shared_ptr<Connector> c, const Options& o)
+    : connector(std::move(c)), options(sensible(o)) {
+  idle.reserve(options.links);
+}
+
+// ------------------------------------------------------------------------------------------------ who does what next
+
+bool RequestQueue::State::something_to_serve() const noexcept {
+  return std::any_of(waiting.begin(), waiting.end(), [this](const auto& r) { return may_serve(*r); });
+}
+
+bool RequestQueue::State::wants_connection(Nanos now) const noexcept {
+  return !closed && idle.empty() && opening < waiting.size() && open + opening < options.links && now >= connect_at;
+}
+
+RequestQueue::State::Waiting::iterator RequestQueue::State::first_for(Nanos most) noexcept {
+  std::size_t left = idle.size();
+  for (auto it = waiting.begin(); it != waiting.end() && left > 0; ++it) {
+    if (!may_serve(**it)) continue;
+    if (timeout_of(**it) <= most) return it;
+    if (workers > 0) --left;
+  }
+  return waiting.end();
+}
+
+void RequestQueue::State::wake_one() noexcept {
+  if (closed || waiting.empty()) return;
+  if (!idle.empty()) {
+    const auto first = std::find_if(waiting.begin(), waiting.end(), [this](const auto& r) { return may_serve(*r); });
+    if (first == waiting.end()) return;
+    const auto it = std::find_if(waiters.begin(), waiters.end(),
+                                 [&](const QueueWaiter* w) { return w->request == first->get() && w->serves; });
+    if (it != waiters.end()) {
+      (*it)->wake.notify_one();
+      return;
+    }
+  }
+  need_worker();
+}
+
+// ---------------------------------------------------------------------------------------------------------- requests
+
+bool RequestQueue::State::enqueue(const std::shared_ptr<Request>& r, Nanos now) {
+  waiting.push_back(r);  // first: it may throw
+  r->stage = Request::Stage::kWaiting;
+  r->deadline = add(now, timeout_of(*r));
+  const auto refuse = [&](TierFault fault, std::string_view state, std::string_view text) {
+    waiting.pop_back();
+    fail(r, fault, state, text);
+    return false;
+  };
+  if (closed) return refuse(TierFault::kClosed, "", "the cache is closed");
+  if (waiting.size() > options.most_waiting && !r->background) {
+    return refuse(TierFault::kFull, "", "too many requests wait for the tier");
+  }
+  if (open == 0 && opening == 0 && now < connect_at) {
+    return refuse(TierFault::kUnavailable, figures.last_error.state, figures.last_error.message);
+  }
+  if (!breaker.allow(now)) {
+    return refuse(TierFault::kUnavailable, figures.last_error.state, "the circuit breaker of the tier is open");
+  }
+  return true;
+}
+
+bool RequestQueue::State::withdraw(const Request& r) noexcept {
+  const auto it = std::find_if(waiting.begin(), waiting.end(), [&](const auto& w) { return w.get() == &r; });
+  if (it == waiting.end()) return false;
+  waiting.erase(it);
+  return true;
+}
+
+void RequestQueue::State::finish(const std::shared_ptr<Request>& r) noexcept {
+  r->stage = Request::Stage::kDone;
+  ++figures.served;
+  if (r->error) ++figures.failures;
+  if (const auto sink = std::exchange(r->sink, nullptr)) sink->ended(r);
+  for (QueueWaiter* w : waiters) {
+    if (w->request == r.get()) w->wake.notify_one();
+  }
+}
+
+void RequestQueue::State::fail(const std::shared_ptr<Request>& r, TierFault fault, std::string_view state,
+                               std::string_view text) noexcept {
+  put(r->error, fault, state, text);
+  finish(r);
+}
+
+void RequestQueue::State::fail_waiting(TierFault fault, std::string_view state, std::string_view text) noexcept {
+  while (!waiting.empty()) {
+    const auto r = std::move(waiting.front());
+    waiting.pop_front();
+    fail(r, fault, state, text);
+  }
+}
+
+void RequestQueue::State::report_failure(Nanos now) noexcept {
+  breaker.failed(now);
+  if (breaker.state(now) == Circuit::kClosed) return;
+  fail_waiting(TierFault::kUnavailable, figures.last_error.state, "the circuit breaker of the tier is open");
+  need_worker();  // to look whether the tier is back, though nobody asks for anything
+}
+
+void RequestQueue::State::report_unserved(Nanos now) noexcept {
+  if (open > 0) {
+    breaker.abandoned();
+  } else {
+    report_failure(now);
+  }
+}
+
+void RequestQueue::State::take_batch(Waiting::iterator first, Requests& batch) noexcept {
+  batch.push_back(std::move(*first));
+  waiting.erase(first);
+  const Request& head = *batch.front();
+  if (alone(head)) return;
+  try {
+    // One statement must not write a row twice.
+    std::set<std::pair<std::string_view, std::string_view>> keys;
+    const auto is_new = [&keys](const Request& r) {
+      const auto& s = static_cast<const Store&>(r);
+      return keys.emplace(s.key, s.type).second;
+    };
+    const bool stores = head.kind == Request::Kind::kStore;
+    const auto weight = [](const Request& r) {
+      return r.kind == Request::Kind::kLookUp ? std::max<std::size_t>(1, static_cast<const LookUp&>(r).keys.size()) : 1;
+    };
+    if (stores) is_new(head);
+    std::size_t merged = weight(head);
+    for (auto it = waiting.begin(); it != waiting.end() && merged < options.most_merged;) {
+      if (!alike(head, **it) || (stores && !is_new(**it))) {
+        ++it;
+        continue;
+      }
+      merged += weight(**it);
+      batch.push_back(std::move(*it));
+      it = waiting.erase(it);
+    }
+  } catch (const std::bad_alloc&) {  // no more than these, then
+  }
+}
+
+void RequestQueue::State::serve(Lock& lock, Waiting::iterator first, Nanos limit) {
+  Requests batch;
+  std::vector<Request*> requests;
+  const std::size_t most = std::min(waiting.size(), options.most_merged);
+  batch.reserve(most);
+  requests.reserve(most);
+  std::unique_ptr<Link> link = std::move(idle.back());
+  idle.pop_back();
+  take_batch(first, batch);
+  Nanos now = steady_now();
+  Nanos until = now + kLeastService;
+  for (const auto& r : batch) {
+    r->stage = Request::Stage::kServed;
+    r->error = {};
+    until = std::max(until, r->background ? add(now, timeout_of(*r)) : r->deadline);
+    requests.push_back(r.get());
+  }
+  if (limit != 0) until = std::max(limit, now + kLeastService);
+  const bool polls = batch.front()->kind == Request::Kind::kPoll;
+  polling |= polls;
+  if (!idle.empty()) wake_one();  // I may have been the only one that was woken, for more than this
+  lock.unlock();
+  bool usable = true;
+  bool cut = false;
+  if (!watchdog.begin(*link, until)) {  // without it the server may take for ever
+    for (Request* r : requests) put(r->error, TierFault::kUnavailable, "", "no more threads");
+  } else {
+    try {
+      usable = link->serve(requests);
+    } catch (const std::exception& e) {  // no memory: what was asked is unanswered, and so the connection unusable
+      usable = false;
+      for (Request* r : requests) put(r->error, TierFault::kUnavailable, "", e.what());
+    }
+    cut = watchdog.end(*link);
+    if (cut) usable = false;
+  }
+  if (!usable) {
+    strike(link.get());
+    link.reset();
+  }
+  lock.lock();
+  if (polls) polling = false;
+  ++figures.round_trips;
+  now = steady_now();
+  bool outage = false;
+  for (const auto& r : batch) {
+    if (cut && is_outage(r->error) && r->error.fault != TierFault::kInDoubt) {
+      put(r->error, TierFault::kTimeout, "", "no answer within the timeout");
+    }
+    outage = outage || is_outage(r->error);
+    if (r->error) put(figures.last_error, r->error.fault, r->error.state, r->error.message);
+  }
+  if (link != nullptr && !closed) {
+    idle.push_back(std::move(link));
+  } else if (link != nullptr) {
+    discard(lock, std::move(link));
+  } else {
+    --open;
+    figures.open = open;
+  }
+  if (outage) {
+    report_failure(now);
+    if (!usable && !cut) discard_idle(lock);  // it broke: the others lead to the same server
+  } else {
+    breaker.succeeded(now);
+  }
+  for (const auto& r : batch) {
+    if (!closed && !usable && !cut && r->error.fault == TierFault::kUnavailable && r->idempotent && !r->tried &&
+        now < r->deadline) {
+      try {
+        waiting.push_front(r);
+        r->tried = true;
+        r->stage = Request::Stage::kWaiting;
+        continue;
+      } catch (const std::bad_alloc&) {  // then not
+      }
+    }
+    finish(r);
+  }
+  if (!waiting.empty()) wake_one();
+}
+
+}  // namespace stillwarm

@@ -1,0 +1,110 @@
+// The inside of a RequestQueue: what waits, what is open, and who goes on next.
+//
+// Thread rule: everything under `mutex`, `links` excepted; members that take the lock may open it while a server is
+// waited for. Members that are noexcept keep every promise without memory.
+// Refuses to know: who includes it but the three request_queue*.cpp.
+//
+// A link is in one place at a time: `idle`, or the frame that uses it. `open` counts both; `links` names both, for the
+// child of a fork. No member leaves with a link or a request that is in none of its places.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <deque>
+#include <string_view>
+
+#include "core/base/life.hpp"
+#include "core/remote/request_queue.hpp"
+
+namespace stillwarm {
+
+// A caller that waits in `run`.
+struct QueueWaiter {
+  std::condition_variable wake;
+  const Request* request = nullptr;
+  bool serves = false;  // it may take a connection itself
+};
+
+struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
+  static constexpr Nanos kMillisecond = 1'000'000;
+  static constexpr Nanos kSecond = 1'000'000'000;
+  static constexpr Nanos kFirstPause = 50'000'000;  // before the second attempt to connect; doubles to a second
+  // What comes late to a connection gets so much time there, though its deadline is sooner: a connection is not given
+  // up because the queue was long.
+  static constexpr Nanos kLeastService = 40'000'000;
+
+  using Requests = std::vector<std::shared_ptr<Request>>;
+  using Waiting = std::deque<std::shared_ptr<Request>>;
+  using Lock = std::unique_lock<std::mutex>;
+
+  State(std::shared_ptr<Connector> c, const Options& o);
+
+  const std::shared_ptr<Connector> connector;
+  const Options options;
+  Watchdog watchdog;
+
+  mutable std::mutex mutex;
+  std::condition_variable work;  // of the worker threads
+  std::condition_variable gone;  // a worker ended
+  Waiting waiting;
+  std::vector<std::unique_ptr<Link>> idle;
+  std::vector<QueueWaiter*> waiters;
+  std::array<std::atomic<Link*>, kMostLinks> links{};  // every one that is open, for the child of a fork
+  CircuitBreaker breaker;
+  Health figures;
+  unsigned open = 0, opening = 0, workers = 0;
+  Nanos connect_at = 0;  // not before this moment
+  Nanos pause = kFirstPause;
+  Nanos probe_at = 0;    // the circuit is not closed: when a worker looks whether the tier is back; 0: it is closed
+  bool polling = false;  // polls go one after the other
+  bool closed = false;
+
+  // ---- who does what next (request_queue_state.cpp)
+
+  Nanos timeout_of(const Request& r) const noexcept { return r.timeout > 0 ? r.timeout : options.timeout; }
+  bool may_serve(const Request& r) const noexcept { return r.kind != Request::Kind::kPoll || !polling; }
+  bool something_to_serve() const noexcept;
+  bool wants_connection(Nanos now) const noexcept;
+  // What somebody may serve who has `most` time for one operation; `waiting.end()`: nothing. For each request that it
+  // has to leave to a worker it leaves a connection.
+  Waiting::iterator first_for(Nanos most) noexcept;
+  // Somebody for what can go on now: the caller that is first in line, or a worker.
+  void wake_one() noexcept;
+
+  // ---- requests
+
+  // False: it ended at once.
+  bool enqueue(const std::shared_ptr<Request>& r, Nanos now);
+  // Takes it out of the line; false: it is not there.
+  bool withdraw(const Request& r) noexcept;
+  void finish(const std::shared_ptr<Request>& r) noexcept;
+  void fail(const std::shared_ptr<Request>& r, TierFault fault, std::string_view state, std::string_view text) noexcept;
+  void fail_waiting(TierFault fault, std::string_view state, std::string_view text) noexcept;
+  // The breaker hears of a failure. What waits does not wait for a circuit that is open.
+  void report_failure(Nanos now) noexcept;
+  // The same for one that waited in vain: where there is no connection it is the tier that failed.
+  void report_unserved(Nanos now) noexcept;
+
+  // Takes the first of a batch and what the same statement can serve out of the line. Both vectors have room.
+  void take_batch(Waiting::iterator first, Requests& batch) noexcept;
+  // Serves one batch, until `limit` if that is given. Throws std::bad_alloc, and then nothing has changed.
+  void serve(Lock& lock, Waiting::iterator first, Nanos limit);
+
+  // ---- worker threads and connections (request_queue_workers.cpp)
+
+  void need_worker() noexcept;
+  void enter(Link* link) noexcept;
+  void strike(Link* link) noexcept;
+  // It is not to be used again. Opens the lock.
+  void discard(Lock& lock, std::unique_ptr<Link> link) noexcept;
+  void discard_idle(Lock& lock) noexcept;
+  void connect(Lock& lock);
+  // While the circuit is open: is the server back?
+  void probe(Lock& lock);
+  void labour();
+  void step(Lock& lock);
+  // What waited too long and nobody waits for.
+  void drop_late() noexcept;
+};
+
+}  // namespace stillwarm
