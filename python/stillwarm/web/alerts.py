@@ -12,10 +12,11 @@ Refuses to know: HTTP. Who asks: the management endpoints, the metrics, or the a
 | reuse     | hits of an entry, on average, are below, of at least `min_entries`   | 2                |
 | expired   | share of entries that are over and still there is above, as `reuse`  | 0.2              |
 
-A raised alert writes one WARNING line and an AlertRaised event; when the figure is back on the good side it writes one
-INFO line and an AlertCleared, and may be raised again. A figure that cannot be told, as the hit rate of three calls,
-changes nothing. With a database, entries, reuse and expired are those of its tables, of all processes. reuse and expired read every entry: not for `/stats`, not above 100,000 entries, and only as often as
-costs at most a hundredth of the time.
+A raised alert writes one WARNING line and an AlertRaised event; when the figure is back on the good side it writes
+one INFO line and an AlertCleared, and may be raised again. A figure that cannot be told, as the hit rate of three
+calls, changes nothing. With a database, entries, reuse and expired are those of its tables, of all processes. reuse
+and expired read every entry: not for `/stats`, not above 100,000 entries, and only as often as costs at most a
+hundredth of the time.
 """
 
 from __future__ import annotations

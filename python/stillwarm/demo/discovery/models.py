@@ -236,6 +236,15 @@ class InvalidBody(BaseModel):
     detail: list[FieldError] = Field(description="Each field that is not accepted.")
 
 
-__all__ = ["AlertBody", "CacheFigures", "Database", "DiscoverBody", "ErrorBody", "Filters", "FrequentFilters", "HealthBody"]
+__all__ = [
+    "AlertBody",
+    "CacheFigures",
+    "Database",
+    "DiscoverBody",
+    "ErrorBody",
+    "Filters",
+    "FrequentFilters",
+    "HealthBody",
+]
 __all__ += ["HistoryFigures", "HotKey", "InvalidBody", "Metadata", "ScoreMetadata", "ScoreRequest", "ScoredBody"]
 __all__ += ["ScoredProduct", "ScoresBody", "ScoringFilters", "StatsBody"]

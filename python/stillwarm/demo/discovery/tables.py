@@ -3,8 +3,8 @@
 Without a database the same definitions hold, and the tables are nowhere.
 
 Keys are text for people and for SQL, and must read the same for ever: a filter that is not set reads `None`, a price
-reads as Python writes a float (`10.0`), and no category is category 0. The reference system's older table left the price
-out of the key and had the filters in one JSON column; the migration gives its rows these columns and keys.
+reads as Python writes a float (`10.0`), and no category is category 0. The reference system's older table left the
+price out of the key and had the filters in one JSON column; the migration gives its rows these columns and keys.
 
 Thread rule: constants and pure functions.
 Refuses to know: what fills the caches.
@@ -71,9 +71,7 @@ DISCOVERY: Final[dict[str, Any]] = {
     "value": "asins",
     "project": _discovery_row,
     "history": [
-        rekeyed(
-            "filters_applied", DISCOVERY_KEY, defaults={"domain": 1}, fill={"count": "json_array_length(asins)"}
-        )
+        rekeyed("filters_applied", DISCOVERY_KEY, defaults={"domain": 1}, fill={"count": "json_array_length(asins)"})
     ],
 }
 
@@ -135,5 +133,14 @@ def _is_none(score: Score | None) -> bool:
     return score is None
 
 
-__all__ = ["DISCOVERY", "DISCOVERY_KEY", "DISCOVERY_TTL", "HISTORY", "SCORING", "SCORING_KEY", "SCORING_TTL", "define_types"]
+__all__ = [
+    "DISCOVERY",
+    "DISCOVERY_KEY",
+    "DISCOVERY_TTL",
+    "HISTORY",
+    "SCORING",
+    "SCORING_KEY",
+    "SCORING_TTL",
+    "define_types",
+]
 __all__ += ["discovery_key"]
