@@ -70,8 +70,11 @@ def look(target: Any, reading: Reading, whole: bool = False) -> Steps[None]:
     request = _core.look_up(place.slot, [place.key], [place.type], whole)
     error = yield request
     reading.seen, reading.value = "", None
-    if error is None:
-        take(target, reading, request, 0)
+    if error is not None:
+        return
+    take(target, reading, request, 0)
+    if reading.value is None and not request.seen and not whole:
+        yield from look(target, reading, True)  # it cannot be read here, and is to be written anew: as of when?
 
 
 def take(target: Any, reading: Reading, request: Any, i: int) -> None:
