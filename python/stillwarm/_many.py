@@ -183,7 +183,8 @@ class Batch:
             place = _tier_values.place_of(self.call._cache._tier, flight.scope, flight.key)
             self.readings[flight] = _tier_loads.Reading(place)
         readings = list(self.readings.values())
-        request = _core.look_up(readings[0].place.slot, [r.place.key for r in readings], [r.place.type for r in readings])
+        places = [reading.place for reading in readings]
+        request = _core.look_up(places[0].slot, [place.key for place in places], [place.type for place in places])
         error = yield request
         left = []
         for number, (i, target, flight) in enumerate(self.leading):

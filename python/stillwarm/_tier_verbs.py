@@ -1,10 +1,10 @@
-"""The direct verbs of a cache with a remote tier: what is read, written and compared there, and what memory keeps of it.
+"""The direct verbs of a cache with a remote tier: what is read, written and compared there, what memory keeps of it.
 
 Thread rule: generators of steps (see _tier), any thread, any loop.
 Refuses to know: functions and their keys; how a load runs.
 
-Reads look into memory first and merge with those of other callers. Writes go to the tier first, then to memory, so that a
-process that reads afterwards sees them; what the tier does not take waits for it (E6).
+Reads look into memory first and merge with those of other callers. Writes go to the tier first, then to memory, so
+that a process that reads afterwards sees them; what the tier does not take waits for it (E6).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_invalidation, _tier_loads, _tier_values
 from stillwarm._landing import finish
+from stillwarm._sql_types import quoted
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
@@ -26,12 +27,13 @@ from stillwarm._target import (
     RETURN_STALE,
     Target,
 )
-from stillwarm._tier import IN_DOUBT, REJECTED, Steps, drive, raised
+from stillwarm._tier import IN_DOUBT, REJECTED, UNAVAILABLE, Error, Steps, drive, raised
 from stillwarm._tier_values import ADD, DIRECT, SET, SWAP, Place, storable
 from stillwarm._types import FOREVER, Settings
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
+    from stillwarm._tier import Tier
 
 _ATTEMPTS: Final = 16  # at a value that others change at the same time
 _PLAIN: Final = Settings(ttl=FOREVER, jitter=0.0)
@@ -58,8 +60,9 @@ def place(key: str) -> Place:
     return Place(storable(key), DIRECT, 0)
 
 
-def get_many(cache: Cache, keys: list[str], count: bool = True) -> Steps[dict[str, Any]]:
+def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str, Any]]:
     """What is there, by key: from memory, the rest by one look-up."""
+    cache = tier.cache
     found: dict[str, Any] = {}
     asked: list[tuple[KeyLook, Any, _tier_loads.Reading]] = []
     try:
@@ -67,7 +70,7 @@ def get_many(cache: Cache, keys: list[str], count: bool = True) -> Steps[dict[st
             target = KeyLook(cache, key)
             step, value, flight = target.begin(count)
             if step == CONFIRM:
-                away = not (yield from _tier_invalidation.confirm(cache))
+                away = not (yield from _tier_invalidation.confirm(tier))
                 step, value, flight = target.begin(count, away)
                 if step == CONFIRM:
                     step, value, flight = target.begin(count, True)
@@ -79,7 +82,7 @@ def get_many(cache: Cache, keys: list[str], count: bool = True) -> Steps[dict[st
             if step != ABSENT:
                 found[key] = value
         if asked:
-            cache._upkeep.used()
+            tier.used()
             request = _core.look_up(0, [r.place.key for _, _, r in asked], [DIRECT] * len(asked))
             error = yield request
             for i, (target, flight, reading) in enumerate(asked):
@@ -98,23 +101,23 @@ def get_many(cache: Cache, keys: list[str], count: bool = True) -> Steps[dict[st
     return found
 
 
-def get(cache: Cache, key: str, default: Any) -> Steps[Any]:
-    found = yield from get_many(cache, [key])
+def get(tier: Tier, key: str, default: Any) -> Steps[Any]:
+    found = yield from get_many(tier, [key])
     return found.get(key, default)
 
 
-def get_now(cache: Cache, key: str, default: Any) -> Any:
+def get_now(tier: Tier, key: str, default: Any) -> Any:
     """`get` on this thread, where memory has nothing: the short way of the same steps."""
+    cache = tier.cache
     step, value, flight = _core.begin_key(cache, 0, key, True, False, False)
-    if step != LEAD:
+    if step != LEAD or flight is None:
         if flight is not None and step != FOLLOW:
             finish(flight, ABANDONED, None)
         if step in (RETURN, RETURN_STALE):
             return value
-        return drive(cache._tier, get(cache, key, default))
+        return drive(tier, get(tier, key, default))
     try:
-        tier = cache._tier
-        cache._upkeep.used()
+        tier.used()
         target, reading = KeyLook(cache, key), _tier_loads.Reading(place(key))
         request = _core.look_up(0, [reading.place.key], [DIRECT])
         if tier.run(request) is not None:
@@ -131,7 +134,7 @@ def get_now(cache: Cache, key: str, default: Any) -> Any:
 
 
 def put(
-    cache: Cache, values: Mapping[str, Any], ttl: int, tags: list[str], only_if_absent: bool = False
+    tier: Tier, values: Mapping[str, Any], ttl: int, tags: list[str], only_if_absent: bool = False
 ) -> Steps[dict[str, bool]]:
     """Stores values for `ttl` ns; whether each was kept.
 
@@ -139,20 +142,19 @@ def put(
         CodecError: a value cannot be serialised; nothing was stored then.
         TierError: strict, and the tier did not take one; memory has them.
     """
-    tier = cache._tier
-    assert tier is not None
+    cache = tier.used()
     if ttl <= 0:
         for key in values:
-            yield from _tier_invalidation.invalidate(cache, [f"key:{storable(key)}"], False)
+            yield from _tier_invalidation.invalidate(tier, [f"key:{storable(key)}"], False)
             _core.invalidate_key(cache, 0, key, False)
         return dict.fromkeys(values, False)
-    cache._upkeep.used()
     mode = ADD if only_if_absent else SET
     made = {
-        key: _tier_values.stored(tier, place(key), value, cache._codec, (ttl, 0, 0, 0), tags, mode=mode)
+        key: _tier_values.stored(tier, place(key), value, tier.codec, (ttl, 0, 0, 0), tags, mode=mode)
         for key, value in values.items()
     }
-    kept, failure = {}, None
+    kept: dict[str, bool] = {}
+    failure: Error = None
     for key, request_and_size in made.items():
         stored_there = True
         weight = -1
@@ -162,12 +164,12 @@ def put(
             if error is None:
                 stored_there = request.stored
             elif error[0] == IN_DOUBT and only_if_absent:
-                stored_there = yield from _is_mine(cache, key, request)
+                stored_there = yield from _is_mine(tier, key)
             else:
                 failure = failure or error
                 if error[0] != REJECTED and not only_if_absent:
                     tier.core.owe_write(request)
-        kept[key] = stored_there and _keep(cache, key, values[key], ttl, tags, weight, only_if_absent)
+        kept[key] = stored_there and _keep(tier, key, values[key], ttl, tags, weight, only_if_absent)
         if not stored_there and not only_if_absent:
             _core.invalidate_key(cache, 0, key, False)  # another's set came in between: the tier has that one
             kept[key] = True
@@ -177,8 +179,9 @@ def put(
     return kept
 
 
-def _keep(cache: Cache, key: str, value: Any, ttl: int, tags: list[str], weight: int, only_if_absent: bool) -> bool:
-    if cache._tier is not None and _tier_loads.concerned(cache._tier, place(key), tags):
+def _keep(tier: Tier, key: str, value: Any, ttl: int, tags: list[str], weight: int, only_if_absent: bool) -> bool:
+    cache = tier.cache
+    if _tier_loads.concerned(tier, place(key), tags):
         _core.invalidate_key(cache, 0, key, False)
         return True
     if only_if_absent:
@@ -188,16 +191,24 @@ def _keep(cache: Cache, key: str, value: Any, ttl: int, tags: list[str], weight:
     return stored == 0 or (weight >= 0 and stored == 2)
 
 
-def _is_mine(cache: Cache, key: str, request: Any) -> Steps[bool]:
-    """The connection broke at the answer to an add: is the value there ours?"""
-    tier = cache._tier
-    assert tier is not None
-    look = _core.look_up(0, [request.key], [DIRECT])
-    error = yield look
-    return error is None and bool(look.payload(0)) and look.payload(0) == request.sent
+def _is_mine(tier: Tier, key: str, expected: str = "0") -> Steps[bool]:
+    """The connection broke at the answer to a write: is what is there now written by this process, and not `expected`?
+
+    A write and its message to the others are one transaction, and the message tells whose it is.
+    """
+    entries, marks = f"{quoted(tier.schema)}.entries", f"{quoted(tier.schema)}.invalidations"
+    request = _core.query(
+        f"SELECT 1 FROM {entries} e JOIN {marks} i ON i.namespace = e.namespace AND i.name = 'key:' || e.key AND "
+        "i.xid = e.version WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND i.origin = $4 "
+        "AND e.version <> $5::xid8",
+        [tier.namespace, storable(key), DIRECT, tier.process, expected],
+        0,
+    )
+    error = yield request
+    return error is None and len(request.rows) > 0
 
 
-def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = None) -> Steps[Any]:
+def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = None) -> Steps[Any]:
     """Stores `new(value)` in place of what is there, unless it changed meanwhile: then again. MISSING: nothing there.
 
     `ttl`: fresh for so long from now on; None: its deadlines stay.
@@ -205,50 +216,49 @@ def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = 
     Raises:
         TierUnavailable: others change it all the time, or the tier does not answer; nothing was stored then.
     """
-    tier = cache._tier
-    assert tier is not None
-    cache._upkeep.used()
+    cache = tier.used()
     where = place(key)
-    error = None
+    error: Error = None
     for _ in range(_ATTEMPTS):
         look = _core.look_up(0, [where.key], [DIRECT], True)
         error = yield look
         if error is not None:
             break
         row = look.opened(0, tier.namespace, where.sealed_as, tier.max_value)
-        found = None if row is None else _tier_values.opened(tier, where, row, cache._codec, None)
+        found = None if row is None else _tier_values.opened(tier, where, row, tier.codec, None)
         if found is None or found.negative or not found.servable:
             return MISSING
         value = new(found.value)
         fresh = found.fresh_left if ttl is None else ttl
-        durations = (found.durations if ttl is None else (ttl, 0, 0, 0))
+        durations = found.durations if ttl is None else (ttl, 0, 0, 0)
         made = _tier_values.stored(
-            tier, where, value, cache._codec, durations, found.tags, mode=SWAP, expected=found.version, fresh_for=fresh
+            tier, where, value, tier.codec, durations, found.tags, mode=SWAP, expected=found.version, fresh_for=fresh
         )
         if made is None:
             return MISSING
         error = yield made[0]
+        done = error is None and made[0].stored
         if error is not None:
-            break
-        if made[0].stored:
+            if error[0] != IN_DOUBT:
+                break
+            done = yield from _is_mine(tier, key, found.version)
+        if done:
             _core.invalidate_key(cache, 0, key, False)  # the next get brings it
             tier.core.tell()
             return value
-    raise raised(error or (1, "", f"{key!r} is changed by others all the time"))
+    raise raised(error or (UNAVAILABLE, "", f"{key!r} is changed by others all the time"))
 
 
-def contains(cache: Cache, key: str) -> Steps[bool]:
-    found = yield from get_many(cache, [key], count=False)
+def contains(tier: Tier, key: str) -> Steps[bool]:
+    found = yield from get_many(tier, [key], count=False)
     return key in found
 
 
-def fresh_left(cache: Cache, key: str) -> Steps[int | None]:
+def fresh_left(tier: Tier, key: str) -> Steps[int | None]:
     """ns until the tier's entry stops being fresh, negative when it is stale; None: there is none."""
-    tier = cache._tier
-    assert tier is not None
     request = _core.look_up(0, [storable(key)], [DIRECT])
     error = yield request
     where = place(key)
     row = None if error is not None else request.opened(0, tier.namespace, where.sealed_as, tier.max_value)
-    value = None if row is None else _tier_values.opened(tier, where, row, cache._codec, None)
+    value = None if row is None else _tier_values.opened(tier, where, row, tier.codec, None)
     return None if value is None or value.negative or not value.servable else value.fresh_left

@@ -14,6 +14,7 @@ import random
 import threading
 import time
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_invalidation, _tier_values
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stillwarm._cache import Cache
 
 EVERY: Final = 1.0  # s
+MOST: Final = 500  # keys of a statement, which has to end within the timeout
 BEHIND: Final = 200_000_000  # ns; what the count of a value waits for that value to be written
 _log = logging.getLogger("stillwarm")
 
@@ -44,7 +46,7 @@ class Upkeep:
         self._stop = threading.Event()
         self._extra: list[tuple[int, Any, int]] = []  # hits of what memory could not keep
         self._batch = 0
-        self._unsent: Any = None
+        self._unsent: deque[tuple[int, dict[tuple[str, str], int]]] = deque()
         # Not all processes at once, and not right at the start.
         every = self._purge_every
         self._purge_at = time.monotonic() + (every * (0.1 + 0.9 * random.random()) if every else 0)
@@ -54,14 +56,18 @@ class Upkeep:
         if self._thread is not None or self._stop.is_set():
             return
         with self._starting:
-            if self._thread is not None:
+            if self._is_started():
                 return
-            thread = threading.Thread(target=_run, args=(weakref.ref(self), self._stop), name="stillwarm-upkeep", daemon=True)
+            arguments = (weakref.ref(self), self._stop)
+            thread = threading.Thread(target=_run, args=arguments, name="stillwarm-upkeep", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # no more threads, or the interpreter is going down: tried again with the next use
                 return
             self._thread = thread
+
+    def _is_started(self) -> bool:
+        return self._thread is not None
 
     def count(self, scope: int, key: Any, hits: int) -> None:
         """Hits that no entry in memory has."""
@@ -75,7 +81,7 @@ class Upkeep:
             return
         self.flush()
         if cache._tier.pending:
-            drive(cache._tier, _tier_invalidation.confirm(cache))
+            drive(cache._tier, _tier_invalidation.confirm(cache._tier))
         if self._purge_every and time.monotonic() >= self._purge_at:
             self._purge_at = time.monotonic() + self._purge_every
             try:
@@ -89,7 +95,7 @@ class Upkeep:
         if cache is None or cache._tier is None:
             return True
         with self._flushing:
-            if self._unsent is not None and not self._send(cache):
+            if not self._send(cache):
                 return False
             taken, self._extra = self._extra, []
             counted: dict[tuple[str, str], int] = {}
@@ -103,21 +109,26 @@ class Upkeep:
             counted = {where: hits for where, hits in counted.items() if hits > 0}
             if not counted:
                 return True
-            self._batch += 1
-            self._unsent = (self._batch, counted)
+            every = list(counted.items())
+            for start in range(0, len(every), MOST):
+                self._batch += 1
+                self._unsent.append((self._batch, dict(every[start : start + MOST])))
             return self._send(cache)
 
     def _send(self, cache: Cache) -> bool:
-        batch, counted = self._unsent
-        assert cache._tier is not None
+        tier = cache._tier
+        if not self._unsent or tier is None:
+            return True
         # A count of a row that is not there yet would be lost. Behind a steady stream of writes those of before are.
-        if not cache._tier.core.drain(BEHIND) and cache._tier.core.health()["owed_writes"]:
+        if not tier.core.drain(BEHIND) and tier.core.health()["owed_writes"]:
             return False
-        keys, types = [key for key, _ in counted], [type_name for _, type_name in counted]
-        error = cache._tier.run(_core.flush(batch, keys, types, list(counted.values())))
-        if error is None:
-            self._unsent = None
-        return error is None
+        while self._unsent:
+            batch, counted = self._unsent[0]
+            keys, types = [key for key, _ in counted], [type_name for _, type_name in counted]
+            if tier.run(_core.flush(batch, keys, types, list(counted.values()))) is not None:
+                return False
+            self._unsent.popleft()
+        return True
 
     def close(self, wait: float) -> None:
         """The last round, at most about `wait` s."""

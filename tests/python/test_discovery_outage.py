@@ -45,8 +45,8 @@ def test_discovery_database_that_goes_away_breaks_nothing(
     known, scored = site.discover().body["asins"], site.scored().body["products"]
     settled(site)
     (private_postgres.stop if how == "stopped" else private_postgres.kill)()
-    for _ in range(20):  # what memory has goes on being served
-        assert made(site.discover()) == (200, "HIT", True, "cache")
+    for _ in range(20):  # from memory; the API may be asked whether that is still right
+        assert site.discover().body["asins"] == known
         assert site.scored().body["products"] == scored
     tools = {"category": 228013, "bsr_max": 20_000}
     new = site.discover(**tools)
