@@ -148,6 +148,16 @@ def test_discovery_hits_right_after_the_load_are_counted(shop: Shop, site: Site)
     assert sorted(shop.counts("product_discovery_cache").values()) == [1] * 50
 
 
+def test_discovery_hits_of_many_keys_are_counted_in_time(shop: Shop, site: Site) -> None:
+    shop.sql(ENTRIES.format(n=5_000, expired=0, hits=0))
+    for first in range(1, 5_000, 500):
+        asked = [f"B{n}" for n in range(first, first + 500)]
+        assert site.service.score_now(asked, 1).cache_hit
+    settled(site)  # with the timeout of an operation, also on a busy machine
+    counts = shop.counts("product_scoring_cache")
+    assert (len(counts), set(counts.values())) == (5_000, {1})
+
+
 def test_discovery_concurrent_access_10_threads(shop: Shop, site: Site) -> None:
     searches = [Search(1, 283155, None, 20_000, None, float(number + 1)) for number in range(10)]
     right = []

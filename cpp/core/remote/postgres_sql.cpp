@@ -261,7 +261,8 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       ".flushes AS f (process, batch) VALUES ($2, "
       "$3::bigint) ON CONFLICT (process) DO UPDATE SET batch = EXCLUDED.batch, at = now() WHERE f.batch < "
       "EXCLUDED.batch "
-      // The hits come along with the locked rows: a join of two lists, neither of which has an index, is quadratic.
+      // The hits come along with the locked rows: a join of two lists, neither of which has an index, is quadratic. So
+      // is one with a table by another collation than its index has.
       "RETURNING f.batch), locked AS MATERIALIZED (SELECT e.key, e.type, g.hits FROM given g JOIN " +
       s +
       ".entries e ON e.namespace = $1 AND e.key = g.key AND e.type = g.type ORDER BY e.key, e.type FOR UPDATE OF e), "
@@ -277,8 +278,8 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
             " AS key, t.expires_at)";
     keys += " UNION SELECT key::text FROM gone" + n + " WHERE expires_at AT TIME ZONE 'UTC' > clock_timestamp()";
     counted += ", locked" + n + " AS MATERIALIZED (SELECT t." + key + " AS key, g.hits FROM given g JOIN " +
-               tables_[i].name + " t ON t." + key + " = g.key WHERE g.type = " + literal(tables_[i].type) + kThen +
-               " ORDER BY 1 FOR UPDATE OF t), counted" + n + " AS (UPDATE " + tables_[i].name +
+               tables_[i].name + " t ON t." + key + " = g.key COLLATE \"default\" WHERE g.type = " +
+               literal(tables_[i].type) + kThen + " ORDER BY 1 FOR UPDATE OF t), counted" + n + " AS (UPDATE " + tables_[i].name +
                " t SET hit_count = coalesce(t.hit_count, 0) + l.hits FROM locked" + n + " l WHERE t." + key +
                " = l.key AND EXISTS (SELECT FROM mine))";
   }
