@@ -15,6 +15,7 @@ import random
 import threading
 import time
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_invalidation, _tier_values
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from stillwarm._cache import Cache
 
 EVERY: Final = 1.0  # s
+MOST: Final = 500  # keys of a statement, which has to end within the timeout
+BEHIND: Final = 200_000_000  # ns; what the count of a value waits for that value to be written
 _log = logging.getLogger("stillwarm")
 
 
@@ -44,7 +47,7 @@ class Upkeep:
         self._stop = threading.Event()
         self._extra: list[tuple[int, Any, int]] = []  # hits of what memory could not keep
         self._batch = 0
-        self._unsent: tuple[int, dict[tuple[str, str], int]] | None = None
+        self._unsent: deque[tuple[int, dict[tuple[str, str], int]]] = deque()
         # Not all processes at once, and not right at the start.
         every = self._purge_every
         self._purge_at = time.monotonic() + (every * (0.1 + 0.9 * random.random()) if every else 0)
@@ -111,22 +114,30 @@ class Upkeep:
             counted = {where: hits for where, hits in counted.items() if hits > 0}
             if not counted:
                 return True
-            self._batch += 1
-            self._unsent = (self._batch, counted)
+            every = list(counted.items())
+            for start in range(0, len(every), MOST):
+                self._batch += 1
+                self._unsent.append((self._batch, dict(every[start : start + MOST])))
             return self._send(cache, timeout)
 
     def _send(self, cache: Cache, timeout: float = 0.0) -> bool:
-        if self._unsent is None or cache._tier is None:
+        tier = cache._tier
+        if not self._unsent or tier is None:
             return True
-        batch, counted = self._unsent
-        keys, types = [key for key, _ in counted], [type_name for _, type_name in counted]
-        request = _core.flush(batch, keys, types, list(counted.values()))
-        if timeout:
-            request.timeout = max(1_000_000, int(timeout * 1e9))
-        error = cache._tier.run(request)
-        if error is None:
-            self._unsent = None
-        return error is None
+        # A count of a row that is not there yet would be lost. Behind a steady stream of writes those of before are.
+        behind = min(BEHIND, int(timeout * 1e9)) if timeout else BEHIND
+        if not tier.core.drain(behind) and tier.core.health()["owed_writes"]:
+            return False
+        while self._unsent:
+            batch, counted = self._unsent[0]
+            keys, types = [key for key, _ in counted], [type_name for _, type_name in counted]
+            request = _core.flush(batch, keys, types, list(counted.values()))
+            if timeout:
+                request.timeout = max(1_000_000, int(timeout * 1e9))
+            if tier.run(request) is not None:
+                return False
+            self._unsent.popleft()
+        return True
 
     def close(self, wait: float, until: float = math.inf) -> None:
         """The last round: at most about `wait` s for each of its steps, and none of them after `until`."""

@@ -98,6 +98,9 @@ auto translated(const pqxx::connection_base* link, F&& f) {
     TierError error = error_of(TierFault::kUnavailable, e.what());
     const auto* sql = dynamic_cast<const pqxx::sql_error*>(&e);
     if (error.state.empty() && sql != nullptr) error.state = sql->sqlstate();
+    // In 6.x these two are no sql_error.
+    if (error.state.empty() && dynamic_cast<const pqxx::deadlock_detected*>(&e) != nullptr) error.state = "40P01";
+    if (error.state.empty() && dynamic_cast<const pqxx::serialization_failure*>(&e) != nullptr) error.state = "40001";
     const bool open = link == nullptr || link->is_open();
     if (sql != nullptr || !error.state.empty()) error.fault = fault_of(error.state, error.message, open);
     if (!open && error.message.starts_with("Could not")) error.message = "the connection was lost";

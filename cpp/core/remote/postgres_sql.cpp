@@ -279,14 +279,15 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       ".flushes AS f (process, batch) VALUES ($2, "
       "$3::bigint) ON CONFLICT (process) DO UPDATE SET batch = EXCLUDED.batch, at = now() WHERE f.batch < "
       "EXCLUDED.batch "
-      "RETURNING f.batch), locked AS MATERIALIZED (SELECT e.key, e.type FROM " +
+      // The hits come along with the locked rows: a join of two lists, neither of which has an index, is quadratic. So
+      // is one with a table by another collation than its index has.
+      "RETURNING f.batch), locked AS MATERIALIZED (SELECT e.key, e.type, g.hits FROM given g JOIN " +
       s +
-      ".entries e WHERE e.namespace = $1 AND (e.key, e.type) IN (SELECT key, type FROM given) ORDER BY e.key, e.type "
-      "FOR "
-      "UPDATE), counted AS (UPDATE " +
+      ".entries e ON e.namespace = $1 AND e.key = g.key AND e.type = g.type ORDER BY e.key, e.type FOR UPDATE OF e), "
+      "counted AS (UPDATE " +
       s +
-      ".entries e SET hit_count = e.hit_count + g.hits FROM given g JOIN locked l ON l.key = g.key AND l.type = "
-      "g.type WHERE e.namespace = $1 AND e.key = g.key AND e.type = g.type AND EXISTS (SELECT FROM mine))";
+      ".entries e SET hit_count = e.hit_count + l.hits FROM locked l WHERE e.namespace = $1 AND e.key = l.key AND "
+      "e.type = l.type AND EXISTS (SELECT FROM mine))";
   for (std::size_t i = 0; i < tables_.size(); ++i) {
     const std::string key = quoted(tables_[i].key_column), n = std::to_string(i);
     gone += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + tables_[i].name + " WHERE " + key +
@@ -294,12 +295,11 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
             tables_[i].name + " t USING locked" + n + " l WHERE t." + key + " = l.key RETURNING t." + key +
             " AS key, t.expires_at)";
     keys += " UNION SELECT key::text FROM gone" + n + " WHERE expires_at AT TIME ZONE 'UTC' > clock_timestamp()";
-    counted += ", locked" + n + " AS MATERIALIZED (SELECT t." + key + " AS key FROM " + tables_[i].name +
-               " t WHERE t." + key + " IN (SELECT key FROM given WHERE type = " + literal(tables_[i].type) + ")" +
-               kThen + " ORDER BY 1 FOR UPDATE), counted" + n + " AS (UPDATE " + tables_[i].name +
-               " t SET hit_count = coalesce(t.hit_count, 0) + g.hits FROM given g JOIN locked" + n +
-               " l ON l.key = g.key WHERE g.type = " + literal(tables_[i].type) + " AND t." + key +
-               " = g.key AND EXISTS (SELECT FROM mine))";
+    counted += ", locked" + n + " AS MATERIALIZED (SELECT t." + key + " AS key, g.hits FROM given g JOIN " +
+               tables_[i].name + " t ON t." + key + " = g.key COLLATE \"default\" WHERE g.type = " +
+               literal(tables_[i].type) + kThen + " ORDER BY 1 FOR UPDATE OF t), counted" + n + " AS (UPDATE " + tables_[i].name +
+               " t SET hit_count = coalesce(t.hit_count, 0) + l.hits FROM locked" + n + " l WHERE t." + key +
+               " = l.key AND EXISTS (SELECT FROM mine))";
   }
   std::string matched =
       "WITH told AS (INSERT INTO " + s +
