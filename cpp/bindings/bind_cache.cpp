@@ -60,13 +60,15 @@ PyObject* value_at(PyFlow* flow, Index i) {
 }
 
 int put(pb::handle self, ScopeId scope, pb::handle key, pb::handle value, Nanos ttl, Nanos swr, Nanos sie,
-        const std::vector<std::uint64_t>& tags, std::int64_t weight, bool only_if_absent) {
+        const std::vector<std::uint64_t>& tags, std::int64_t weight, bool only_if_absent, std::uint64_t since,
+        bool answered) {
   CacheBase* cache = cache_of(self);
   PyFlow* flow = cache->flow;
   const Releasing releasing{flow};
   const Key k(cache, scope, key);
   Result result;
   result.value = value.ptr();
+  result.answered = answered;
   result.weight = static_cast<std::uint64_t>(weight >= 0 ? weight : static_cast<std::int64_t>(py::weigh(value.ptr()))) +
                   py::weigh(k.object) + py::kEntryOverhead;
   result.durations = flow->scopes()[scope].durations;
@@ -88,6 +90,10 @@ int put(pb::handle self, ScopeId scope, pb::handle key, pb::handle value, Nanos 
       found(there);
       return static_cast<int>(Stored::kNotKept);
     }
+  }
+  if (since != 0 && !flow->untouched_since(since, k.probe.hash)) {
+    Py_DECREF(owned);
+    return static_cast<int>(Stored::kLost);
   }
   Py_INCREF(value.ptr());
   Outcome outcome;
@@ -335,7 +341,9 @@ void bind_cache(pb::module_& m) {
     Py_XSETREF(cache_of(self)->get_slowly, Py_NewRef(get_slowly.ptr()));
   });
   m.def("take_hits", take_hits);
-  m.def("put", put);
+  // `since`: a number of `detach`; 1 (lost) if something concerned the key after it.
+  m.def("put", put, pb::arg("cache"), pb::arg("scope"), pb::arg("key"), pb::arg("value"), pb::arg("ttl"), pb::arg("swr"),
+        pb::arg("sie"), pb::arg("tags"), pb::arg("weight"), pb::arg("only_if_absent"), pb::arg("since") = 0, pb::arg("answered") = false);
   m.def("incr", incr);
   m.def("peek", peek);
   m.def("life", life);
@@ -364,6 +372,7 @@ void bind_cache(pb::module_& m) {
     const Releasing releasing{cache->flow};
     const Key k(cache, scope, key);
     if (!cache->flow->detach(k.probe)) throw pb::error_already_set();
+    return cache->flow->marks().counter();
   });
   m.def("detach_all", [](pb::handle self) { cache_of(self)->flow->detach_all(); });
   m.def("check_invariants", [](pb::handle self) { return cache_of(self)->flow->check_invariants(); });

@@ -39,6 +39,7 @@ struct Result {
   bool negative = false;                  // the value is an absence
   double random = 0;                      // [0, 1): for the jitter, and for an early refresh by the load's time
   bool adopted = false;                   // it was loaded before, and is stored in a remote tier
+  bool answered = false;                  // a remote tier was asked, and answered
   Nanos fresh_left = 0;                   // then: what is left of its ttl
 };
 

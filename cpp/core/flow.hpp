@@ -289,11 +289,11 @@ class Flow : public Stations<Traits> {
     }
     const Nanos took = flight != nullptr ? now - flight->t0 : 0;
     now = add(now, Clock::resync(now));
-    const bool away = !trusted(now);
+    const bool away = !trusted(now) && !result.adopted && !result.answered;
     std::unique_ptr<Extra> extra = away || needs_extra(result, took) ? make_extra(result) : nullptr;
     const auto filled = [&](Entry& e) noexcept {
       fill(e, result, extra.release(), scope, born, now, took);
-      if (!away || result.adopted) return;  // else it is served for so long, and then looked at again
+      if (!away) return;  // else it is served for so long, and then looked at again
       e.extra->retry_at = std::min(add(now, kServedWhileAway), e.extra->fresh_until);
     };
     Outcome outcome{Stored::kStored, nullptr};

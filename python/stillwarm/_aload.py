@@ -145,7 +145,7 @@ async def run_load(target: Any, flight: Any, anew: bool = False) -> None:
             reading = await adrive(tier, _tier_loads.read(target, flight))
             there = _tier_loads.landed(target, flight, reading, anew)
             if not there and target.settings.fleet and reading.seen:
-                there = await adrive(tier, _tier_loads.lease(target, flight, reading))
+                there = await adrive(tier, _tier_loads.lease(target, flight, reading, anew))
         except Exception as error:
             finish(flight, ERROR, (error, error.__traceback__))
             return

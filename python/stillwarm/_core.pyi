@@ -171,7 +171,8 @@ def put(
     tags: Sequence[int],
     weight: int,  # bytes; -1: weigh it
     only_if_absent: bool,
-    /,
+    since: int = 0,  # of `detach`: lost if something concerned the key after it
+    answered: bool = False,  # the remote tier answered
 ) -> _Stored: ...
 def incr(cache: CacheBase, scope: int, key: _StoredKey, delta: int, /) -> Any: ...  # MISSING: nothing there
 def peek(cache: CacheBase, scope: int, key: _StoredKey, /) -> Any: ...  # MISSING: nothing there
@@ -201,7 +202,8 @@ def tag_fingerprint(tag: str, /) -> int: ...
 # ---------------------------------------------------------------------------------------------------------- flights
 
 def commit(
-    flight: Flight, value: object, durations: _Durations | None, tags: Sequence[int], weight: int, negative: bool, /
+    flight: Flight, value: object, durations: _Durations | None, tags: Sequence[int], weight: int, negative: bool,
+    answered: bool = False,  # the remote tier answered
 ) -> _Stored: ...
 def land(flight: Flight, state: int, outcome: object, /) -> list[Any] | None: ...  # the waiters to wake
 def fail(flight: Flight, kind: int, /) -> tuple[Any, bool]: ...  # kind: 0 fatal, 1 not found, 2 transient
@@ -216,7 +218,7 @@ def remove_follower(flight: Flight, load: Flight, /) -> None: ...
 def count_load(flight: Flight, took: int, failed: bool, /) -> None: ...
 def count_stale(flight: Flight, /) -> None: ...
 def count_skipped_refresh(flight: Flight, /) -> None: ...
-def detach(cache: CacheBase, scope: int, key: _StoredKey, /) -> None: ...  # what loads now is not stored
+def detach(cache: CacheBase, scope: int, key: _StoredKey, /) -> int: ...  # what loads now is not stored; `since` of put
 def detach_all(cache: CacheBase, /) -> None: ...
 
 # ------------------------------------------------------------------------------------------------- keys and weights

@@ -181,7 +181,7 @@ def run_load(target: Any, flight: Any, parent: bool = True, anew: bool = False) 
             reading = drive(tier, _tier_loads.read(target, flight))
             there = _tier_loads.landed(target, flight, reading, anew)
             if not there and target.settings.fleet and reading.seen:
-                there = drive(tier, _tier_loads.lease(target, flight, reading))
+                there = drive(tier, _tier_loads.lease(target, flight, reading, anew))
         except Exception as error:
             finish(flight, ERROR, (error, error.__traceback__))
             raise

@@ -182,6 +182,7 @@ class Batch:
         for _, _, flight in self.leading:
             place = _tier_values.place_of(self.call._cache._tier, flight.scope, flight.key)
             self.readings[flight] = _tier_loads.Reading(place)
+        self.call._cache._tier.core.used()
         readings = list(self.readings.values())
         request = _core.look_up(readings[0].place.slot, [r.place.key for r in readings], [r.place.type for r in readings])
         error = yield request
@@ -224,7 +225,8 @@ class Batch:
                 self._settle(i, target, flight, nothing_for(item))
                 continue
             _core.count_load(flight, 0, False)
-            committed(target, flight, value, 0, planned(target, flight, value, self.readings.get(flight)))
+            plan = planned(target, flight, value, self.readings.get(flight))
+            committed(target, flight, value, 0, plan, behind=True)
             if i >= 0:
                 self.results[i] = give(target, value)
 

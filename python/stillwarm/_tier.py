@@ -17,6 +17,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from stillwarm import _core, _url
+from stillwarm._pending import Pending
 from stillwarm._stats import State
 from stillwarm.errors import TierError, TierRejected, TierTimeout, TierUnavailable
 
@@ -81,7 +82,7 @@ class Tier:
         self.unlogged = unlogged
         self.process = _new_process()
         self.tables: dict[str, tuple[int, TypedTable]] = {}
-        self.pending: dict[str, str | None] = {}  # names that an open transaction invalidates -> its number
+        self.pending = Pending()  # what open transactions invalidate
         self.errors = 0
         self.undecodable: dict[str, int] = {}
         self.closed = False

@@ -39,7 +39,13 @@ def invalidate(cache: Cache, names: list[str], soft: bool) -> Steps[tuple[int, E
     count, failure = 0, None
     for name in names:
         request = _core.invalidation(name, soft)
-        error = yield request
+        try:
+            error = yield request
+        except BaseException:  # cancelled: the tier may have it, and tells nobody of his own
+            for each in names:
+                apply(cache, each, soft)
+            tier.core.tell()
+            raise
         if error is None:
             count += request.count
         else:
@@ -56,8 +62,9 @@ def confirm(cache: Cache) -> Steps[bool]:
     if tier.away:
         return False
     cache._upkeep.used()
-    asked = {name: xid for name, xid in list(tier.pending.items()) if xid is not None}
-    request = _core.poll(list(asked.values()))
+    tier.core.used()
+    asked = tier.pending.asked()
+    request = _core.poll([xid for _, xid in asked])
     error = yield request
     if error is not None:
         return False
@@ -67,17 +74,16 @@ def confirm(cache: Cache) -> Steps[bool]:
     return True
 
 
-def settle(cache: Cache, asked: dict[str, str], outcomes: list[str]) -> None:
+def settle(cache: Cache, asked: list[tuple[str, str]], outcomes: list[str]) -> None:
     """Transactions that invalidate on commit: those that ended bind memory no more."""
     tier = cache._tier
     assert tier is not None
-    for (name, xid), outcome in zip(asked.items(), outcomes, strict=False):
+    for (name, xid), outcome in zip(asked, outcomes, strict=False):
         if outcome == "in progress":
             continue
         # Committed, rolled back, or so long ago that nobody knows. What was loaded while it was open may be of before.
         apply(cache, name, False)
-        if tier.pending.get(name) == xid:
-            del tier.pending[name]
+        tier.pending.ended(name, xid)
 
 
 def drain(cache: Any) -> None:

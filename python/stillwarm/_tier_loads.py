@@ -91,7 +91,7 @@ def landed(target: Any, flight: Any, reading: Reading, anew: bool) -> bool:
     """Lands the flight with what the tier has, if that may be returned. A value past that goes to memory: it may stand in
     for an error, or be revived."""
     value = reading.value
-    if value is None or anew or (flight.background and value.fresh_left <= 0):
+    if value is None or anew or (flight.background and not newer(target, flight, value)):
         return False
     if not concerned(target.cache._tier, reading.place, value.tags):
         kept = copy.deepcopy(value.value) if target.settings.copy else value.value
@@ -107,6 +107,15 @@ def landed(target: Any, flight: Any, reading: Reading, anew: bool) -> bool:
         return False
     finish(flight, REMOTE, value.value)
     return True
+
+
+def newer(target: Any, flight: Any, value: Value) -> bool:
+    """Whether what the tier has makes a refresh needless: it is fresh, and not the value that is to be refreshed early."""
+    life = _core.life(target.cache, flight.scope, flight.key)
+    left = 0 if life is None or life[0] > 1 else life[1]
+    if left <= 0:
+        return value.fresh_left > 0
+    return value.fresh_left > left + int(value.durations[0] * target.settings.jitter)  # each has a jitter of its own
 
 
 def outcome(target: Any, flight: Any) -> Any:
@@ -142,13 +151,13 @@ def concerned(tier: Tier, place: Place, tags: list[str]) -> bool:
     names = {"all", f"type:{place.type}", f"key:{place.key}", *(f"tag:{tag}" for tag in tags)}
     if place.type == _tier_values.DIRECT:
         names.add("type:default")
-    return any(name in pending for name in names)
+    return pending.concerns(names)
 
 
 # ------------------------------------------------------------------------------------------------------------- leases
 
 
-def lease(target: Any, flight: Any, reading: Reading) -> Steps[bool]:
+def lease(target: Any, flight: Any, reading: Reading, anew: bool) -> Steps[bool]:
     """Step 6: until this load may run (False), or the flight has landed with what another process stored (True).
 
     Raises:
@@ -163,21 +172,27 @@ def lease(target: Any, flight: Any, reading: Reading) -> Steps[bool]:
     pause = 0.02
     while True:
         request = _core.lease(True, name, owner, LEASE_AGE)
-        error = yield request
-        if error is not None:
-            return False  # no lease service: each process for itself
-        if request.taken:
-            reading.owner = owner
-            tier.core.hold_lease(owner)
-            yield from look(target, reading)  # it may have been loaded since we looked
-            if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, False):
-                yield from give_back(tier, reading)
-                return True
-            return False
+        try:
+            error = yield request
+            if error is not None:
+                tier.core.give_back(name, owner)  # it may have been taken all the same
+                return False  # no lease service: each process for itself
+            if request.taken:
+                reading.owner = owner
+                tier.core.hold_lease(owner)
+                yield from look(target, reading)  # it may have been loaded since we looked
+                if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, anew):
+                    yield from give_back(tier, reading)
+                    return True
+                return False
+        except BaseException:  # cancelled: nobody would end it
+            reading.owner = ""
+            tier.core.give_back(name, owner)
+            raise
         if flight.background:
             finish(flight, ABANDONED, None)
             return True
-        if reading.value is not None and reading.value.servable:
+        if reading.value is not None and reading.value.servable and not anew:
             finish(flight, REMOTE, reading.value.value)
             return True
         if time.monotonic() >= until:
@@ -186,7 +201,7 @@ def lease(target: Any, flight: Any, reading: Reading) -> Steps[bool]:
         yield pause * (0.75 + random.random() / 2)
         pause = min(pause * 2, 0.25)
         yield from look(target, reading)
-        if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, False):
+        if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, anew):
             return True
 
 

@@ -25,28 +25,24 @@ def within(cache: Cache, connection: Any, plan: Intent) -> None:
     """Inserts the row on a synchronous connection."""
     names, table = _names(cache, connection, plan)
     _same(cache, _transactions.run(connection, _transactions.WHERE, table=table), connection)
-    _hold(cache, names)
+    ticket, xid = _hold(cache, names), None
     try:
         text, values = _transactions.insert(table, cache.namespace, names, plan.stale)
         xid = _transactions.run(connection, text, **values)
-    except BaseException:
-        _release(cache, names)
-        raise
-    _await_outcome(cache, names, xid)
+    finally:
+        _await_outcome(cache, names, ticket, xid)
 
 
 async def awithin(cache: Cache, connection: Any, plan: Intent) -> None:
     """`within` for an asynchronous connection, or a synchronous one."""
     names, table = _names(cache, connection, plan)
     _same(cache, await _transactions.arun(connection, _transactions.WHERE, table=table), connection)
-    _hold(cache, names)
+    ticket, xid = _hold(cache, names), None
     try:
         text, values = _transactions.insert(table, cache.namespace, names, plan.stale)
         xid = await _transactions.arun(connection, text, **values)
-    except BaseException:
-        _release(cache, names)
-        raise
-    _await_outcome(cache, names, xid)
+    finally:
+        _await_outcome(cache, names, ticket, xid)
 
 
 def _names(cache: Cache, connection: Any, plan: Intent) -> tuple[list[str], str]:
@@ -74,25 +70,18 @@ def _same(cache: Cache, theirs: str | None, connection: Any) -> None:
         )
 
 
-def _hold(cache: Cache, names: list[str]) -> None:
+def _hold(cache: Cache, names: list[str]) -> str:
     tier = cache._tier
     assert tier is not None
+    ticket = tier.pending.hold(names)
     for name in names:
-        tier.pending[name] = None
         _tier_invalidation.apply(cache, name, False)
+    return ticket
 
 
-def _release(cache: Cache, names: list[str]) -> None:
+def _await_outcome(cache: Cache, names: list[str], ticket: str, xid: str | None) -> None:
+    """`xid` None: the statement failed, and the transaction with it."""
     tier = cache._tier
     assert tier is not None
-    for name in names:
-        if tier.pending.get(name, "") is None:
-            del tier.pending[name]
-
-
-def _await_outcome(cache: Cache, names: list[str], xid: str | None) -> None:
-    tier = cache._tier
-    assert tier is not None
-    for name in names:
-        tier.pending[name] = xid
+    tier.pending.told(names, ticket, xid)
     cache._upkeep.used()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_invalidation, _tier_loads, _tier_values
-from stillwarm._landing import finish
+from stillwarm._landing import LOST, finish
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
@@ -58,6 +58,8 @@ def place(key: str) -> Place:
 
 def get_many(cache: Cache, keys: list[str], count: bool = True) -> Steps[dict[str, Any]]:
     """What is there, by key: from memory, the rest by one look-up."""
+    tier = cache._tier
+    assert tier is not None
     found: dict[str, Any] = {}
     asked: list[tuple[KeyLook, Any, _tier_loads.Reading]] = []
     try:
@@ -78,11 +80,17 @@ def get_many(cache: Cache, keys: list[str], count: bool = True) -> Steps[dict[st
                 found[key] = value
         if asked:
             cache._upkeep.used()
+            tier.core.used()
             request = _core.look_up(0, [r.place.key for _, _, r in asked], [DIRECT] * len(asked))
             error = yield request
             for i, (target, flight, reading) in enumerate(asked):
                 if error is None:
                     _tier_loads.take(target, reading, request, i)
+                elif not tier.strict:  # what memory has is better than nothing
+                    value = _core.peek(cache, 0, target.text)
+                    if value is not MISSING:
+                        found[target.text] = value
+                    continue
                 value = reading.value
                 if value is None or value.negative or not value.servable:
                     continue
@@ -125,38 +133,49 @@ def put(
     }
     kept, failure = {}, None
     for key, request_and_size in made.items():
-        stored_there = True
-        weight = -1
+        stored_there, asked = True, False
+        weight, since = -1, 0
         if request_and_size is not None:
             request, weight = request_and_size
-            error = yield request
+            since = _core.detach(cache, 0, key)
+            try:
+                error = yield request
+            except BaseException:  # cancelled: it may be stored, and nobody tells this process of its own
+                _core.invalidate_key(cache, 0, key, False)
+                tier.core.tell()
+                raise
             if error is None:
-                stored_there = request.stored
+                stored_there, asked = request.stored, True
             elif error[0] == IN_DOUBT and only_if_absent:
-                stored_there = yield from _is_mine(cache, key, request)
+                stored_there, asked = (yield from _is_mine(cache, key, request)), True
             else:
                 failure = failure or error
                 if error[0] != REJECTED and not only_if_absent:
                     tier.core.owe_write(request)
-        kept[key] = stored_there and _keep(cache, key, values[key], ttl, tags, weight, only_if_absent)
-        if not stored_there and not only_if_absent:
-            _core.invalidate_key(cache, 0, key, False)  # another's set came in between: the tier has that one
-            kept[key] = True
+        if stored_there:
+            kept[key] = _keep(cache, key, values[key], ttl, tags, weight, only_if_absent, since, asked)
+        else:
+            _core.invalidate_key(cache, 0, key, False)  # the tier has another's
+            kept[key] = not only_if_absent
     tier.core.tell()
     if failure is not None and tier.strict:
         raise raised(failure)
     return kept
 
 
-def _keep(cache: Cache, key: str, value: Any, ttl: int, tags: list[str], weight: int, only_if_absent: bool) -> bool:
+def _keep(
+    cache: Cache, key: str, value: Any, ttl: int, tags: list[str], weight: int, only_if_absent: bool, since: int, asked: bool
+) -> bool:
+    """What the tier has taken, in memory too. Whatever concerned the key after `since` may be younger than this: then
+    memory keeps neither, and the next get asks the tier."""
     if cache._tier is not None and _tier_loads.concerned(cache._tier, place(key), tags):
         _core.invalidate_key(cache, 0, key, False)
         return True
-    if only_if_absent:
-        _core.invalidate_key(cache, 0, key, False)  # the tier says that there was nothing
     fingerprints = [_core.tag_fingerprint(tag) for tag in tags]
-    stored = _core.put(cache, 0, key, value, ttl, 0, 0, fingerprints, weight, False)
-    return stored == 0 or (weight >= 0 and stored == 2)
+    stored = _core.put(cache, 0, key, value, ttl, 0, 0, fingerprints, weight, only_if_absent and not asked, since, asked)
+    if stored == LOST:
+        _core.invalidate_key(cache, 0, key, False)
+    return stored in (0, LOST) or (weight >= 0 and stored == 2)
 
 
 def _is_mine(cache: Cache, key: str, request: Any) -> Steps[bool]:
@@ -195,11 +214,16 @@ def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = 
         fresh = found.fresh_left if ttl is None else ttl
         durations = (found.durations if ttl is None else (ttl, 0, 0, 0))
         made = _tier_values.stored(
-            tier, where, value, cache._codec, durations, found.tags, mode=SWAP, expected=found.version, fresh_for=fresh
-        )
+            tier, where, value, cache._codec, durations, found.tags, mode=SWAP, born=look.seen,
+            expected=found.version, fresh_for=fresh,
+        )  # fmt: skip
         if made is None:
             return MISSING
-        error = yield made[0]
+        try:
+            error = yield made[0]
+        except BaseException:
+            _core.invalidate_key(cache, 0, key, False)
+            raise
         if error is not None:
             break
         if made[0].stored:

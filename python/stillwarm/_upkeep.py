@@ -14,6 +14,7 @@ import random
 import threading
 import time
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_invalidation, _tier_values
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stillwarm._cache import Cache
 
 EVERY: Final = 1.0  # s
+WRITTEN: Final = 100_000_000  # ns to wait for writes under way
 _log = logging.getLogger("stillwarm")
 
 
@@ -41,7 +43,7 @@ class Upkeep:
         self._starting = threading.Lock()
         self._flushing = threading.Lock()
         self._stop = threading.Event()
-        self._extra: list[tuple[int, Any, int]] = []  # hits of what memory could not keep
+        self._extra: deque[tuple[int, Any, int]] = deque()  # hits of what memory could not keep
         self._batch = 0
         self._unsent: Any = None
         # Not all processes at once, and not right at the start.
@@ -90,7 +92,7 @@ class Upkeep:
         with self._flushing:
             if self._unsent is not None and not self._send(cache):
                 return False
-            taken, self._extra = self._extra, []
+            taken = [self._extra.popleft() for _ in range(len(self._extra))]
             counted: dict[tuple[str, str], int] = {}
             for scope, key, hits in (*_core.take_hits(cache), *taken):
                 try:
@@ -102,6 +104,7 @@ class Upkeep:
             counted = {where: hits for where, hits in counted.items() if hits > 0}
             if not counted:
                 return True
+            cache._tier.core.drain(WRITTEN)  # a hit of what is being written behind finds its row
             self._batch += 1
             self._unsent = (self._batch, counted)
             return self._send(cache)

@@ -139,6 +139,7 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
 
 std::string PostgresSql::store_text(const std::string& s, const OwnTable* table, Store::Mode mode) const {
   const bool load = mode == Store::Mode::kLoad;
+  const bool of_before = load || mode == Store::Mode::kSwap;  // made from what was read at `born`
   std::string arrays = "$2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::float8[], $8::float8[]";
   std::string names = "key, type, payload, tags, born, fresh, keep";
   std::string own_names, own_values, own_sets;
@@ -163,12 +164,12 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       "pg_current_snapshot()) AS seen, " +
       after("g.fresh") + " AS fresh_until, " + after("g.keep") + " AS expires_at FROM unnest(" + arrays + ") AS g(" +
       names + ")), ";
-  // Only a load can have been overtaken; a set is of now.
+  // Only what was read before can have been overtaken; a set is of now.
   const std::string list =
       "CASE WHEN g.tag_list IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT 'tag:' || t FROM "
       "unnest(g.tag_list) AS t) END || ARRAY['all', 'fence', 'type:' || g.type, 'key:' || g.key]";
   text += "allowed AS MATERIALIZED (SELECT g.* FROM given g WHERE ";
-  text += load ? "NOT EXISTS (SELECT FROM " + s +
+  text += of_before ? "NOT EXISTS (SELECT FROM " + s +
                      ".invalidations i WHERE i.namespace = $1 AND NOT i.soft AND i.name = ANY (" + list + ") AND " +
                      since("g.seen") + ") AND NOT EXISTS (SELECT FROM " + s +
                      ".floors f WHERE f.namespace = $1 AND f.xid > pg_snapshot_xmin(g.seen))"
