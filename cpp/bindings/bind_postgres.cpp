@@ -139,6 +139,7 @@ void bind_postgres(pb::module_& m) {
       .def("owe", [](Tier& t, const std::string& name, bool soft) { t.recovery->owe(name, soft); })
       .def("forget",
            [](Tier& t, std::string name) { t.queue->post(std::make_shared<Invalidate>(std::move(name), false)); })
+      .def("owes", [](const Tier& t) { return t.recovery->owes(); })
       .def("concerns", [](const Tier& t, const std::string& key, const std::string& type,
                           const std::vector<std::string>& tags) { return t.recovery->concerns(key, type, tags); })
       .def("attach",

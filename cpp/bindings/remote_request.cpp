@@ -7,6 +7,7 @@
 #include <exception>
 
 #include "bindings/bind.hpp"
+#include "core/codec/envelope.hpp"
 #include "core/remote/completions.hpp"
 
 namespace stillwarm {
@@ -25,11 +26,24 @@ pb::object bytes_or_none(bool there, const std::string& bytes) {
   return there ? pb::object(pb::bytes(bytes)) : pb::object(pb::none());
 }
 
-// One of: None (nothing there), or (payload or None, columns, fresh_left, kept_left, version, tags).
-pb::object found_of(const Found& f) {
+// None: nothing there. Else (status, body or None, columns or None, codec, negative, (ttl, swr, sie, keep), fresh_left,
+// tags, bytes, version); status as in OPENED.
+pb::object opened(const Found& f, std::string_view key_space, std::string_view sealed_as, std::size_t max_value) {
   if (!f.found) return pb::none();
-  return pb::make_tuple(bytes_or_none(f.has_payload, f.payload), pb::cast(f.columns), f.fresh_left, f.kept_left,
-                        f.version, pb::cast(f.tags));
+  Envelope e;
+  std::string body;
+  Opened status = Opened::kOk;
+  if (f.has_payload) {
+    DecodeLimits limits;
+    limits.largest = max_value;
+    status = open(f.payload, key_hash(key_space, sealed_as), limits, e, body);
+  }
+  const bool readable = f.has_payload && status == Opened::kOk;
+  return pb::make_tuple(static_cast<int>(status), bytes_or_none(readable, body),
+                        f.columns.empty() ? pb::object(pb::none()) : pb::cast(f.columns), static_cast<int>(e.codec),
+                        e.negative, pb::make_tuple(e.ttl, e.stale_while_revalidate, e.stale_if_error, e.keep),
+                        f.fresh_left, f.tags.empty() ? pb::object(pb::tuple(0)) : pb::cast(f.tags), f.payload.size(),
+                        f.version);
 }
 
 using RequestHolder = std::shared_ptr<Request>;
@@ -98,7 +112,13 @@ void bind_requests(pb::module_& m) {
           "timeout", [](const RequestHolder& r) { return r->timeout; },
           [](const RequestHolder& r, Nanos t) { r->timeout = t; })
       .def_property_readonly("seen", [](const RequestHolder& r) { return as<LookUp>(r).seen; })
-      .def("found", [](const RequestHolder& r, std::size_t i) { return found_of(as<LookUp>(r).found.at(i)); })
+      .def("opened",
+           [](const RequestHolder& r, std::size_t i, std::string_view key_space, std::string_view sealed_as,
+              std::size_t max_value) { return opened(as<LookUp>(r).found.at(i), key_space, sealed_as, max_value); })
+      .def("payload",
+           [](const RequestHolder& r, std::size_t i) { return pb::bytes(as<LookUp>(r).found.at(i).payload); })
+      .def_property_readonly("key", [](const RequestHolder& r) { return as<Store>(r).key; })
+      .def_property_readonly("sent", [](const RequestHolder& r) { return pb::bytes(as<Store>(r).payload); })
       .def_property_readonly("stored", [](const RequestHolder& r) { return as<Store>(r).stored; })
       .def_property_readonly("version", [](const RequestHolder& r) { return as<Store>(r).version; })
       .def_property_readonly("count", [](const RequestHolder& r) { return as<Invalidate>(r).count; })
@@ -109,14 +129,18 @@ void bind_requests(pb::module_& m) {
         for (const auto& row : as<Query>(r).rows) rows.append(pb::tuple(pb::cast(row)));
         return rows;
       });
-  m.def("look_up",
-        [](std::uint32_t slot, std::vector<std::string> keys, std::vector<std::string> types) -> RequestHolder {
-          auto l = std::make_shared<LookUp>(slot);
-          if (keys.size() != types.size()) throw pb::value_error("one type per key");
-          l->keys = std::move(keys);
-          l->types = std::move(types);
-          return l;
-        });
+  m.def(
+      "look_up",
+      [](std::uint32_t slot, std::vector<std::string> keys, std::vector<std::string> types,
+         bool whole) -> RequestHolder {
+        auto l = std::make_shared<LookUp>(slot);
+        if (keys.size() != types.size()) throw pb::value_error("one type per key");
+        l->keys = std::move(keys);
+        l->types = std::move(types);
+        l->whole = whole;
+        return l;
+      },
+      pb::arg("slot"), pb::arg("keys"), pb::arg("types"), pb::arg("whole") = false);
   m.def("store", store);
   m.def("invalidation", [](std::string name, bool soft) -> RequestHolder {
     return std::make_shared<Invalidate>(std::move(name), soft);

@@ -3,8 +3,8 @@
 // Thread rule: guarded by the cache's owner (the GIL in the extension). Members marked [foreign] may run a key's
 // __eq__. Refuses to know: what a call does next (flow.hpp), what keys and values are.
 //
-// An invalidation first takes its number and writes it down, then drops what it can. What it cannot drop at once is told
-// apart by its number whenever it is looked at (`confirm`), and leaves with the sweep.
+// An invalidation first takes its number and writes it down, then drops what it can. What it cannot drop at once is
+// told apart by its number whenever it is looked at (`confirm`), and leaves with the sweep.
 #pragma once
 
 #include <optional>

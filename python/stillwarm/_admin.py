@@ -12,23 +12,20 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from stillwarm._durations import shown
-from stillwarm._place import UTC_NOW, Place, texts
+from stillwarm._place import Place, texts
 from stillwarm._sql_types import Text, literal, quoted
 from stillwarm._tables import TypedTable
 from stillwarm._where import condition
 from stillwarm.errors import ConfigError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_ENTRY: Final = (
-    "e.key, e.type, extract(epoch FROM e.created_at), extract(epoch FROM e.fresh_until), "
-    "extract(epoch FROM e.expires_at), e.hit_count, array_to_json(e.tags), encode(e.payload, 'hex')"
-)
 
 
 @dataclass(frozen=True)
 class Found:
     """An entry in the database. Times are aware, in UTC; None: for ever.
 
+    `fresh_until` takes soft invalidations into account; `expires_at` is when nothing needs the row any more.
     `value` is the payload as stored, or for a type with a table of its own the columns of the row, with the payload
     among them where the table has one.
     """
@@ -111,14 +108,17 @@ def find(
     found = [] if where is not None else _find_shared(place, type, tag, limit)
     for table in tables:
         found += _find_typed(place, table, tag, where, params, limit)
-    return sorted(found, key=lambda one: one.key.encode())[:limit]
+    return sorted(found, key=lambda one: (one.key.encode(), one.type))[:limit]
 
 
 def _find_shared(place: Place, type: str | None, tag: str | None, limit: int) -> list[Found]:
     rows = place.query(
-        f"SELECT {_ENTRY} FROM {place.table('entries')} e WHERE e.namespace = $1 AND ($2::text IS NULL OR e.type = $2) "
+        "SELECT e.key, e.type, extract(epoch FROM e.created_at), "
+        f"extract(epoch FROM least(e.fresh_until, {place.stale_at()})), extract(epoch FROM e.expires_at), e.hit_count, "
+        f"array_to_json(e.tags), encode(e.payload, 'hex') FROM {place.table('entries')} e "
+        "WHERE e.namespace = $1 AND ($2::text IS NULL OR e.type = $2) "
         "AND ($3::text IS NULL OR e.tags @> ARRAY[$3::text]) AND e.type <> ALL ($4::text[]) "
-        f"AND e.expires_at >= now() AND NOT {place.dead()} ORDER BY e.key LIMIT $5::int",
+        f"AND e.expires_at >= now() AND NOT {place.dead()} ORDER BY e.key, e.type LIMIT $5::int",
         [place.namespace, type, tag, texts([table.type for table in place.typed]), str(limit)],
     )
     return [_found(row, None if row[7] is None else bytes.fromhex(row[7])) for row in rows]
@@ -133,16 +133,17 @@ def _find_typed(
     limit: int,
 ) -> list[Found]:
     text, values = ("true", []) if where is None else condition(where, params, 3)
-    name, key = quoted(table.table), f"t.{quoted(table.key_column)}"
+    name, key, until = quoted(table.table), f"t.{quoted(table.key_column)}", "(t.expires_at AT TIME ZONE 'UTC')"
     columns = "".join(f", t.{quoted(column)}" for column in table.names)
     rows = place.query(
-        f"SELECT {key}, {literal(table.type)}, extract(epoch FROM t.created_at), extract(epoch FROM e.fresh_until), "
-        "extract(epoch FROM t.expires_at), greatest(t.hit_count, e.hit_count), array_to_json(e.tags), "
+        f"SELECT {key}, {literal(table.type)}, extract(epoch FROM t.created_at), "
+        f"extract(epoch FROM least({until}, {place.stale_at(table)})), extract(epoch FROM greatest({until}, "
+        "e.expires_at)), greatest(t.hit_count, e.hit_count), array_to_json(e.tags), "
         f"encode({'t.payload' if table.value is None else 'NULL'}, 'hex'){columns} "
         f"FROM (SELECT * FROM {name} WHERE {text}) t "
-        f'LEFT JOIN {place.table("entries")} e ON e.namespace = $1 AND e.key = {key} COLLATE "C" '
-        f"WHERE t.expires_at >= {UTC_NOW} AND ($2::text IS NULL OR e.tags @> ARRAY[$2::text]) "
-        f"AND NOT CASE WHEN e.key IS NULL THEN {place.foreign_dead(table)} ELSE {place.dead()} END "
+        f"LEFT JOIN {place.table('entries')} e ON {place.entry_of(table)} "
+        f"WHERE NOT {place.over(table)} AND NOT {place.dead(table)} "
+        "AND ($2::text IS NULL OR e.tags @> ARRAY[$2::text]) "
         f'ORDER BY {key} COLLATE "C" LIMIT $3::int',
         [place.namespace, tag, str(limit), *values],
     )
@@ -186,12 +187,12 @@ def top(place: Place, n: int = 10) -> list[Hot]:
     for table in place.typed:
         key = quoted(table.key_column)
         parts.append(
-            f"(SELECT {key}, {literal(table.type)}, coalesce(hit_count, 0) FROM {quoted(table.table)} "
-            f"WHERE expires_at >= {UTC_NOW} ORDER BY hit_count DESC NULLS LAST LIMIT $3::int)"
+            f"(SELECT {key}, {literal(table.type)}, coalesce(hit_count, 0) FROM {quoted(table.table)} t "
+            f"WHERE NOT {place.over(table)} ORDER BY hit_count DESC NULLS LAST LIMIT $3::int)"
         )
     rows = place.query(
         f"SELECT key, type, hits FROM ({' UNION ALL '.join(parts)}) hot WHERE hits > 0 "
-        'ORDER BY hits DESC, key COLLATE "C" LIMIT $3::int',
+        'ORDER BY hits DESC, key COLLATE "C", type COLLATE "C" LIMIT $3::int',
         [place.namespace, texts([table.type for table in place.typed]), str(n)],
     )
     return [Hot(str(key), str(type), int(hits or 0)) for key, type, hits in rows]
@@ -212,9 +213,9 @@ def stats(place: Place) -> Figures:
     for table in place.typed:
         (row,) = place.query(
             "SELECT count(*), coalesce(sum(hit_count), 0), "
-            f"count(*) FILTER (WHERE expires_at < {UTC_NOW}), pg_total_relation_size({literal(quoted(table.table))}) "
-            f"FROM {quoted(table.table)}",
-            [],
+            f"count(*) FILTER (WHERE {place.over(table)}), pg_total_relation_size({literal(quoted(table.table))}) "
+            f"FROM {quoted(table.table)} t",
+            [place.namespace],
         )
         types[table.type] = _figures(row, table.table)
     ((size,),) = place.query(f"SELECT pg_total_relation_size({literal(entries)})", [])

@@ -142,7 +142,7 @@ async def run_load(target: Any, flight: Any, anew: bool = False) -> None:
     if tier is not None:
         flight.loop, flight.thread = asyncio.get_running_loop(), 0
         try:
-            reading = await adrive(tier, _tier_loads.read(target, flight))
+            reading = await adrive(tier, _tier_loads.read(target, flight, anew))
             there = _tier_loads.landed(target, flight, reading, anew)
             if not there and target.settings.fleet and reading.seen:
                 there = await adrive(tier, _tier_loads.lease(target, flight, reading, anew))

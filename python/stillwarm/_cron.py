@@ -43,7 +43,8 @@ def procedure_sql(place: Place, *, batch: int = 1000, retention: Any = RETENTION
     lines.append(f"EXECUTE {literal(_purge_sql.any_marks(place))} INTO hard, soft, old USING namespace, cutoff;")
     dead = [_purge_sql.typed_dead(place, table) for table in place.typed] + [_purge_sql.dead(place)]
     lines += ["IF hard THEN", *(line for sql in dead for line in _window(sql)), "END IF;"]
-    lines += ["IF soft THEN", *_window(_purge_sql.stale(place)), "END IF;"]
+    stale = [_purge_sql.typed_stale(place, table) for table in place.typed] + [_purge_sql.stale(place)]
+    lines += ["IF soft THEN", *(line for sql in stale for line in _window(sql)), "END IF;"]
     lines += [
         "IF old AND missed = 0 THEN",
         *_until_none(_purge_sql.marks(place), "namespace, batch, cutoff"),

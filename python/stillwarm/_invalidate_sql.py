@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from stillwarm._durations import shown
 from stillwarm._place import Place
-from stillwarm._sql_types import quoted
+from stillwarm._sql_types import literal, quoted
+from stillwarm._tables import TypedTable
 from stillwarm._where import where_sql
 from stillwarm.errors import ConfigError
 
@@ -41,7 +42,7 @@ def invalidate(
         raise ConfigError(f"params={shown(params)}: accepted with where= only")
     ((name, value),) = given.items()
     if name == "pattern":
-        return _matching(place, "~ $2", _regex(value), f"pattern:{value}", stale)
+        return _matching(place, "~ $2", _regex(value), value, stale)
     if name == "key":
         return _matching(place, "= $2", value, None, stale)
     mark = "all" if name == "all" else f"{name}:{value}"
@@ -60,37 +61,73 @@ def _one_intent(intent: Mapping[str, Any]) -> ConfigError:
     )
 
 
-def _matching(place: Place, test: str, value: str, fence: str | None, stale: bool) -> int:
-    """Deletes the rows whose keys pass the test, with a mark for each; the key itself is marked even without a row."""
-    entries, marks = place.table("entries"), place.table("invalidations")
-    parts, deletes, seen = [], [], [f"SELECT key, key AS at FROM {entries} WHERE namespace = $1 AND key {test}"]
-    if not stale:
-        deletes.append(place.fences("found"))  # one that is locked is dead all the same: it has a mark
+def _matching(place: Place, test: str, value: str, pattern: str | None, stale: bool) -> int:
+    """Invalidates the rows whose keys pass the test; how many keys there were.
+
+    By key it is a mark, with or without a row. By pattern it is one for processes to know, and a fence for what is
+    stored beside it. Hard: rows are deleted; soft, by pattern: their time is over now. No row is waited for: one that
+    somebody has locked gets a mark of its own. Then nothing here can be in a deadlock, whoever locks what first.
+    """
+    marks, soft = place.table("invalidations"), "true" if stale else "false"
+    found = [
+        "SELECT 0 AS place, key, type, expires_at > clock_timestamp() AS living "
+        f"FROM {place.table('entries')} WHERE namespace = $1 AND key {test}"
+    ]
+    changes = [_change_entries(place, stale)]
     for number, table in enumerate(place.typed, 1):
         key = quoted(table.key_column)
-        seen.append(f'SELECT {key} COLLATE "C", NULL FROM {quoted(table.table)} WHERE {key} {test}')
-        if not stale:
-            deletes.append(
-                f"d{number} AS (DELETE FROM {quoted(table.table)} t USING found "
-                f'WHERE t.{key} = found.key COLLATE "default")'
-            )
-    soft = "true" if stale else "false"
-    parts.append(f"found AS MATERIALIZED (SELECT DISTINCT key FROM ({' UNION ALL '.join(seen)}) s ORDER BY key)")
-    parts += deletes
-    also = "'key:' || $2::text" if fence is None else "$3::text"
-    each = "" if fence is None else "SELECT $1, 'key:' || key, " + soft + " FROM found UNION ALL "
-    if fence is not None and stale:
-        inserted = f"SELECT $1, 'key:' || key, {soft} FROM found"
-    else:
-        inserted = f"{each}SELECT $1, {also}, {soft}"
-    parts.append(f"marked AS (INSERT INTO {marks} (namespace, name, soft) {inserted})")
-    if fence is not None:
-        parts.append(
-            f"fenced AS (INSERT INTO {marks} (namespace, name, seen) SELECT $1, 'fence', pg_current_snapshot())"
+        found.append(
+            f'SELECT {number}, {key}::text COLLATE "C", {literal(table.type)}::text COLLATE "C", '
+            f"(expires_at AT TIME ZONE 'UTC') > clock_timestamp() FROM {quoted(table.table)} WHERE {key} {test}"
         )
-    params = [place.namespace, value, *([fence] if fence is not None and not stale else [])]
-    ((count,),) = place.query(f"WITH {', '.join(parts)} SELECT count(*) FROM found", params)
-    return int(count or 0)
+        changes.append(_change_typed(table, number, stale))
+    parts = [f"found AS MATERIALIZED ({' UNION ALL '.join(found)})"]
+    if pattern is None:
+        parts += [] if stale else changes
+        parts.append(f"marked AS (INSERT INTO {marks} (namespace, name, soft) SELECT $1, 'key:' || $2::text, {soft})")
+        count, params = "count(DISTINCT key) FILTER (WHERE living)", [place.namespace, value]
+    else:
+        reached = " UNION ALL ".join(f"SELECT place, key, type FROM reached{n}" for n in range(len(changes)))
+        parts += changes
+        parts.append(
+            f"marked AS (INSERT INTO {marks} (namespace, name, soft, seen) "
+            f"SELECT $1::text, 'key:' || key, {soft}, NULL::pg_snapshot FROM (SELECT DISTINCT key FROM "
+            f"(SELECT place, key, type FROM found EXCEPT ({reached})) missed) held "
+            f"UNION ALL SELECT $1::text, 'pattern:' || $3::text, {soft}, NULL "
+            "UNION ALL SELECT $1::text, 'fence', false, pg_current_snapshot())"
+        )
+        count, params = "count(DISTINCT key)", [place.namespace, value, pattern]
+    ((n,),) = place.query(f"WITH {', '.join(parts)} SELECT {count} FROM found", params)
+    return int(n or 0)
+
+
+def _change_entries(place: Place, stale: bool) -> str:
+    entries, mine = place.table("entries"), "e.namespace = $1 AND e.key = h.key AND e.type = h.type"
+    if stale:
+        over = "least(e.fresh_until, clock_timestamp())"
+        change = f"UPDATE {entries} e SET fresh_until = {over} FROM held0 h WHERE {mine}"
+    else:
+        change = f"DELETE FROM {entries} e USING held0 h WHERE {mine}"
+    return (
+        f"held0 AS MATERIALIZED (SELECT e.key, e.type FROM {entries} e WHERE e.namespace = $1 AND (e.key, e.type) IN "
+        "(SELECT key, type FROM found WHERE place = 0) ORDER BY e.key, e.type FOR UPDATE SKIP LOCKED), "
+        f"reached0 AS ({change} RETURNING 0 AS place, e.key, e.type)"
+    )
+
+
+def _change_typed(table: TypedTable, number: int, stale: bool) -> str:
+    name, key = quoted(table.table), quoted(table.key_column)
+    if stale:
+        over = "least(t.expires_at, clock_timestamp() AT TIME ZONE 'UTC')"
+        change = f"UPDATE {name} t SET expires_at = {over} FROM held{number} h WHERE t.{key} = h.key"
+    else:
+        change = f"DELETE FROM {name} t USING held{number} h WHERE t.{key} = h.key"
+    return (
+        f"held{number} AS MATERIALIZED (SELECT t.{key} AS key FROM {name} t WHERE t.{key} IN "
+        f'(SELECT key COLLATE "default" FROM found WHERE place = {number}) ORDER BY t.{key} FOR UPDATE SKIP LOCKED), '
+        f'reached{number} AS ({change} RETURNING {number} AS place, t.{key}::text COLLATE "C" AS key, '
+        f'{literal(table.type)}::text COLLATE "C" AS type)'
+    )
 
 
 def _regex(glob: str) -> str:
@@ -106,6 +143,8 @@ def _regex(glob: str) -> str:
             parts.append(f"[{'^' if negated else ''}{safe}]")
             at = end + 1
             continue
-        parts.append(".*" if c == "*" else "." if c == "?" else re.sub(r"([^\w\s]|_)", r"\\\1", c, flags=re.ASCII))
+        # A backslash before a letter would mean something; beyond ASCII it is the server's locale that knows letters.
+        plain = c > "\x7f" or c == "_" or c.isalnum()
+        parts.append(".*" if c == "*" else "." if c == "?" else c if plain else "\\" + c)
         at += 1
     return f"^(?:{''.join(parts)})$"

@@ -178,7 +178,7 @@ def run_load(target: Any, flight: Any, parent: bool = True, anew: bool = False) 
     tier = target.cache._tier
     if tier is not None:
         try:
-            reading = drive(tier, _tier_loads.read(target, flight))
+            reading = drive(tier, _tier_loads.read(target, flight, anew))
             there = _tier_loads.landed(target, flight, reading, anew)
             if not there and target.settings.fleet and reading.seen:
                 there = drive(tier, _tier_loads.lease(target, flight, reading, anew))

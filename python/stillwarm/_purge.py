@@ -80,6 +80,8 @@ def purge(
                 missed += _walk(place, _purge_sql.typed_dead(place, table), step, run)
             missed += _uncounted(counts, typed, lambda: _walk(place, _purge_sql.dead(place), step, run))
         if soft == "t":
+            for table in place.typed:
+                missed += _walk(place, _purge_sql.typed_stale(place, table), step, run)
             missed += _walk(place, _purge_sql.stale(place), step, run)
         if missed:
             # A mark must not go before what it invalidates: the next purge will do both.
@@ -183,8 +185,8 @@ def _delete(place: Place, type: str, keys: list[str], counts: Counter[str]) -> i
     table = place.tables.get(type)
     entries = place.table("entries")
     own, key = (entries, "key") if table is None else (quoted(table.table), quoted(table.key_column))
-    mine = "r.namespace = $1 AND " if table is None else ""
-    fences = "" if table is None else f", {place.fences()}"
+    mine = f"r.namespace = $1 AND r.type = {literal(type)} AND " if table is None else ""
+    fences = "" if table is None else f", {place.fences(table)}"
     ((n,),) = place.query(
         f"WITH doomed AS (SELECT r.{key} AS key FROM {own} r WHERE {mine}r.{key} = ANY ($2::text[]) "
         f"ORDER BY r.{key} FOR UPDATE SKIP LOCKED), "

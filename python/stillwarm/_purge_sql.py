@@ -7,6 +7,7 @@ Thread rule: pure functions, any thread.
 Refuses to know: who runs them: a process (_purge), or the database itself (_cron).
 
 Rows are locked in the order of their keys and never waited for, so that a purge blocks nobody and is in no deadlock.
+A window goes by key alone and takes in every type that has the key, so that the next one may begin behind the key.
 The lock that keeps it to one process at a time lasts for a batch: a pooler may give each statement another connection.
 """
 
@@ -45,11 +46,18 @@ def _mine(place: Place) -> str:
     return " AND ".join(parts) or "true"
 
 
+def _gone(place: Place) -> str:
+    return (
+        f"gone AS (DELETE FROM {place.table('entries')} e USING doomed "
+        "WHERE e.namespace = $1 AND e.key = doomed.key AND e.type = doomed.type RETURNING e.type)"
+    )
+
+
 def count_expired(place: Place) -> str:
     """How many rows there are to purge; $1: namespace."""
     parts = [f"SELECT count(*) AS n FROM {place.table('entries')} e WHERE e.namespace = $1 AND expires_at < now()"]
     parts[0] += f" AND {_mine(place)}"
-    parts += [f"SELECT count(*) FROM {quoted(table.table)} WHERE expires_at < {UTC_NOW}" for table in place.typed]
+    parts += [f"SELECT count(*) FROM {quoted(table.table)} t WHERE {place.over(table)}" for table in place.typed]
     return f"SELECT sum(n) FROM ({' UNION ALL '.join(parts)}) counts"
 
 
@@ -57,13 +65,13 @@ def expired(place: Place) -> str:
     """A batch of the expired entries of the shared table; $1: namespace, $2: batch."""
     entries = place.table("entries")
     return (
-        f"WITH {_lock(place)}, old AS (SELECT e.key FROM {entries} e WHERE e.namespace = $1 AND e.expires_at < now() "
+        f"WITH {_lock(place)}, old AS (SELECT e.key, e.type FROM {entries} e "
+        "WHERE e.namespace = $1 AND e.expires_at < now() "
         f"AND {_mine(place)} AND {_GOT} ORDER BY e.expires_at LIMIT $2::int), "
         # Asked again where it is locked: it may have been stored anew since.
-        f"doomed AS (SELECT e.key FROM {entries} e WHERE e.namespace = $1 AND e.key IN (SELECT key FROM old) "
-        "AND e.expires_at < now() ORDER BY e.key FOR UPDATE SKIP LOCKED), "
-        f"gone AS (DELETE FROM {entries} e USING doomed WHERE e.namespace = $1 AND e.key = doomed.key RETURNING e.type)"
-        + _outcome()
+        f"doomed AS (SELECT e.key, e.type FROM {entries} e WHERE e.namespace = $1 "
+        "AND (e.key, e.type) IN (SELECT key, type FROM old) "
+        "AND e.expires_at < now() ORDER BY e.key, e.type FOR UPDATE SKIP LOCKED), " + _gone(place) + _outcome()
     )
 
 
@@ -71,20 +79,23 @@ def typed_expired(place: Place, table: TypedTable) -> str:
     """A batch of the expired rows of a typed table, with their rows in entries; $1: namespace, $2: batch."""
     name, key = quoted(table.table), quoted(table.key_column)
     return (
-        f"WITH {_lock(place)}, old AS (SELECT {key} AS key FROM {name} WHERE expires_at < {UTC_NOW} AND {_GOT} "
-        "ORDER BY expires_at LIMIT $2::int), "
+        f"WITH {_lock(place)}, old AS (SELECT t.{key} AS key FROM {name} t WHERE {place.over(table)} AND {_GOT} "
+        "ORDER BY t.expires_at LIMIT $2::int), "
         f"doomed AS (SELECT t.{key} AS key FROM {name} t WHERE t.{key} IN (SELECT key FROM old) "
         f"AND t.expires_at < {UTC_NOW} ORDER BY t.{key} FOR UPDATE SKIP LOCKED), "
         f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key "
-        f"RETURNING {literal(table.type)} AS type), " + place.fences() + _outcome()
+        f"RETURNING {literal(table.type)} AS type), " + place.fences(table) + _outcome()
     )
 
 
 def any_marks(place: Place) -> str:
-    """Whether there are hard marks that concern entries, soft ones, and any that may go; $1: namespace, $2: cutoff."""
+    """Whether there are hard marks that concern entries, soft ones, and any that may go; $1: namespace, $2: cutoff.
+
+    'pattern:...' tells processes what to drop and concerns no entry: its fence does.
+    """
     return (
-        "SELECT bool_or(NOT soft AND name <> 'where' AND name NOT LIKE 'pattern:%'), "
-        "bool_or(soft AND at < $2::timestamptz), "
+        "SELECT bool_or(NOT soft AND name NOT LIKE 'pattern:%'), "
+        "bool_or(soft AND name NOT LIKE 'pattern:%' AND at < $2::timestamptz), "
         f"bool_or(at < $2::timestamptz) FROM {place.table('invalidations')} WHERE namespace = $1"
     )
 
@@ -95,11 +106,12 @@ def dead(place: Place) -> str:
     return (
         f"WITH {_lock(place)}, part AS (SELECT key FROM {entries} WHERE namespace = $1 AND key > $3 AND {_GOT} "
         "ORDER BY key LIMIT $2::int), "
-        f"dead AS (SELECT e.key FROM {entries} e WHERE e.namespace = $1 AND e.key IN (SELECT key FROM part) "
+        f"dead AS (SELECT e.key, e.type FROM {entries} e WHERE e.namespace = $1 AND e.key IN (SELECT key FROM part) "
         f"AND {_mine(place)} AND {place.dead()}), "
-        f"doomed AS (SELECT e.key FROM {entries} e WHERE e.namespace = $1 AND e.key IN (SELECT key FROM dead) "
-        f"AND {place.dead()} ORDER BY e.key FOR UPDATE SKIP LOCKED), "
-        f"gone AS (DELETE FROM {entries} e USING doomed WHERE e.namespace = $1 AND e.key = doomed.key RETURNING e.type)"
+        f"doomed AS (SELECT e.key, e.type FROM {entries} e WHERE e.namespace = $1 "
+        f"AND (e.key, e.type) IN (SELECT key, type FROM dead) AND {place.dead()} "
+        "ORDER BY e.key, e.type FOR UPDATE SKIP LOCKED), "
+        + _gone(place)
         + _outcome("(SELECT max(key) FROM part)", "(SELECT count(*) FROM dead) - (SELECT count(*) FROM gone)")
     )
 
@@ -111,14 +123,13 @@ def typed_dead(place: Place, table: TypedTable) -> str:
         f"WITH {_lock(place)}, part AS (SELECT {key} AS key FROM {name} WHERE {key} > $3 AND {_GOT} "
         f"ORDER BY {key} LIMIT $2::int), "
         f"dead AS (SELECT t.{key} AS key, t.ctid AS place FROM {name} t LEFT JOIN {place.table('entries')} e "
-        f'ON e.namespace = $1 AND e.key = t.{key} COLLATE "C" WHERE t.{key} IN (SELECT key FROM part) '
-        f"AND CASE WHEN e.key IS NULL THEN {place.foreign_dead(table, soft=True)} ELSE {place.dead()} END), "
+        f"ON {place.entry_of(table)} WHERE t.{key} IN (SELECT key FROM part) AND {place.dead(table)}), "
         # A row that was stored anew since is at another place, and stays.
         f"doomed AS (SELECT t.{key} AS key FROM {name} t JOIN dead ON t.{key} = dead.key AND t.ctid = dead.place "
         f"ORDER BY t.{key} FOR UPDATE OF t SKIP LOCKED), "
         f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key "
         f"RETURNING {literal(table.type)} AS type), "
-        + place.fences()
+        + place.fences(table)
         + _outcome("(SELECT max(key) FROM part)", "(SELECT count(*) FROM dead) - (SELECT count(*) FROM gone)")
     )
 
@@ -126,23 +137,45 @@ def typed_dead(place: Place, table: TypedTable) -> str:
 def stale(place: Place) -> str:
     """A window of entries, with what soft marks say written into fresh_until; $1: namespace, $2: batch, $3: after."""
     entries = place.table("entries")
-    marks = (
-        f"(SELECT min(m.at) FROM {place.table('invalidations')} m WHERE {place.concerns()} AND m.soft "
-        "AND NOT pg_visible_in_snapshot(m.xid, e.born))"
-    )
     return (
         f"WITH {_lock(place)}, part AS (SELECT key FROM {entries} WHERE namespace = $1 AND key > $3 AND {_GOT} "
         "ORDER BY key LIMIT $2::int), "
-        f"old AS (SELECT e.key, e.ctid AS place, {marks} AS at FROM {entries} e "
+        f"old AS (SELECT e.key, e.type, e.ctid AS place, {place.stale_at()} AS at FROM {entries} e "
         "WHERE e.namespace = $1 AND e.key IN (SELECT key FROM part)), "
-        f"held AS (SELECT e.key, old.at FROM {entries} e JOIN old ON e.key = old.key AND e.ctid = old.place "
-        "WHERE e.namespace = $1 AND old.at < e.fresh_until ORDER BY e.key FOR UPDATE OF e SKIP LOCKED), "
-        f"moved AS (UPDATE {entries} e SET fresh_until = held.at FROM held WHERE e.namespace = $1 AND e.key = held.key "
+        f"held AS (SELECT e.key, e.type, old.at FROM {entries} e "
+        "JOIN old ON e.key = old.key AND e.type = old.type AND e.ctid = old.place "
+        "WHERE e.namespace = $1 AND old.at < e.fresh_until ORDER BY e.key, e.type FOR UPDATE OF e SKIP LOCKED), "
+        f"moved AS (UPDATE {entries} e SET fresh_until = held.at FROM held "
+        "WHERE e.namespace = $1 AND e.key = held.key AND e.type = held.type "
         "RETURNING 1), gone AS (SELECT NULL::text AS type WHERE false)"
         + _outcome(
             "(SELECT max(key) FROM part)",
-            f"(SELECT count(*) FROM old JOIN {entries} e ON e.namespace = $1 AND e.key = old.key "
+            f"(SELECT count(*) FROM old JOIN {entries} e ON e.namespace = $1 AND e.key = old.key AND e.type = old.type "
             "WHERE old.at < e.fresh_until) - (SELECT count(*) FROM moved)",
+        )
+    )
+
+
+def typed_stale(place: Place, table: TypedTable) -> str:
+    """The same of a typed table, whose rows are fresh until their expires_at; the parameters of `stale`.
+
+    A row of somebody else has no time beyond that one: the next purge deletes it.
+    """
+    name, key = quoted(table.table), quoted(table.key_column)
+    return (
+        f"WITH {_lock(place)}, part AS (SELECT {key} AS key FROM {name} WHERE {key} > $3 AND {_GOT} "
+        f"ORDER BY {key} LIMIT $2::int), "
+        f"old AS (SELECT t.{key} AS key, t.ctid AS place, {place.stale_at(table)} AT TIME ZONE 'UTC' AS at "
+        f"FROM {name} t LEFT JOIN {place.table('entries')} e ON {place.entry_of(table)} "
+        f"WHERE t.{key} IN (SELECT key FROM part)), "
+        f"held AS (SELECT t.{key} AS key, old.at FROM {name} t JOIN old ON t.{key} = old.key AND t.ctid = old.place "
+        f"WHERE old.at < t.expires_at ORDER BY t.{key} FOR UPDATE OF t SKIP LOCKED), "
+        f"moved AS (UPDATE {name} t SET expires_at = held.at FROM held WHERE t.{key} = held.key RETURNING 1), "
+        "gone AS (SELECT NULL::text AS type WHERE false)"
+        + _outcome(
+            "(SELECT max(key) FROM part)",
+            f"(SELECT count(*) FROM old JOIN {name} t ON t.{key} = old.key WHERE old.at < t.expires_at) "
+            "- (SELECT count(*) FROM moved)",
         )
     )
 

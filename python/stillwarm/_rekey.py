@@ -25,7 +25,13 @@ _FIELD: Final = re.compile(r"\{(\w+)(?: or ([\w.-]+))?\}")
 def rekeyed(
     when: str, key: str, *, defaults: Mapping[str, Any] | None = None, fill: Mapping[str, str] | None = None
 ) -> Step:
-    """The step for a table whose JSON column `when` has the fields of the new columns.
+    """The step from a layout whose JSON column `when` held what columns hold now, for `define(..., history=[...])`.
+
+        cache.define("scoring", table="scores", columns={"asin": "varchar(20) not null", "domain": "int not null"},
+                     history=[rekeyed("arguments", "scoring:{asin}:{domain}", defaults={"domain": 1})])
+
+    The migration fills the columns from the JSON, gives each row the key of the template, keeps the newest of rows that
+    come to the same key, and drops `when`; a table without that column is left alone.
 
     Args:
         when: the JSON column of the earlier layout.

@@ -80,6 +80,15 @@ def setup(tables: Iterable[Table] = (), *, schema: str = "stillwarm", unlogged: 
     return [sql(tables, schema=schema, unlogged=unlogged)]
 
 
+def setup_table(table: Table, *, schema: str = "stillwarm", unlogged: bool = False) -> str:
+    """What makes one typed table or brings it forward, and keeps its declared layout in the table meta.
+
+    One statement, which may run alone and again: stillwarm's own tables are made where they are missing. `unlogged` is
+    for these; the typed table says for itself.
+    """
+    return sql([table], schema=schema, unlogged=unlogged)
+
+
 def migrate(
     query: Query, tables: Iterable[Table] = (), *, schema: str = "stillwarm", unlogged: bool = False
 ) -> Migrated:

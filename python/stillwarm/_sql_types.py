@@ -20,7 +20,9 @@ from stillwarm.errors import ConfigError
 
 Text: TypeAlias = "str | None"
 Row: TypeAlias = "tuple[str | None, ...]"
-# One statement with $1, $2, ... and its parameters; text in, text out; each call is a transaction of its own.
+# One statement with $1, $2, ... and its parameters; text in, text out; each call is a transaction of its own. How long
+# it may take is the Query's own affair. Its session shows dates in DateStyle ISO and bytea in hex: from_text reads no
+# other text.
 Query: TypeAlias = Callable[[str, Sequence[Text]], "list[tuple[str | None, ...]]"]
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")

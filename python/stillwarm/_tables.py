@@ -27,10 +27,24 @@ _MISSING: Final = object()
 
 @dataclass(frozen=True)
 class Step:
-    """A step from an earlier layout: `sql` runs once, if the table has the column `when`, and must end without it.
+    """A step from an earlier layout of a type's table, for `define(..., history=[...])`.
 
-    The columns of the new layout are there already, and may be NULL still. All statements run in one transaction with
-    the rest of the migration; `sql` may also be a callable of the TypedTable that returns them.
+        cache.define("scoring", table="scores", columns={"roi_percent": "float not null"}, history=[
+            Step("roi", ["UPDATE scores SET roi_percent = roi * 100", "ALTER TABLE scores DROP COLUMN roi"]),
+        ])
+
+    The migration runs the steps in their order, each only if the table has the column `when`: a table made by the
+    present layout runs none, one of any earlier layout those that it has not seen yet. So a step stays in the list as
+    long as a database may have the column, and its last statement has to drop or rename it; a step that leaves it is
+    refused. When it runs, the columns of the new layout are there already, and may be NULL still.
+
+    Args:
+        when: the column that only the earlier layout has.
+        sql: the statements, or a callable of the table's declaration that returns them. They run in one transaction
+            with the rest of the migration: wholly, or not at all.
+
+    Raises:
+        ConfigError: `when` is no column name, or `sql` no statements.
     """
 
     when: str

@@ -15,6 +15,7 @@ import copy
 import logging
 import random
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_values
@@ -53,24 +54,27 @@ def codec_of(target: Any) -> Any:
     return target.cache._codec if target.call is None else target.call._codec
 
 
-def read(target: Any, flight: Any) -> Steps[Reading]:
-    """Step 5: asks the tier for the key."""
+def read(target: Any, flight: Any, anew: bool = False) -> Steps[Reading]:
+    """Step 5: asks the tier for the key. `anew`: what is there does not matter, only the moment does."""
     tier: Tier = target.cache._tier
     reading = Reading(_tier_values.place_of(tier, flight.scope, flight.key))
-    yield from look(target, reading)
+    yield from look(target, reading, anew)
     return reading
 
 
-def look(target: Any, reading: Reading) -> Steps[None]:
+def look(target: Any, reading: Reading, whole: bool = False) -> Steps[None]:
     """Asks once more."""
     tier: Tier = target.cache._tier
     place = reading.place
     tier.core.used()
-    request = _core.look_up(place.slot, [place.key], [place.type])
+    request = _core.look_up(place.slot, [place.key], [place.type], whole)
     error = yield request
     reading.seen, reading.value = "", None
-    if error is None:
-        take(target, reading, request, 0)
+    if error is not None:
+        return
+    take(target, reading, request, 0)
+    if reading.value is None and not request.seen and not whole:
+        yield from look(target, reading, True)  # it cannot be read here, and is to be written anew: as of when?
 
 
 def take(target: Any, reading: Reading, request: Any, i: int) -> None:
@@ -78,10 +82,10 @@ def take(target: Any, reading: Reading, request: Any, i: int) -> None:
     tier: Tier = target.cache._tier
     place = reading.place
     reading.seen = request.seen
-    row = request.found(i)
+    row = request.opened(i, tier.namespace, place.sealed_as, tier.max_value)
     if row is None:
         return
-    if tier.core.concerns(place.key, place.type, row[5]):
+    if tier.core.owes() and tier.core.concerns(place.key, place.type, list(row[7])):
         reading.seen = ""  # invalidated here, which the tier has not heard of: nobody else may get what is loaded now
         return
     reading.value = _tier_values.opened(tier, place, row, codec_of(target), target.settings)
@@ -93,9 +97,10 @@ def landed(target: Any, flight: Any, reading: Reading, anew: bool) -> bool:
     value = reading.value
     if value is None or anew or (flight.background and not newer(target, flight, value)):
         return False
-    if not concerned(target.cache._tier, reading.place, value.tags):
+    pending = target.cache._tier.pending
+    if not pending or not concerned(target.cache._tier, reading.place, value.tags):
         kept = copy.deepcopy(value.value) if target.settings.copy else value.value
-        tags = [_core.tag_fingerprint(tag) for tag in value.tags]
+        tags = [_core.tag_fingerprint(tag) for tag in value.tags] if value.tags else ()
         _core.adopt(flight, kept, value.durations, value.fresh_left, tags, value.weight, value.negative)
     if value.negative:
         if value.fresh_left <= 0:
@@ -143,7 +148,7 @@ def follow_up(target: Any, start: Any) -> None:
         finish(flight, ABANDONED, None)
 
 
-def concerned(tier: Tier, place: Place, tags: list[str]) -> bool:
+def concerned(tier: Tier, place: Place, tags: Sequence[str]) -> bool:
     """Whether an open transaction invalidates this: then memory must not keep it."""
     pending = tier.pending
     if not pending:

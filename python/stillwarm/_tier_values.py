@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stillwarm import _core, _keys
@@ -43,7 +44,7 @@ class Value(NamedTuple):
     negative: bool
     durations: Durations
     fresh_left: int
-    tags: list[str]
+    tags: Sequence[str]
     weight: int
     version: str
 
@@ -95,22 +96,19 @@ def storable(text: str) -> str:
 
 def opened(tier: Tier, place: Place, row: Any, codec: Any, settings: Any) -> Value | None:
     """The value of a row that a look-up found; None: it cannot be read, which is a counted miss."""
-    payload, columns, fresh_left, _, version, tags = row
+    status, body, columns, codec_id, negative, durations, fresh_left, tags, size, version = row
     try:
-        if payload is not None:
-            status, codec_id, negative, durations, body = _core.open_envelope(
-                tier.namespace, place.sealed_as, payload, tier.max_value
-            )
-            if status != 0:
-                return _unreadable(tier, _core.OPENED[status])
+        if status != 0:
+            return _unreadable(tier, _core.OPENED[status])
+        if body is not None:
             if negative:
                 value: Any = body.decode()
             elif not codec.matches(codec_id):
                 return _unreadable(tier, "codec")
             else:
                 value = codec.decode(body)
-            return Value(value, negative, durations, fresh_left, tags, len(payload), version)
-        if place.type not in tier.tables:
+            return Value(value, negative, durations, fresh_left, tags, size, version)
+        if columns is None or place.type not in tier.tables:
             return _unreadable(tier, "table")
         value = tier.tables[place.type][1].value_of(columns)
         ttl = FOREVER if settings is None or callable(settings.ttl) else settings.ttl
@@ -132,7 +130,7 @@ def stored(
     value: Any,
     codec: Any,
     durations: Durations,
-    tags: list[str],
+    tags: Sequence[str],
     *,
     mode: int = LOAD,
     born: str = "",

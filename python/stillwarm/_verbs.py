@@ -215,8 +215,7 @@ class Verbs(Observed):
 
     def _get_slowly(self, key: str, default: Any) -> Any:
         """`get` where memory has no fresh value: see cpp/bindings/cache_base.cpp."""
-        assert self._tier is not None
-        return drive(self._tier, _tier_verbs.get(self, key, default))
+        return _tier_verbs.get_now(self, key, default)
 
     def _putting(
         self, values: dict[str, Any], ttl: Any, tags: Iterable[str], only_if_absent: bool = False

@@ -81,8 +81,12 @@ def where_sql(
 ) -> tuple[str, list[Text]]:
     """One statement that invalidates the rows of a type that match, and returns their keys; and its parameters.
 
-    It deletes them, leaves a mark 'key:...' for each and one 'fence', which also stops loads that are in flight.
-    With `stale` nothing is deleted and the marks are soft; loads in flight are not stopped.
+    It deletes them, leaves a mark 'key:...' for each, which tells processes what to drop, and one 'fence', which stops
+    loads that are in flight. A mark names no type: an entry of another type with the same key goes too.
+    With `stale` nothing is deleted and the marks are soft; the fence is the same: what is stored beside it has no mark.
+
+    It waits for no row: a store locks entries first and typed rows then, and this one the other way round. A row that
+    somebody has locked stays, dead by its mark, until the purge meets it.
 
     Raises:
         ConfigError: the type has no table of its own, or the condition or a parameter is not accepted.
@@ -90,20 +94,17 @@ def where_sql(
     table = place.typed_table(type, "where=")
     text, values = condition(where, params, 2)
     name, key = quoted(table.table), quoted(table.key_column)
-    marks = f"INSERT INTO {place.table('invalidations')} (namespace, name, origin, soft, seen)"
-    matching = f"SELECT {key} AS key FROM {name} WHERE {text} ORDER BY {key}"
-    if stale:
-        return (
-            f"WITH found AS MATERIALIZED ({matching}), "
-            f"marked AS ({marks} SELECT $1::text, 'key:' || key, $2::text, true, NULL FROM found) SELECT key FROM found",
-            [place.namespace, origin, *values],
-        )
-    return (
+    deletes = (
         # Locked in the order of the keys, as every statement over many rows does it.
-        f"WITH doomed AS MATERIALIZED ({matching} FOR UPDATE), "
-        f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key RETURNING doomed.key), "
-        f"{place.fences()}, "
-        f"marked AS ({marks} SELECT $1::text, 'key:' || key, $2::text, false, NULL FROM gone "
-        "UNION ALL SELECT $1::text, 'fence', $2::text, false, pg_current_snapshot()) SELECT key FROM gone ORDER BY key",
+        f"doomed AS MATERIALIZED (SELECT t.{key} AS key FROM {name} t WHERE t.{key} IN (SELECT key FROM found) "
+        f"ORDER BY t.{key} FOR UPDATE SKIP LOCKED), "
+        f"gone AS (DELETE FROM {name} t USING doomed WHERE t.{key} = doomed.key), {place.fences(table)}, "
+    )
+    return (
+        f"WITH found AS MATERIALIZED (SELECT {key} AS key FROM {name} WHERE {text}), {'' if stale else deletes}"
+        f"marked AS (INSERT INTO {place.table('invalidations')} (namespace, name, origin, soft, seen) "
+        f"SELECT $1::text, 'key:' || key, $2::text, {'true' if stale else 'false'}, NULL::pg_snapshot FROM found "
+        "UNION ALL SELECT $1::text, 'fence', $2::text, false, pg_current_snapshot()) "
+        "SELECT key FROM found ORDER BY key",
         [place.namespace, origin, *values],
     )

@@ -6,8 +6,8 @@ Refuses to know: what is tested with them.
 
 from __future__ import annotations
 
-from stillwarm._rekey import rekeyed
 from stillwarm._tables import TypedTable, typed_table
+from stillwarm.tables import rekeyed
 
 KEY = "discovery:{domain}:{category or 0}:{bsr_min}-{bsr_max}:{price_min}-{price_max}"
 

@@ -9,13 +9,10 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
-import psycopg
 import pytest
 
 from postgres_here import Database
@@ -30,53 +27,13 @@ from stillwarm._schema import migrate
 from stillwarm._tables import typed_table
 from stillwarm._where import condition, where_sql
 from stillwarm.journal import Journal
-
-TABLES = {"discovery": discovery(), "scoring": scoring(), "plain": None}
+from storing import TABLES, keys, put, score, session
 
 
 @pytest.fixture
 def place(database: Database) -> Place:
     migrate(database.query, [discovery(), scoring()])
     return Place(database.query, "shop", "stillwarm", TABLES)
-
-
-def put(
-    database: Database, key: str, type: str = "plain", *, payload: bytes | None = b"x", tags: list[str] | None = None,
-    expires: str = "1 hour", hits: int = 0, namespace: str = "shop",
-) -> None:  # fmt: skip
-    database.sql(
-        "INSERT INTO stillwarm.entries VALUES (%s, %s, %s, %s, %s, pg_current_snapshot(), pg_current_xact_id(), now(), "
-        "now() + %s::interval, now() + %s::interval, %s)",
-        namespace, key, type, payload, tags, expires, expires, hits,
-    )  # fmt: skip
-
-
-def score(
-    database: Database, asin: str, roi: float, *, expires: str = "1 hour", hits: int = 0, entry: bool = True,
-    tags: list[str] | None = None,
-) -> str:  # fmt: skip
-    key = f"scoring:{asin}:1"
-    database.sql(
-        "INSERT INTO product_scoring_cache (cache_key, asin, roi_percent, velocity_score, recommendation, created_at, "
-        "expires_at, hit_count) VALUES (%s, %s, %s, 0.5, 'BUY', now() AT TIME ZONE 'UTC', "
-        "(now() AT TIME ZONE 'UTC') + %s::interval, %s)",
-        key, asin, roi, expires, hits,
-    )  # fmt: skip
-    if entry:
-        put(database, key, "scoring", payload=None, tags=tags, expires=expires)
-    return key
-
-
-def keys(database: Database, table: str = "stillwarm.entries", column: str = "key") -> list[str]:
-    return [str(row[0]) for row in database.sql(f'SELECT {column} FROM {table} ORDER BY {column} COLLATE "C"')]
-
-
-@contextmanager
-def session(database: Database) -> Iterator[psycopg.Connection[Any]]:
-    """A transaction of somebody else that stays open, and is rolled back."""
-    with psycopg.connect(database.url) as connection:
-        yield connection
-        connection.rollback()
 
 
 # ------------------------------------------------------------------------------------------------------------ find
@@ -202,23 +159,28 @@ def test_admin_where_invalidation_deletes_marks_and_returns_keys(database: Datab
     assert keys(database, "product_scoring_cache", "cache_key") == [low]
     assert keys(database) == [low]
     assert database.sql('SELECT name, soft, origin FROM stillwarm.invalidations ORDER BY name COLLATE "C"') == [
-        (f"key:{high}", False, "me"), (f"key:{foreign}", False, "me"), ("where", False, "me"),
+        ("fence", False, "me"), (f"key:{high}", False, "me"), (f"key:{foreign}", False, "me"),
     ]  # fmt: skip
     assert invalidate(place, type="scoring", where="false") == 0  # the fence all the same
-    assert database.sql("SELECT count(*) FROM stillwarm.invalidations WHERE name = 'where'") == [(2,)]
+    assert database.sql("SELECT count(seen) FROM stillwarm.invalidations WHERE name = 'fence'") == [(2,)]
 
 
 def test_admin_where_invalidation_may_leave_rows_stale(database: Database, place: Place) -> None:
     key = score(database, "B1", 10)
     assert invalidate(place, type="scoring", where="asin = :a", params={"a": "B1"}, stale=True) == 1
     assert keys(database, "product_scoring_cache", "cache_key") == [key]
-    assert database.sql("SELECT name, soft FROM stillwarm.invalidations") == [(f"key:{key}", True)]
+    assert database.sql('SELECT name, soft FROM stillwarm.invalidations ORDER BY name COLLATE "C"') == [
+        ("fence", False), (f"key:{key}", True),
+    ]  # fmt: skip
+    (found,) = find(place, type="scoring")
+    assert found.fresh_until is not None
+    assert found.fresh_until <= datetime.now(timezone.utc)
 
 
 def test_admin_invalidation_by_key_and_glob(database: Database, place: Place) -> None:
     for key in ("cache:search:1", "cache:search:22", "cache:user:1", "a.c", "abc", "a_c", "日本:1"):
         put(database, key)
-    key = score(database, "B1", 1)
+    score(database, "B1", 1)
     assert invalidate(place, pattern="cache:search:?") == 1
     assert invalidate(place, pattern="cache:*") == 2
     assert invalidate(place, pattern="a.c") == 1
@@ -229,7 +191,9 @@ def test_admin_invalidation_by_key_and_glob(database: Database, place: Place) ->
     assert keys(database, "product_scoring_cache", "cache_key") == []
     assert invalidate(place, key="not there") == 0
     names = keys(database, "stillwarm.invalidations", "name")
-    assert {"key:not there", "pattern:cache:*", "key:cache:user:1", f"key:{key}"} <= set(names)
+    assert names == ["fence"] * 6 + ["key:not there"] + [
+        f"pattern:{glob}" for glob in ("a.c", "a[!x-z]c", "cache:*", "cache:search:?", "scoring:*", "日本*")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("intent", [{}, {"key": "a", "tag": "b"}, {"where": "true"}, {"key": "a", "type": "b"}])
@@ -315,8 +279,9 @@ def test_admin_many_that_store_count_purge_and_invalidate_are_in_no_deadlock(dat
     store = (
         "WITH e AS (INSERT INTO stillwarm.entries SELECT 'shop', k, 'scoring', NULL, NULL, pg_current_snapshot(), "
         "pg_current_xact_id(), now(), now(), now() - interval '1 s', 0 FROM unnest($1::text[]) k ORDER BY k "
-        "ON CONFLICT (namespace, key) DO UPDATE SET born = excluded.born RETURNING key) "
-        "INSERT INTO product_scoring_cache SELECT key, 'B', 1, 1, 'BUY', NULL, 1, 1, now(), now() - interval '1 s', 0 "
+        "ON CONFLICT (namespace, key, type) DO UPDATE SET born = excluded.born, version = excluded.version "
+        "RETURNING key) INSERT INTO product_scoring_cache SELECT key, 'B', 1, 1, 'BUY', NULL, 1, 1, now(), "
+        "now() - interval '1 s', 0 "
         "FROM e ORDER BY key ON CONFLICT (cache_key) DO UPDATE SET hit_count = 1"
     )
 
@@ -369,7 +334,8 @@ def test_admin_purge_keeps_marks_that_a_running_transaction_may_not_see(database
 
 def test_admin_purge_writes_down_what_soft_marks_say(database: Database, place: Place) -> None:
     put(database, "a")
-    entry, foreign = score(database, "B1", 1), score(database, "B2", 1, entry=False)
+    entry = score(database, "B1", 1)
+    score(database, "B2", 1, entry=False)
     invalidate(place, all=True, stale=True)
     purge(place, retention=0)
     assert keys(database) == ["a", entry]
@@ -382,7 +348,9 @@ def test_admin_purge_writes_down_what_soft_marks_say(database: Database, place: 
     put(database, "c")  # not concerned
     purge(place, retention=0)
     assert database.sql("SELECT key FROM stillwarm.entries WHERE fresh_until > now()") == [("c",)]
-    assert keys(database, "product_scoring_cache", "cache_key") == [entry, foreign]
+    # A row of somebody else has no time in which it is stale; the other has, in entries.
+    assert keys(database, "product_scoring_cache", "cache_key") == [entry]
+    assert database.sql("SELECT expires_at <= now() FROM product_scoring_cache") == [(True,)]
 
 
 def test_admin_purge_of_an_orphan_is_not_counted(database: Database, place: Place) -> None:

@@ -16,11 +16,12 @@ import pytest
 from postgres_here import Database
 from reference_tables import HISTORY, HISTORY_INDEXES, OLDER, discovery, scoring
 from stillwarm import ConfigError
-from stillwarm._schema import declared_tables, migrate, sql
-from stillwarm._tables import Step, typed_table
+from stillwarm._schema import declared_tables, migrate, setup_table, sql
+from stillwarm._tables import typed_table
 from stillwarm._verify import verify
 from stillwarm.errors import TierRejected
 from stillwarm.journal import Journal
+from stillwarm.tables import Step
 
 
 def columns(database: Database, table: str) -> dict[str, tuple[str, str, str | None]]:
@@ -91,6 +92,19 @@ def test_schema_migrations_of_many_processes_do_not_collide(database: Database) 
         results = [future.result() for future in [pool.submit(one) for _ in range(8)]]
     assert False in results
     assert verify(database.query, [discovery(), scoring()]).ok
+
+
+def test_schema_of_one_table_runs_alone_and_again(database: Database) -> None:
+    fill_older(database)
+    database.sql(setup_table(discovery(), schema="warm"))
+    assert verify(database.query, [discovery()], schema="warm").ok
+    assert database.sql("SELECT count(*) FROM product_discovery_cache") == [(len(OLD_ROWS) - 1,)]
+    database.sql(setup_table(scoring(), schema="warm"))
+    with psycopg.connect(database.url) as other:
+        other.execute("LOCK TABLE product_scoring_cache, warm.entries IN ROW EXCLUSIVE MODE")
+        database.sql(setup_table(scoring(), schema="warm"))
+    assert list(declared_tables(database.query, "warm")) == ["discovery", "scoring"]
+    assert migrate(database.query, [discovery(), scoring()], schema="warm").already
 
 
 def test_schema_may_have_another_name_and_unlogged_entries(database: Database) -> None:

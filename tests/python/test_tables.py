@@ -20,8 +20,9 @@ from reference_tables import discovery, scoring
 from stillwarm import ConfigError
 from stillwarm._column_text import array_text, from_text, to_text
 from stillwarm._sql_types import column, literal, quoted, same_default
-from stillwarm._tables import Step, declared_table, typed_table
+from stillwarm._tables import declared_table, typed_table
 from stillwarm.errors import CodecError
+from stillwarm.tables import Step
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@
 // exact, whatever is evicted. Without memory for a note the hits of that entry are told with the next ones.
 #pragma once
 
+#include <cstddef>
 #include <new>
 #include <unordered_map>
 #include <vector>
@@ -23,6 +24,9 @@ class HitNotes {
     ScopeId scope;
     std::uint32_t hits;
   };
+
+  // More keys of entries that are gone are not kept, should nobody take them: their hits are lost.
+  static constexpr std::size_t kMostLeft = 100'000;
 
   // False: no memory; it is tried again with the next hit.
   bool begin(Index i, std::uint32_t before) noexcept {
@@ -40,6 +44,7 @@ class HitNotes {
     if (it == before_.end()) return false;
     const std::uint32_t hits = e.hits - it->second;
     before_.erase(it);
+    if (left_.size() >= kMostLeft) return false;
     try {
       left_.push_back({e.key, e.scope, hits});
       return true;

@@ -220,7 +220,13 @@ std::string hex_of(std::string_view bytes) {
 std::string bytes_of(std::string_view hex) {
   std::string bytes;
   if (!hex.starts_with("\\x")) return bytes;
-  const auto digit = [](char c) { return c <= '9' ? c - '0' : (c | 32) - 'a' + 10; };
+  static constexpr auto kDigit = [] {
+    std::array<unsigned char, 256> digit{};
+    for (int c = '0'; c <= '9'; ++c) digit[static_cast<std::size_t>(c)] = static_cast<unsigned char>(c - '0');
+    for (int c = 'a'; c <= 'f'; ++c) digit[static_cast<std::size_t>(c)] = static_cast<unsigned char>(c - 'a' + 10);
+    return digit;
+  }();
+  const auto digit = [](char c) { return kDigit[static_cast<unsigned char>(c)]; };
   bytes.resize((hex.size() - 2) / 2);
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     bytes[i] = static_cast<char>(digit(hex[2 + 2 * i]) << 4 | digit(hex[3 + 2 * i]));

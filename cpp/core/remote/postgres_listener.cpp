@@ -261,8 +261,9 @@ void PostgresListener::close() {
 }
 
 void PostgresListener::after_fork_in_child() {
-  auto* const inherited = new std::shared_ptr<State>(state_);  // never touched again: its lock may be held by nobody
-  const State& old = **inherited;
+  // Leaked: it is never touched again, since its lock may be held by nobody.
+  static_cast<void>(new std::shared_ptr<State>(state_));
+  const State& old = *state_;
   if (PostgresLink* link = old.link.load()) link->forget();
   state_ = std::make_shared<State>(old.tier, old.max_lag, old.timeout, old.lease_age);
 }

@@ -33,6 +33,11 @@ std::string literal(const std::string& text) {
   return out += "'";
 }
 
+// Rows of a type's own table are locked after those in entries, as a store does it: every statement that locks several
+// rows goes entries first, then own tables, each in the order of keys, and so no two wait for each other. Parts of a
+// statement that nothing reads run last one first, hence this.
+const std::string kThen = " AND (SELECT count(*) FROM locked) >= 0";
+
 const std::string kMsLeft = " - date_part('epoch', clock_timestamp())) * 1000";
 
 std::string after(const std::string& ms) {
@@ -131,8 +136,10 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
   put("{kept}", "greatest(" + expires + ", e.expires_at)");
   put("{own}", " LEFT JOIN " + table->name + " t ON t." + quoted(table->key_column) + " = k.key");
   put("{names}", names_of("e", "k.key", literal(table->type)));
-  put("{since}", "CASE WHEN e.key IS NULL THEN i.name <> 'fence' AND i.at > (t.created_at AT TIME ZONE 'UTC') ELSE " +
-                     against_row() + " END");
+  put("{since}",
+      "CASE WHEN e.key IS NULL THEN i.name <> 'fence' AND i.at > (coalesce(t.created_at, '-infinity') AT TIME ZONE "
+      "'UTC') ELSE " +
+          against_row() + " END");
   put("{there}", "t." + quoted(table->key_column) + " IS NOT NULL");
   return text;
 }
@@ -231,6 +238,12 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       store_.push_back({std::string("sw_") + name_of(mode) + "_" + at, store_text(s, table(slot), mode)});
     }
   }
+  look_up_one = {
+      "sw_look_up_one",
+      "SELECT e.payload, date_part('epoch', e.fresh_until), date_part('epoch', now()), e.tags FROM " + s +
+          ".entries e WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND e.fresh_until > now() AND NOT EXISTS "
+          "(SELECT FROM " +
+          s + ".invalidations i WHERE i.namespace = $1 AND i.xid >= pg_snapshot_xmin(e.born) AND i.xid <> e.version)"};
   std::string gone =
       "WITH told AS (INSERT INTO " + s +
       ".invalidations (namespace, name, soft, origin) SELECT $1, u.name, u.soft, $4 FROM "
@@ -260,12 +273,13 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
   for (std::size_t i = 0; i < tables_.size(); ++i) {
     const std::string key = quoted(tables_[i].key_column), n = std::to_string(i);
     gone += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + tables_[i].name + " WHERE " + key +
-            " = ANY ($5::text[]) ORDER BY 1 FOR UPDATE), gone" + n + " AS (DELETE FROM " + tables_[i].name +
-            " t USING locked" + n + " l WHERE t." + key + " = l.key RETURNING t." + key + " AS key, t.expires_at)";
+            " = ANY ($5::text[])" + kThen + " ORDER BY 1 FOR UPDATE), gone" + n + " AS (DELETE FROM " +
+            tables_[i].name + " t USING locked" + n + " l WHERE t." + key + " = l.key RETURNING t." + key +
+            " AS key, t.expires_at)";
     keys += " UNION SELECT key::text FROM gone" + n + " WHERE expires_at AT TIME ZONE 'UTC' > clock_timestamp()";
     counted += ", locked" + n + " AS MATERIALIZED (SELECT t." + key + " AS key FROM " + tables_[i].name +
-               " t WHERE t." + key + " IN (SELECT key FROM given WHERE type = " + literal(tables_[i].type) +
-               ") ORDER BY 1 FOR UPDATE), counted" + n + " AS (UPDATE " + tables_[i].name +
+               " t WHERE t." + key + " IN (SELECT key FROM given WHERE type = " + literal(tables_[i].type) + ")" +
+               kThen + " ORDER BY 1 FOR UPDATE), counted" + n + " AS (UPDATE " + tables_[i].name +
                " t SET hit_count = coalesce(t.hit_count, 0) + g.hits FROM given g JOIN locked" + n +
                " l ON l.key = g.key WHERE g.type = " + literal(tables_[i].type) + " AND t." + key +
                " = g.key AND EXISTS (SELECT FROM mine))";
@@ -273,18 +287,22 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
   std::string matched =
       "WITH told AS (INSERT INTO " + s +
       ".invalidations (namespace, name, soft, origin, seen) VALUES ($1, 'pattern:' || $2::text, $3::boolean, $4, "
-      "NULL), ($1, 'fence', false, $4, pg_current_snapshot())), gone AS (DELETE FROM " +
-      s + ".entries WHERE namespace = $1 AND key ~ $5 AND NOT $3::boolean RETURNING key), staled AS (UPDATE " + s +
-      ".entries SET fresh_until = least(fresh_until, clock_timestamp()) WHERE namespace = $1 AND key ~ $5 AND "
-      "$3::boolean RETURNING key)";
-  std::string counts = " SELECT count(*) FROM (SELECT key FROM gone UNION SELECT key FROM staled";
+      "NULL), ($1, 'fence', false, $4, pg_current_snapshot())), locked AS MATERIALIZED (SELECT key, type FROM " +
+      s + ".entries WHERE namespace = $1 AND key ~ $5 ORDER BY key, type FOR UPDATE), gone AS (DELETE FROM " + s +
+      ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key AND e.type = l.type AND NOT "
+      "$3::boolean), staled AS (UPDATE " +
+      s +
+      ".entries e SET fresh_until = least(e.fresh_until, clock_timestamp()) FROM locked l WHERE e.namespace = $1 "
+      "AND e.key = l.key AND e.type = l.type AND $3::boolean)";
+  std::string counts = " SELECT count(*) FROM (SELECT key FROM locked";
   for (std::size_t i = 0; i < tables_.size(); ++i) {
-    const std::string key = quoted(tables_[i].key_column), n = std::to_string(i);
-    matched += ", gone" + n + " AS (DELETE FROM " + tables_[i].name + " WHERE " + key +
-               " ~ $5 AND NOT $3::boolean RETURNING " + key + " AS key), staled" + n + " AS (UPDATE " +
-               tables_[i].name + " SET expires_at = least(expires_at, clock_timestamp() AT TIME ZONE 'UTC') WHERE " +
-               key + " ~ $5 AND $3::boolean RETURNING " + key + " AS key)";
-    counts += " UNION SELECT key FROM gone" + n + " UNION SELECT key FROM staled" + n;
+    const std::string key = quoted(tables_[i].key_column), n = std::to_string(i), &name = tables_[i].name;
+    matched += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + name + " WHERE " + key + " ~ $5" +
+               kThen + " ORDER BY 1 FOR UPDATE), gone" + n + " AS (DELETE FROM " + name + " t USING locked" + n +
+               " l WHERE t." + key + " = l.key AND NOT $3::boolean), staled" + n + " AS (UPDATE " + name +
+               " t SET expires_at = least(t.expires_at, clock_timestamp() AT TIME ZONE 'UTC') FROM locked" + n +
+               " l WHERE t." + key + " = l.key AND $3::boolean)";
+    counts += " UNION SELECT key FROM locked" + n;
   }
   invalidate_pattern = {"sw_pattern" + mark, matched + counts + ") AS k"};
   invalidate = {"sw_invalidate" + mark, gone + keys};

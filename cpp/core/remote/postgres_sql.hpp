@@ -44,6 +44,10 @@ class PostgresSql {
 
   // (n, seen, there, dead, payload, fresh_ms, kept_ms, version, tags, column...) of $1 namespace, $2 key[], $3 type[].
   const Statement& look_up(std::uint32_t slot) const { return look_up_[slot]; }
+  // A fresh entry of the shared table, if no mark is younger than it, whatever that concerns: what a hit needs, at half
+  // the cost of the whole look-up. No row says nothing: then the whole one is asked. (payload, fresh_until and the
+  // server's clock in s since 1970, tags) of $1 namespace, $2 key, $3 type.
+  Statement look_up_one;
   // (key, type, version) of what was written. $1 namespace, $2 key[], $3 type[], $4 payload[], $5 tags[], $6 born[], $7
   // fresh_ms[], $8 keep_ms[], $9 origin, $10 expected version, then one array per column.
   const Statement& store(std::uint32_t slot, Store::Mode mode) const {

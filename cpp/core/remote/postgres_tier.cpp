@@ -14,6 +14,8 @@ namespace {
 constexpr Nanos kFirstAnswer = 2'000'000'000;
 constexpr Nanos kSetUpPause = 30'000'000'000;
 
+constexpr double kLongest = 100.0 * 365 * 86400;  // s: a clock that jumped cannot promise more
+
 std::string milliseconds(Nanos duration) {
   if (duration >= kForever) return "Infinity";
   return std::to_string(duration / 1'000'000);
@@ -23,8 +25,16 @@ Nanos nanos(std::string_view ms) {
   if (ms == "Infinity") return kForever;
   double value = 0;
   std::from_chars(ms.data(), ms.data() + ms.size(), value);
-  constexpr double kMost = 100.0 * 365 * 86400 * 1e3;  // a clock that jumped cannot promise more
-  return static_cast<Nanos>(std::min(std::max(value, -kMost), kMost) * 1e6);
+  return static_cast<Nanos>(std::min(std::max(value, -kLongest * 1e3), kLongest * 1e3) * 1e6);
+}
+
+// From now to a moment, both in s since 1970.
+Nanos until(std::string_view moment, std::string_view now) {
+  if (moment == "Infinity") return kForever;
+  double at = 0, from = 0;
+  std::from_chars(moment.data(), moment.data() + moment.size(), at);
+  std::from_chars(now.data(), now.data() + now.size(), from);
+  return static_cast<Nanos>(std::min(std::max(at - from, -kLongest), kLongest) * 1e9);
 }
 
 // The texts in an array literal without NULLs.
@@ -225,7 +235,37 @@ void PostgresConnection::perform(std::span<Request* const> batch) {
   }
 }
 
+// The short way for one key. Where it finds nothing several times in a row (a cold cache, or entries older than the
+// last invalidation) it is left out for a while: it would only come on top.
+bool PostgresConnection::look_up_one(LookUp& request) {
+  constexpr unsigned kPatience = 4, kPause = 64;
+  if (in_vain_ >= kPatience) {
+    in_vain_ = in_vain_ >= kPatience + kPause ? 0 : in_vain_ + 1;
+    return false;
+  }
+  const Rows rows =
+      link_->run(tier_->sql()->look_up_one, {{tier_->options().namespace_name}, {request.keys[0]}, {request.types[0]}});
+  if (rows.size() == 0) {
+    ++in_vain_;
+    return false;
+  }
+  in_vain_ = 0;
+  request.found.assign(1, {});
+  Found& found = request.found[0];
+  found.found = true;
+  found.has_payload = !rows.null(0, 0);
+  if (found.has_payload) found.payload = bytes_of(rows.at(0, 0));
+  found.fresh_left = until(rows.at(0, 1), rows.at(0, 2));
+  found.kept_left = found.fresh_left;
+  if (!rows.null(0, 3)) found.tags = texts_of(rows.at(0, 3));
+  return true;
+}
+
 void PostgresConnection::look_up(std::span<Request* const> batch) {
+  if (batch.size() == 1 && batch.front()->slot == 0) {
+    auto& one = static_cast<LookUp&>(*batch.front());
+    if (one.keys.size() == 1 && !one.whole && look_up_one(one)) return;
+  }
   const auto sql = tier_->sql();
   const std::uint32_t slot = batch.front()->slot;
   std::vector<std::string> keys, types;

@@ -75,6 +75,7 @@ class PostgresConnection : public Link {
  private:
   void perform(std::span<Request* const> batch);
   void look_up(std::span<Request* const> batch);
+  bool look_up_one(LookUp& request);
   void store(std::span<Request* const> batch);
   void invalidate(std::span<Request* const> batch);
   void match(Invalidate& request);
@@ -84,6 +85,7 @@ class PostgresConnection : public Link {
 
   std::shared_ptr<PostgresTier> tier_;
   std::unique_ptr<PostgresLink> link_;
+  unsigned in_vain_ = 0;  // short look-ups without an answer, in a row
 };
 
 }  // namespace stillwarm

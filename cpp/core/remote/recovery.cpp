@@ -94,6 +94,7 @@ void Recovery::write(const std::shared_ptr<Store>& store) {
 void Recovery::owe(const std::string& name, bool soft) {
   const std::lock_guard lock(mutex_);
   owed_.add(name, soft);
+  owes_.store(true, std::memory_order_release);
   wake();
 }
 
@@ -182,6 +183,7 @@ void Recovery::close() {
 
 void Recovery::forget() {
   owed_.clear();
+  owes_.store(false, std::memory_order_release);
   under_way_ = 0;
   under_way_bytes_ = 0;
   working_ = false;
@@ -250,6 +252,7 @@ bool Recovery::send_invalidations(std::unique_lock<std::mutex>& lock) {
     }
     owed_.confirmed(owed[i].number);
   }
+  owes_.store(owed_.invalidations() > 0, std::memory_order_release);
   return true;
 }
 

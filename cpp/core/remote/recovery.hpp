@@ -10,6 +10,7 @@
 //  W3  A refused write leaves memory: the version that is there is not the one that others see.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -46,6 +47,7 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   void owe(const std::string& name, bool soft);
   void owe(const std::shared_ptr<Store>& store);
 
+  bool owes() const noexcept { return owes_.load(std::memory_order_acquire); }  // invalidations
   bool concerns(std::string_view key, std::string_view type, std::span<const std::string> tags) const;
   void ended(const std::shared_ptr<Request>& request) noexcept override;
   Figures figures() const;
@@ -75,6 +77,7 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   RecoveryQueue owed_;
+  std::atomic<bool> owes_{false};  // invalidations, for those who look without the lock
   Figures figures_;
   std::size_t under_way_ = 0;  // written behind, not ended
   std::size_t under_way_bytes_ = 0;

@@ -97,7 +97,8 @@ struct LookUp : Request {
   explicit LookUp(std::uint32_t s = 0) : Request(Kind::kLookUp, s) { idempotent = true; }
   std::vector<std::string> keys;
   std::vector<std::string> types;  // one per key: the same text is another entry in another type
-  std::vector<Found> found;        // likewise
+  bool whole = false;              // with `seen` and `version`, also where a fresh value is there
+  std::vector<Found> found;        // one per key
   std::string seen;                // the tier's moment at which it was looked: t0 of a load that follows
 };
 

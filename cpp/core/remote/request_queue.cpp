@@ -44,7 +44,7 @@ std::optional<TierError> RequestQueue::run(const std::shared_ptr<Request>& reque
   const Nanos timeout = s->timeout_of(r);
   QueueWaiter me;
   me.request = &r;
-  me.serves = timeout <= kLongestOnCaller;
+  me.serves = timeout <= s->options.longest_on_caller;
   std::optional<TierError> outcome;
   {
     const Listed listed(s->waiters, me);

@@ -45,6 +45,7 @@ class RequestQueue {
     std::size_t most_waiting = 10'000;
     std::size_t most_merged = 128;
     Nanos timeout = 250'000'000;
+    Nanos longest_on_caller = kLongestOnCaller;
     Nanos probe_every = 1'000'000'000;  // while the circuit is open
   };
 

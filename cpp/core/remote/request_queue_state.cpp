@@ -65,7 +65,7 @@ bool RequestQueue::State::something_to_serve() const noexcept {
 }
 
 bool RequestQueue::State::wants_connection(Nanos now) const noexcept {
-  return !closed && idle.empty() && !waiting.empty() && open + opening < options.links && now >= connect_at;
+  return !closed && idle.empty() && opening < waiting.size() && open + opening < options.links && now >= connect_at;
 }
 
 RequestQueue::State::Waiting::iterator RequestQueue::State::first_for(Nanos most) noexcept {

@@ -7,11 +7,12 @@ Refuses to know: frameworks, and what may be stored (cpp/core/http decides).
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
-from stillwarm import _core
+from stillwarm import _core, codecs
 
 Headers = Sequence[tuple[Any, Any]]  # pairs of str (WSGI) or of bytes (ASGI)
 
@@ -46,6 +47,27 @@ class Variants(NamedTuple):
     nonce: str
     text: str  # what the first variant's request had in them
     stored: Stored
+
+
+def _packed(stored: Stored) -> tuple[Any, ...]:
+    """A stored answer for a remote tier: its moment as time of day, which other hosts can compare theirs with."""
+    at = time.time() - (_core.clock_now() - stored.at) / 1e9
+    return tuple(stored._replace(at=int(at * 1e9)))
+
+
+def _unpacked(fields: tuple[Any, ...]) -> Stored:
+    """A clock that is behind the other host's makes an answer younger, never of the future (RFC 9111, 4.2.3)."""
+    stored = Stored(*fields)
+    return stored._replace(at=_core.clock_now() - max(0, int(time.time() * 1e9) - stored.at))
+
+
+codecs.register(Stored, _packed, _unpacked, "stillwarm.http.answer")
+codecs.register(
+    Variants,
+    lambda variants: (*variants[:3], _packed(variants.stored)),
+    lambda fields: Variants(*fields[:3], _unpacked(fields[3])),
+    "stillwarm.http.variants",
+)
 
 
 class Response(NamedTuple):

@@ -1,0 +1,255 @@
+"""Gets and sets per second from PostgreSQL: one caller, many threads, many tasks; beside raw libpq, libpqxx, psycopg, asyncpg.
+
+    python benchmarks/remote/gets.py [--quick] [--url postgresql://...]
+
+Every get asks the server: what memory knows of the key is dropped before. One value of 1 KB under each of 1,000 keys. Rounds of
+all subjects take turns; the median and the spread of the middle half are shown, and the CPU time of client and server per
+operation. The value travels as bytes for the rivals; ours is found, checked for marks, opened, decoded and kept in memory.
+
+Thread rule: starts threads of its own. Refuses to know: how the tier works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psycopg
+import psycopg_pool
+
+from stillwarm import Cache, _core
+from stillwarm._servers import PostgresServer
+
+KEYS = [f"key:{i}" for i in range(1000)]
+VALUE = "x" * 1000
+SELECT = "SELECT payload FROM bench WHERE key = %s AND expires_at > now()"
+UPSERT = (
+    "INSERT INTO bench VALUES (%s, %s, now() + interval '1 day') ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, "
+    "expires_at = excluded.expires_at"
+)
+HERE = Path(__file__).resolve().parent
+
+
+class Figures:
+    """Operations per second and CPU per operation of one subject, over rounds."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.client: list[float] = []
+        self.server: list[float] = []
+
+    def row(self) -> str:
+        rates = sorted(self.rates)
+        low, high = rates[len(rates) // 4], rates[-1 - len(rates) // 4]
+        return (
+            f"{statistics.median(rates):>9,.0f} | {low:,.0f} to {high:,.0f} | {1e6 / statistics.median(rates):.1f} | "
+            f"{statistics.median(self.client):.1f} | {statistics.median(self.server):.1f}"
+        )
+
+
+def server_cpu(server: PostgresServer) -> float:
+    """CPU seconds of all the server's processes."""
+    total = 0
+    for pid in server.processes():
+        try:
+            total += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+        except (OSError, IndexError):
+            pass
+    return total / 1e9
+
+
+def measured(server: PostgresServer, figures: Figures, work: Callable[[float], int], seconds: float) -> None:
+    client, behind, start = time.process_time(), server_cpu(server), time.perf_counter()
+    done = work(start + seconds)
+    took = time.perf_counter() - start
+    figures.rates.append(done / took)
+    figures.client.append((time.process_time() - client) / done * 1e6)
+    figures.server.append((server_cpu(server) - behind) / done * 1e6)
+
+
+def threads(count: int, one: Callable[[int, int], None]) -> Callable[[float], int]:
+    """Work that `count` threads do; one(thread, i) is one operation."""
+
+    def work(until: float) -> int:
+        done = [0] * count
+        gate = threading.Barrier(count)
+
+        def run(n: int) -> None:
+            gate.wait()
+            i = n * 7919
+            while time.perf_counter() < until:
+                for _ in range(10):
+                    i += 1
+                    one(n, i)
+                done[n] += 10
+
+        if count == 1:
+            run(0)
+        else:
+            workers = [threading.Thread(target=run, args=(n,)) for n in range(count)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+        return sum(done)
+
+    return work
+
+
+def tasks(count: int, loop: asyncio.AbstractEventLoop, one: Callable[[int], Awaitable[Any]]) -> Callable[[float], int]:
+    """Work that `count` tasks of a loop do."""
+
+    def work(until: float) -> int:
+        async def run(n: int) -> int:
+            done, i = 0, n * 7919
+            while time.perf_counter() < until:
+                for _ in range(10):
+                    i += 1
+                    await one(i)
+                done += 10
+            return done
+
+        async def everyone() -> int:
+            return sum(await asyncio.gather(*(run(n) for n in range(count))))
+
+        return loop.run_until_complete(everyone())
+
+    return work
+
+
+async def _pool(url: str, size: int) -> Any:
+    return await asyncpg.create_pool(url, min_size=size, max_size=size)
+
+
+def floor(url: str, binary: Path, calls: int) -> tuple[float, float]:
+    """Microseconds of libpq and of libpqxx for one get."""
+    out = subprocess.run([binary, url, "bench", KEYS[0], "1", str(calls)], capture_output=True, text=True, check=True)
+    libpq, libpqxx = out.stdout.split()
+    return float(libpq), float(libpqxx)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    rounds, seconds = (3, 0.15) if options.quick else (9, 1.0)
+    with PostgresServer() as server, tempfile.TemporaryDirectory() as folder:
+        url = server.new_database()
+        binary = Path(folder) / "floor"
+        subprocess.run(
+            ["g++", "-O2", "-std=c++20", "-I/usr/include/postgresql", HERE / "floor.cpp", "-lpqxx", "-lpq", "-o", binary],
+            check=True,
+        )
+        run(server, url, binary, rounds, seconds)
+
+
+def run(server: PostgresServer, url: str, binary: Path, rounds: int, seconds: float) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE bench (key text PRIMARY KEY, payload bytea, expires_at timestamptz)")
+        for key in KEYS:
+            connection.execute(UPSERT, (key, VALUE.encode()))
+        connection.execute("ANALYZE bench")
+    cache = Cache(url, ttl=3600, compress_above=0, jitter=0.0)
+    cache.set_many(dict.fromkeys(KEYS, VALUE))
+    cache.query("ANALYZE stillwarm.entries")
+    one = psycopg.connect(url, autocommit=True)
+    pool = psycopg_pool.ConnectionPool(url, min_size=2, max_size=2, kwargs={"autocommit": True}, open=True)
+    big = psycopg_pool.ConnectionPool(url, min_size=16, max_size=16, kwargs={"autocommit": True}, open=True)
+    loop = asyncio.new_event_loop()
+    apool = loop.run_until_complete(_pool(url, 2))
+    abig = loop.run_until_complete(_pool(url, 16))
+    cursor = one.cursor(binary=True)
+
+    def get(_: int, i: int) -> None:
+        key = KEYS[i % 1000]
+        _core.invalidate_key(cache, 0, key, False)
+        assert cache.get(key) is not None
+
+    def tier_get(_: int, i: int) -> None:
+        assert cache._tier.core.run(_core.look_up(0, [KEYS[i % 1000]], ["direct"])) is None
+
+    def put(_: int, i: int) -> None:
+        cache.set(KEYS[i % 1000], VALUE)
+
+    def psycopg_get(_: int, i: int) -> None:
+        cursor.execute(SELECT, (KEYS[i % 1000],), prepare=True)
+        assert cursor.fetchone()
+
+    def psycopg_set(_: int, i: int) -> None:
+        cursor.execute(UPSERT, (KEYS[i % 1000], VALUE.encode()), prepare=True)
+
+    def pooled(pool: Any, text: str, *more: bytes) -> Callable[[int, int], None]:
+        def call(_: int, i: int) -> None:
+            with pool.connection() as connection:
+                connection.execute(text, (KEYS[i % 1000], *more), prepare=True, binary=True)
+
+        return call
+
+    async def aget(i: int) -> None:
+        key = KEYS[i % 1000]
+        _core.invalidate_key(cache, 0, key, False)
+        assert await cache.aget(key) is not None
+
+    def of_asyncpg(pool: Any) -> Callable[[int], Awaitable[Any]]:
+        text = SELECT.replace("%s", "$1")
+
+        async def call(i: int) -> None:
+            assert await pool.fetchval(text, KEYS[i % 1000])
+
+        return call
+
+    subjects: dict[str, Callable[[float], int]] = {
+        "get, 1 caller: the tier alone": threads(1, tier_get),
+        "get, 1 caller: cache.get": threads(1, get),
+        "get, 1 caller: psycopg": threads(1, psycopg_get),
+        "get, 8 threads: cache.get": threads(8, get),
+        "get, 8 threads: psycopg_pool of 2": threads(8, pooled(pool, SELECT)),
+        "get, 64 threads: cache.get": threads(64, get),
+        "get, 64 threads: psycopg_pool of 2": threads(64, pooled(pool, SELECT)),
+        "get, 64 threads: psycopg_pool of 16": threads(64, pooled(big, SELECT)),
+        "get, 64 tasks: cache.aget": tasks(64, loop, aget),
+        "get, 64 tasks: asyncpg pool of 2": tasks(64, loop, of_asyncpg(apool)),
+        "get, 64 tasks: asyncpg pool of 16": tasks(64, loop, of_asyncpg(abig)),
+        "set, 1 caller: cache.set": threads(1, put),
+        "set, 1 caller: psycopg": threads(1, psycopg_set),
+        "set, 64 threads: cache.set": threads(64, put),
+        "set, 64 threads: psycopg_pool of 16": threads(64, pooled(big, UPSERT, VALUE.encode())),
+    }
+    figures = {name: Figures() for name in subjects}
+    floors: list[tuple[float, float]] = []
+    for round_number in range(rounds):
+        print(f"round {round_number + 1} of {rounds}", file=sys.stderr)
+        floors.append(floor(url, binary, max(300, int(5000 * seconds))))
+        for name, work in subjects.items():
+            measured(server, figures[name], work, seconds)
+    print(f"# PostgreSQL: {os.cpu_count()} CPUs, Python {sys.version.split()[0]}, {rounds} rounds of {seconds:g} s\n")
+    print("| what | per second | middle half | us each | client CPU us | server CPU us |\n|---|---|---|---|---|---|")
+    for i, name in enumerate(("get, 1 caller: libpq, in C", "get, 1 caller: libpqxx nontransaction, in C++")):
+        us = sorted(f[i] for f in floors)
+        print(f"| {name} | {1e6 / statistics.median(us):,.0f} | | {statistics.median(us):.1f} (best {us[0]:.1f}) | | |")
+    for name, figure in figures.items():
+        print(f"| {name} | {figure.row()} |")
+    figures_of_tier = cache.stats().tier
+    print(f"\nmerged: {figures_of_tier['served']:,} requests in {figures_of_tier['round_trips']:,} round trips")
+    cache.close()
+    pool.close()
+    big.close()
+    loop.run_until_complete(apool.close())
+    loop.run_until_complete(abig.close())
+    loop.close()
+    one.close()
+
+
+if __name__ == "__main__":
+    main()
