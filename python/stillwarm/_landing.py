@@ -131,9 +131,7 @@ def committed(
             stored = LOST
         elif plan is not None and plan.memory:
             fingerprints = [_core.tag_fingerprint(tag) for tag in plan.tags]
-            stored = _core.commit(
-                flight, plan.kept, plan.durations, fingerprints, plan.weight, False, plan.answered
-            )
+            stored = _core.commit(flight, plan.kept, plan.durations, fingerprints, plan.weight, False, plan.answered)
     except Exception as error:  # Ctrl-C is not an answer: then a follower leads
         finish(flight, ERROR, (error, error.__traceback__))
         raise

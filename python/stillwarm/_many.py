@@ -157,6 +157,9 @@ class Batch:
             step, value, flight = target.begin(True, not self.call._cache._confirm())
         if step == CONFIRM:  # trust ran out in between
             step, value, flight = target.begin(True, True)
+        if step == FOLLOW and _tier_loads.pending(target):
+            self.call._cache._confirm()
+            step, value, flight = target.begin(False, True)
         if step == FOLLOW:
             self.following.append((i, target, flight, value))
         elif step == ABSENT:
@@ -184,7 +187,9 @@ class Batch:
             self.readings[flight] = _tier_loads.Reading(place)
         self.call._cache._tier.core.used()
         readings = list(self.readings.values())
-        request = _core.look_up(readings[0].place.slot, [r.place.key for r in readings], [r.place.type for r in readings])
+        request = _core.look_up(
+            readings[0].place.slot, [r.place.key for r in readings], [r.place.type for r in readings], True
+        )
         error = yield request
         left = []
         for number, (i, target, flight) in enumerate(self.leading):

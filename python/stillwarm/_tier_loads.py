@@ -54,11 +54,11 @@ def codec_of(target: Any) -> Any:
     return target.cache._codec if target.call is None else target.call._codec
 
 
-def read(target: Any, flight: Any, anew: bool = False) -> Steps[Reading]:
-    """Step 5: asks the tier for the key. `anew`: what is there does not matter, only the moment does."""
+def read(target: Any, flight: Any, whole: bool = False) -> Steps[Reading]:
+    """Step 5: asks the tier for the key. `whole`: a load is to follow whatever is there, so the moment matters."""
     tier: Tier = target.cache._tier
     reading = Reading(_tier_values.place_of(tier, flight.scope, flight.key))
-    yield from look(target, reading, anew)
+    yield from look(target, reading, whole)
     return reading
 
 
@@ -67,28 +67,34 @@ def look(target: Any, reading: Reading, whole: bool = False) -> Steps[None]:
     tier: Tier = target.cache._tier
     place = reading.place
     tier.core.used()
+    target.cache._upkeep.used()
     request = _core.look_up(place.slot, [place.key], [place.type], whole)
     error = yield request
     reading.seen, reading.value = "", None
     if error is not None:
         return
-    take(target, reading, request, 0)
-    if reading.value is None and not request.seen and not whole:
-        yield from look(target, reading, True)  # it cannot be read here, and is to be written anew: as of when?
+    may_write = take(target, reading, request, 0)
+    if (
+        may_write and reading.value is None and not request.seen and not whole
+    ):  # it cannot be read here, and is to be written anew
+        again = _core.look_up(place.slot, [place.key], [place.type], True)
+        error = yield again
+        reading.seen = "" if error is not None else again.seen
 
 
-def take(target: Any, reading: Reading, request: Any, i: int) -> None:
-    """What a look-up said of this key."""
+def take(target: Any, reading: Reading, request: Any, i: int) -> bool:
+    """What a look-up said of this key. False: nothing may be written there."""
     tier: Tier = target.cache._tier
     place = reading.place
     reading.seen = request.seen
     row = request.opened(i, tier.namespace, place.sealed_as, tier.max_value)
     if row is None:
-        return
+        return True
     if tier.core.owes() and tier.core.concerns(place.key, place.type, list(row[7])):
         reading.seen = ""  # invalidated here, which the tier has not heard of: nobody else may get what is loaded now
-        return
+        return False
     reading.value = _tier_values.opened(tier, place, row, codec_of(target), target.settings)
+    return True
 
 
 def landed(target: Any, flight: Any, reading: Reading, anew: bool) -> bool:
@@ -148,6 +154,12 @@ def follow_up(target: Any, start: Any) -> None:
         finish(flight, ABANDONED, None)
 
 
+def pending(target: Any) -> bool:
+    """Whether transactions are open that invalidate something: what is loading may be of before their commit."""
+    tier = target.cache._tier
+    return tier is not None and bool(tier.pending)
+
+
 def concerned(tier: Tier, place: Place, tags: Sequence[str]) -> bool:
     """Whether an open transaction invalidates this: then memory must not keep it."""
     pending = tier.pending
@@ -175,6 +187,7 @@ def lease(target: Any, flight: Any, reading: Reading, anew: bool) -> Steps[bool]
     limit = hard / 1e9 if hard else LEASE_WAIT
     until = time.monotonic() + limit
     pause = 0.02
+    whole = anew or flight.background
     while True:
         request = _core.lease(True, name, owner, LEASE_AGE)
         try:
@@ -185,7 +198,7 @@ def lease(target: Any, flight: Any, reading: Reading, anew: bool) -> Steps[bool]
             if request.taken:
                 reading.owner = owner
                 tier.core.hold_lease(owner)
-                yield from look(target, reading)  # it may have been loaded since we looked
+                yield from look(target, reading, whole)  # it may have been loaded since we looked
                 if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, anew):
                     yield from give_back(tier, reading)
                     return True
@@ -205,7 +218,7 @@ def lease(target: Any, flight: Any, reading: Reading, anew: bool) -> Steps[bool]
             raise LoadTimeout(f"another process loads {key} for longer than {limit:g} s; it goes on and may be stored")
         yield pause * (0.75 + random.random() / 2)
         pause = min(pause * 2, 0.25)
-        yield from look(target, reading)
+        yield from look(target, reading, whole)
         if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, anew):
             return True
 

@@ -164,17 +164,13 @@ def stored(
     payload = b""
     if body or table is None or table.value is None:
         codec_id = 0 if negative else codec.id
-        payload = _core.seal(
-            tier.namespace, place.sealed_as, body, codec_id, negative, durations, tier.compress_above
-        )
+        payload = _core.seal(tier.namespace, place.sealed_as, body, codec_id, negative, durations, tier.compress_above)
     ttl = durations[0] if fresh_for is None else fresh_for
     if ttl < FOREVER and jitter and fresh_for is None:
         ttl -= int(ttl * jitter * random.random())
     rest = max(durations[1], durations[2]) + durations[3]
     keep = FOREVER if FOREVER in (ttl, *durations[1:]) else min(FOREVER, ttl + rest)
-    request = _core.store(
-        place.slot, mode, place.key, place.type, payload, born, expected, tags, columns, ttl, keep
-    )
+    request = _core.store(place.slot, mode, place.key, place.type, payload, born, expected, tags, columns, ttl, keep)
     weight = len(payload) if payload else sum(len(text) for text in columns or () if text is not None)
     return request, weight
 

@@ -125,8 +125,10 @@ def get_now(cache: Cache, key: str, default: Any) -> Any:
         cache._upkeep.used()
         target, reading = KeyLook(cache, key), _tier_loads.Reading(place(key))
         request = _core.look_up(0, [reading.place.key], [DIRECT])
+        tier.core.used()
         if tier.run(request) is not None:
-            return default
+            held = MISSING if tier.strict else _core.peek(cache, 0, key)
+            return default if held is MISSING else held
         _tier_loads.take(target, reading, request, 0)
         found = reading.value
         if found is None or found.negative or not found.servable:
@@ -164,6 +166,9 @@ def put(
     for key, request_and_size in made.items():
         stored_there, asked = True, False
         weight, since = -1, 0
+        if request_and_size is None and not only_if_absent:  # no room for it there, nor for what it replaces
+            _, error = yield from _tier_invalidation.invalidate(cache, [f"key:{storable(key)}"], False)
+            failure = failure or error
         if request_and_size is not None:
             request, weight = request_and_size
             since = _core.detach(cache, 0, key)
@@ -193,7 +198,15 @@ def put(
 
 
 def _keep(
-    cache: Cache, key: str, value: Any, ttl: int, tags: list[str], weight: int, only_if_absent: bool, since: int, asked: bool
+    cache: Cache,
+    key: str,
+    value: Any,
+    ttl: int,
+    tags: list[str],
+    weight: int,
+    only_if_absent: bool,
+    since: int,
+    asked: bool,
 ) -> bool:
     """What the tier has taken, in memory too. Whatever concerned the key after `since` may be younger than this: then
     memory keeps neither, and the next get asks the tier."""
@@ -201,7 +214,9 @@ def _keep(
         _core.invalidate_key(cache, 0, key, False)
         return True
     fingerprints = [_core.tag_fingerprint(tag) for tag in tags]
-    stored = _core.put(cache, 0, key, value, ttl, 0, 0, fingerprints, weight, only_if_absent and not asked, since, asked)
+    stored = _core.put(
+        cache, 0, key, value, ttl, 0, 0, fingerprints, weight, only_if_absent and not asked, since, asked
+    )
     if stored == LOST:
         _core.invalidate_key(cache, 0, key, False)
     return stored in (0, LOST) or (weight >= 0 and stored == 2)
@@ -240,7 +255,7 @@ def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = 
             return MISSING
         value = new(found.value)
         fresh = found.fresh_left if ttl is None else ttl
-        durations = (found.durations if ttl is None else (ttl, 0, 0, 0))
+        durations = found.durations if ttl is None else (ttl, 0, 0, 0)
         made = _tier_values.stored(
             tier, where, value, cache._codec, durations, found.tags, mode=SWAP, born=look.seen,
             expected=found.version, fresh_for=fresh,

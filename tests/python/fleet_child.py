@@ -98,7 +98,7 @@ def _main(mode: str, url: str, namespace: str, options: str) -> None:
     if mode == "serve":
 
         @cache.cached(ttl=100, name="f", tags=lambda key: [f"tag:{key}"])
-        def f(key: str) -> str:
+        def f(key: str) -> Any:
             calls[key] = calls.get(key, 0) + 1
             return f"child:{key}#{calls[key]}"
 

@@ -18,7 +18,8 @@ import msgspec
 import pydantic
 import pytest
 
-from stillwarm import Cache, CodecError, ConfigError, _core, codecs
+from stillwarm import Cache, ConfigError, _core, codecs
+from stillwarm.errors import CodecError
 from tiers import Counted, Ground, function
 
 
