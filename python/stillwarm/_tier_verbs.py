@@ -9,6 +9,7 @@ process that reads afterwards sees them; what the tier does not take waits for i
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,7 +34,8 @@ from stillwarm._types import FOREVER, Settings
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
 
-_ATTEMPTS: Final = 16  # at a value that others change at the same time
+_ATTEMPTS: Final = 64  # at a value that others change at the same time
+_PAUSE, _LONGEST_PAUSE = 0.001, 0.1  # s before the next one: doubles
 _PLAIN: Final = Settings(ttl=FOREVER, jitter=0.0)
 
 
@@ -181,7 +183,8 @@ def put(
             if error is None:
                 stored_there, asked = request.stored, True
             elif error[0] == IN_DOUBT and only_if_absent:
-                stored_there, asked = (yield from _is_mine(cache, key, request)), True
+                mine = yield from _is_mine(cache, key, request)
+                stored_there, asked = mine is not False, mine is not None
             else:
                 failure = failure or error
                 if error[0] != REJECTED and not only_if_absent:
@@ -222,13 +225,13 @@ def _keep(
     return stored in (0, LOST) or (weight >= 0 and stored == 2)
 
 
-def _is_mine(cache: Cache, key: str, request: Any) -> Steps[bool]:
-    """The connection broke at the answer to an add: is the value there ours?"""
+def _is_mine(cache: Cache, key: str, request: Any) -> Steps[bool | None]:
+    """The connection broke at the answer to an add: is the value there ours? None: the tier does not say."""
     tier = cache._tier
     assert tier is not None
     look = _core.look_up(0, [request.key], [DIRECT])
     error = yield look
-    return error is None and bool(look.payload(0)) and look.payload(0) == request.sent
+    return None if error is not None else bool(look.payload(0)) and look.payload(0) == request.sent
 
 
 def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = None) -> Steps[Any]:
@@ -244,7 +247,11 @@ def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = 
     cache._upkeep.used()
     where = place(key)
     error = None
-    for _ in range(_ATTEMPTS):
+    pause = _PAUSE
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            yield random.random() * pause
+            pause = min(pause * 2, _LONGEST_PAUSE)
         look = _core.look_up(0, [where.key], [DIRECT], True)
         error = yield look
         if error is not None:
