@@ -1,10 +1,11 @@
-"""Gets and sets per second from PostgreSQL: one caller, many threads, many tasks; beside raw libpq, libpqxx, psycopg, asyncpg.
+"""Gets and sets per second from PostgreSQL: one caller, threads, tasks; beside libpq, libpqxx, psycopg, asyncpg.
 
     python benchmarks/remote/gets.py [--quick] [--url postgresql://...]
 
-Every get asks the server: what memory knows of the key is dropped before. One value of 1 KB under each of 1,000 keys. Rounds of
-all subjects take turns; the median and the spread of the middle half are shown, and the CPU time of client and server per
-operation. The value travels as bytes for the rivals; ours is found, checked for marks, opened, decoded and kept in memory.
+Every get asks the server: what memory knows of the key is dropped before. One value of 1 KB under each of 1,000 keys.
+Rounds of all subjects take turns; the median and the spread of the middle half are shown, and the CPU time of both
+sides per operation. The value travels as bytes for the rivals; ours is found, checked for marks, opened, decoded and
+kept in memory.
 
 Thread rule: starts threads of its own. Refuses to know: how the tier works.
 """
@@ -35,8 +36,8 @@ KEYS = [f"key:{i}" for i in range(1000)]
 VALUE = "x" * 1000
 SELECT = "SELECT payload FROM bench WHERE key = %s AND expires_at > now()"
 UPSERT = (
-    "INSERT INTO bench VALUES (%s, %s, now() + interval '1 day') ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, "
-    "expires_at = excluded.expires_at"
+    "INSERT INTO bench VALUES (%s, %s, now() + interval '1 day') "
+    "ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, expires_at = excluded.expires_at"
 )
 HERE = Path(__file__).resolve().parent
 
@@ -64,7 +65,7 @@ def server_cpu(server: PostgresServer) -> float:
     for pid in server.processes():
         try:
             total += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
-        except (OSError, IndexError):
+        except (OSError, IndexError):  # noqa: PERF203  # one of them has ended
             pass
     return total / 1e9
 
@@ -148,7 +149,17 @@ def main() -> None:
         url = server.new_database()
         binary = Path(folder) / "floor"
         subprocess.run(
-            ["g++", "-O2", "-std=c++20", "-I/usr/include/postgresql", HERE / "floor.cpp", "-lpqxx", "-lpq", "-o", binary],
+            [
+                "g++",
+                "-O2",
+                "-std=c++20",
+                "-I/usr/include/postgresql",
+                HERE / "floor.cpp",
+                "-lpqxx",
+                "-lpq",
+                "-o",
+                binary,
+            ],
             check=True,
         )
         run(server, url, binary, rounds, seconds)

@@ -68,6 +68,7 @@ int put(pb::handle self, ScopeId scope, pb::handle key, pb::handle value, Nanos 
   const Key k(cache, scope, key);
   Result result;
   result.value = value.ptr();
+  result.since = since;
   result.answered = answered;
   result.weight = static_cast<std::uint64_t>(weight >= 0 ? weight : static_cast<std::int64_t>(py::weigh(value.ptr()))) +
                   py::weigh(k.object) + py::kEntryOverhead;
@@ -90,10 +91,6 @@ int put(pb::handle self, ScopeId scope, pb::handle key, pb::handle value, Nanos 
       found(there);
       return static_cast<int>(Stored::kNotKept);
     }
-  }
-  if (since != 0 && !flow->untouched_since(since, k.probe.hash)) {
-    Py_DECREF(owned);
-    return static_cast<int>(Stored::kLost);
   }
   Py_INCREF(value.ptr());
   Outcome outcome;
@@ -341,9 +338,7 @@ void bind_cache(pb::module_& m) {
     Py_XSETREF(cache_of(self)->get_slowly, Py_NewRef(get_slowly.ptr()));
   });
   m.def("take_hits", take_hits);
-  // `since`: a number of `detach`; 1 (lost) if something concerned the key after it.
-  m.def("put", put, pb::arg("cache"), pb::arg("scope"), pb::arg("key"), pb::arg("value"), pb::arg("ttl"), pb::arg("swr"),
-        pb::arg("sie"), pb::arg("tags"), pb::arg("weight"), pb::arg("only_if_absent"), pb::arg("since") = 0, pb::arg("answered") = false);
+  m.def("put", put);
   m.def("incr", incr);
   m.def("peek", peek);
   m.def("life", life);

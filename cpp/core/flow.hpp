@@ -180,6 +180,7 @@ class Flow : public Stations<Traits> {
   // [foreign] A value that was not loaded: it fences and detaches what is being loaded, then is stored.
   Outcome set(const Probe& probe, Handle key, const Result& result, bool& took_key, Nanos now) {
     took_key = false;
+    if (result.since != 0 && !this->untouched_since(result.since, probe.hash)) return {Stored::kLost, nullptr};
     if (!detach(probe)) return {};
     return put(probe.scope, probe, key, result, marks_.counter(), took_key, now, nullptr);
   }

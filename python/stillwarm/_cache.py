@@ -1,7 +1,7 @@
 """Cache: what a user holds. It checks its arguments, decorates functions, and ends its pool with the process.
 
 Thread rule: every method from any thread; the `a` twins from any loop.
-Refuses to know: how hits, loads and waiting work. Its bases have the rest: _shared, _warm, _invalidating, _verbs, _observed.
+Refuses to know: how hits, loads and waiting work. Its bases have the rest, from _shared to _observed.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from stillwarm import _core, _url, hooks
-from stillwarm._cached import decorate
+from stillwarm._cached import check_scope, decorate
 from stillwarm._durations import duration, shown, size
 from stillwarm._observed import Scope, count
 from stillwarm._pool import LoadPool
+from stillwarm._shared import Shared
 from stillwarm._sql_types import identifier
 from stillwarm._types import OPTIONS, TABLE_ONLY, TYPE_OPTIONS, check_names, checked_level, own_table, resolve
 from stillwarm._upkeep import Upkeep
 from stillwarm._verbs import UNSET
-from stillwarm._shared import Shared
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,17 +31,20 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from stillwarm._tier import Tier, TierSettings
     from stillwarm._types import CacheOptions, Duration, Options, TableOptions, Ttl
     from stillwarm._typing import CachedCoroutine, CachedFunction, Decorator
+    from stillwarm.codecs import Codec, OwnCodec
 
     P = ParamSpec("P")
 
 T = TypeVar("T")
 
-_ARGUMENTS: Final = frozenset(
-    "url namespace max_bytes max_entries load_threads enabled schema strict max_lag connect_timeout timeout connections "
-    "queue pooler codec compress_above max_value unlogged purge_every".split()
-)
+_ARGUMENTS: Final = frozenset({
+    "url", "namespace", "max_bytes", "max_entries", "load_threads", "enabled", "schema", "strict", "max_lag",
+    "connect_timeout", "timeout", "connections", "queue", "pooler", "codec", "compress_above", "max_value", "unlogged",
+    "purge_every",
+})  # fmt: skip
 _VARIABLES: Final = {
     "url": ("STILLWARM_URL", "DATABASE_URL", "REDIS_URL"),
     "namespace": ("STILLWARM_NAMESPACE",),
@@ -56,8 +59,8 @@ class Cache(Shared):
     """A cache in this process's memory, and, with a URL, in a database that processes and hosts share.
 
     Args:
-        url: the remote tier: "postgresql://user@host:5432/database"; None: memory only. Nobody connects before the tier is
-            needed, and a tier that does not answer makes the cache slower, never wrong and never down.
+        url: the remote tier: "postgresql://user@host:5432/database"; None: memory only. Nobody connects before the
+            tier is needed, and a tier that does not answer makes the cache slower, never wrong and never down.
         namespace: name of this cache in a shared tier and in figures; letters, digits, underscore.
         max_bytes: budget of the values with their keys, bytes or text such as "256MB"; None: only `max_entries` counts.
         max_entries: budget in entries; None: only `max_bytes` counts.
@@ -65,17 +68,17 @@ class Cache(Shared):
         load_threads: threads of the load pool (background refreshes, loads with a timeout); started when needed.
         enabled: False calls every function straight through and stores nothing; so does STILLWARM_DISABLED=1.
         schema: where the tier's own tables are.
-        strict: True raises TierError where the tier did not take a write or an invalidation (memory did), and never serves
-            what the tier has not confirmed within `max_lag`.
+        strict: True raises TierError where the tier did not take a write or an invalidation (memory did), and never
+            serves what the tier has not confirmed within `max_lag`.
         max_lag: how long after an invalidation in another process an older value may be served, while the tier answers.
         connect_timeout, timeout: of a connection (libpq: 2 s at least), of an operation.
         connections: to the tier; one more listens.
         queue: how many requests may wait for them.
-        pooler: True behind a pooler in transaction mode, such as PgBouncer: nothing is prepared, nothing is listened to.
+        pooler: True behind a pooler in transaction mode, such as PgBouncer: nothing is prepared or listened to.
         codec: "msgpack", "json", or a codec (`stillwarm.codecs`).
         compress_above: size from which values are compressed (zstd); 0 switches it off.
         max_value: size above which a value is not stored in the tier.
-        unlogged: True keeps the tier's entries out of the write-ahead log: faster, and empty after a crash of the server.
+        unlogged: True keeps the tier's entries out of the write-ahead log: faster, and empty after a crash.
         purge_every: how often expired rows are deleted by one of the processes; None: never.
         options: defaults for all functions; see `cached`.
 
@@ -124,7 +127,7 @@ class Cache(Shared):
         connections: int = 2,
         queue: int = 10_000,
         pooler: bool = False,
-        codec: Any = "msgpack",
+        codec: str | Codec | OwnCodec = "msgpack",
         compress_above: int | str = "1KB",
         max_value: int | str = "8MB",
         unlogged: bool = False,
@@ -145,7 +148,7 @@ class Cache(Shared):
         self._defaults = checked_level(given, "Cache()")
         self._enabled = bool(enabled) and os.environ.get("STILLWARM_DISABLED", "").lower() not in ("1", "true", "yes")
         self._types: dict[str, dict[str, Any]] = {}
-        self.tables: dict[str, Any] = {}
+        self.tables = {}
         self._type_ids = {"default": 0}
         self._scopes = {0: Scope("default", "", True)}
         self._keyed = {}
@@ -156,8 +159,8 @@ class Cache(Shared):
         self._pool = LoadPool(count(load_threads, "load_threads", 1024))
         self._tier = self._codec = self._upkeep = None
         self._codec_name = codec
-        self._codecs: dict[str, list[Any]] = {}
-        settings = {
+        self._codecs = {}
+        settings: TierSettings = {
             "schema": identifier(schema, "schema"),
             "strict": bool(strict),
             "max_lag": duration(max_lag, "max_lag"),
@@ -220,8 +223,8 @@ class Cache(Shared):
     def define(self, name: str, **options: Unpack[TableOptions]) -> None:
         """Gives settings a name, a type, that functions then refer to: `@cache.cached("scoring")`.
 
-        With `table=` and `columns=` its values are rows of a table of its own in the PostgreSQL tier (`stillwarm.tables`);
-        without a URL those options have no effect, so that an app runs with and without a database.
+        With `table=` and `columns=` its values are rows of a table of its own in the PostgreSQL tier. Without a URL
+        those options have no effect, so that an app runs with and without a database.
 
         Raises:
             ConfigError: an option does not exist, its value is not accepted, or the type is defined otherwise already.
@@ -269,6 +272,7 @@ class Cache(Shared):
             raise ConfigError(f"type={shown(type)}: accepted: {known}")
         level = {name: value for name, value in options.items() if name in TYPE_OPTIONS}
         settings = resolve([level, self._types.get(type, {}), self._defaults], "@cached")
+        check_scope(self, settings)
         loader_many = options.get("loader_many")
         if loader_many is not None and not callable(loader_many):
             raise ConfigError(f"loader_many={shown(loader_many)}: accepted: a callable of a list, or None")
@@ -330,7 +334,7 @@ def drain(cache: Cache) -> None:
     drain(cache)
 
 
-_forking: list[Any] = []
+_forking: list[Tier] = []
 
 
 def _before_fork() -> None:
@@ -372,9 +376,7 @@ def _at_exit() -> None:
         cache._close_tier(max(0.0, min(0.2, deadline - time.monotonic())))
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)
 
 __all__ = ["Cache"]

@@ -98,8 +98,7 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
     parameters = list(signature.parameters.values())
     ignored = ignore_flags(options.get("ignore", ()), parameters, name)
 
-    if settings.fleet and cache._tier is None:
-        raise ConfigError("scope='fleet' needs a remote tier, and this Cache has only memory; accepted here: 'process'")
+    check_scope(cache, settings)
     codec = None if cache._tier is None else codec_of(cache, function, options)
     if cache._tier is not None and key is None:
         fit_for_a_tier(name, parameters, ignored)
@@ -134,6 +133,12 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
     return call
 
 
+def check_scope(cache: Cache, settings: Settings) -> None:
+    """Raises ConfigError for "fleet" without a URL. A cache that has one and is off takes it: calls go through."""
+    if settings.fleet and cache._codec is None:
+        raise ConfigError("scope='fleet' needs a remote tier, and this Cache has only memory; accepted here: 'process'")
+
+
 def codec_of(cache: Cache, function: Any, options: dict[str, Any]) -> Any:
     """How the function's values travel: `codec=` here or of the Cache, `decode_as=` or the return annotation."""
     from stillwarm import codecs
@@ -151,7 +156,8 @@ def fit_for_a_tier(name: str, parameters: list[inspect.Parameter], ignored: Any)
     """Raises ConfigError for what has no meaning in another process."""
     if "<locals>" in name:
         raise ConfigError(
-            f"{name} is defined inside a function, so other processes cannot tell it from its siblings: give name= or key="
+            f"{name} is defined inside a function, so other processes cannot tell it from its siblings: "
+            f"give name= or key="
         )
     first = parameters[0] if parameters else None
     if first is not None and first.name in ("self", "cls") and not ignored[0]:

@@ -1,6 +1,6 @@
 """What the extension module offers to the Python layer (cpp/bindings/module.cpp lists its parts).
 
-Thread rule: everything runs with the GIL; nothing in the module waits.
+Thread rule: everything runs with the GIL. Only `run`, `drain` and `close` of a PostgresTier wait, and then without it.
 Refuses to know: the public names, which _cache.py and _cached.py give.
 
 Times are nanoseconds. A `scope` is a function, or one of the texts a cache keys by; a `stored key` is the only item of
@@ -13,14 +13,20 @@ from _thread import LockType
 from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import timedelta
 from types import MethodType
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, final, overload
+from typing import Any, Final, Generic, Literal, TypeAlias, TypedDict, TypeVar, final, overload
 
 _T_co = TypeVar("_T_co", covariant=True)
 _StoredKey: TypeAlias = Any  # hashable by content or by itself
 # ttl, stale_while_revalidate, stale_if_error, keep; and, unless they are those of the scope, early and jitter
 _Durations: TypeAlias = tuple[int, int, int, int] | tuple[int, int, int, int, float, float]
 _Stored: TypeAlias = int  # 0 stored, 1 lost to an invalidation, 2 too large, 3 not kept
-_Step: TypeAlias = int  # 0 return, 1 return and refresh, 2 lead, 3 follow, 4 known to be absent
+_Step: TypeAlias = int  # as in _target.py: 0 return, 1 return and refresh, 2 lead, 3 follow, 4 known to be absent...
+_Four: TypeAlias = tuple[int, int, int, int]  # ttl, stale_while_revalidate, stale_if_error, keep
+_Error: TypeAlias = tuple[int, str, str]  # TierFault, SQLSTATE or "", message without a password
+# status as in OPENED, body, columns, codec, negative, durations, fresh_left, tags, bytes, version
+_Row: TypeAlias = tuple[
+    int, bytes | None, list[str | None] | None, int, bool, _Four, int, list[str] | tuple[()], int, str
+]
 
 FOREVER: Final[int]
 EARLY_AUTO: Final[float]  # for early: by the measured time of the load
@@ -65,7 +71,7 @@ class CachedCall:
     @overload
     def __get__(self, instance: object, owner: Any = None, /) -> MethodType: ...
     def _begin(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, count: bool = True, /
+        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, count: bool = True, away: bool = False, /
     ) -> tuple[_Step, Any, Flight | None]: ...
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, /) -> _StoredKey: ...
     @property
@@ -127,6 +133,7 @@ def set_hooks(
     commit_loaded: Callable[..., Any],
     wake: Callable[[list[Any]], None],
     raise_it: object,
+    drain: Callable[[Any], None],  # messages of other processes are there: apply them
     /,
 ) -> None: ...
 
@@ -160,6 +167,7 @@ def watch(cache: CacheBase, hits: bool, loads: bool, /) -> None: ...
 
 def adopt_methods(subclass: type[CacheBase], /) -> None: ...
 def set_direct(cache: CacheBase, ttl: int, set_slowly: Any, /) -> None: ...
+def set_get_slowly(cache: CacheBase, get_slowly: Any, /) -> None: ...  # asked where `get` finds nothing fresh
 def put(
     cache: CacheBase,
     scope: int,
@@ -171,8 +179,9 @@ def put(
     tags: Sequence[int],
     weight: int,  # bytes; -1: weigh it
     only_if_absent: bool,
-    since: int = 0,  # of `detach`: lost if something concerned the key after it
-    answered: bool = False,  # the remote tier answered
+    since: int,  # of `detach`: lost if something concerned the key after it; 0: does not matter
+    answered: bool,  # the remote tier answered
+    /,
 ) -> _Stored: ...
 def incr(cache: CacheBase, scope: int, key: _StoredKey, delta: int, /) -> Any: ...  # MISSING: nothing there
 def peek(cache: CacheBase, scope: int, key: _StoredKey, /) -> Any: ...  # MISSING: nothing there
@@ -186,11 +195,13 @@ def begin_key(
     key: _StoredKey,
     count: bool,
     anew: bool = False,  # a load is wanted whatever is stored
+    away: bool = False,  # the remote tier does not answer: memory is used as it is
 ) -> tuple[_Step, Any, Flight | None]: ...
 
 # (scope, key, hits, bytes, state) of each entry, what is kept included; scope -1: of all
 def snapshot(cache: CacheBase, scope: int, /) -> list[tuple[int, _StoredKey, int, int, int]]: ...
 def clear(cache: CacheBase, scope: int, /) -> None: ...  # -1: all
+def take_hits(cache: CacheBase, /) -> list[tuple[int, _StoredKey, int]]: ...  # (scope, key, hits) since the last call
 
 # ----------------------------------------------------------------------------------------------------- invalidation
 
@@ -202,8 +213,25 @@ def tag_fingerprint(tag: str, /) -> int: ...
 # ---------------------------------------------------------------------------------------------------------- flights
 
 def commit(
-    flight: Flight, value: object, durations: _Durations | None, tags: Sequence[int], weight: int, negative: bool,
+    flight: Flight,
+    value: object,
+    durations: _Durations | None,
+    tags: Sequence[int],
+    weight: int,
+    negative: bool,
     answered: bool = False,  # the remote tier answered
+) -> _Stored: ...
+
+# As `commit`, of what a remote tier has: `fresh_left` of the ttl is left.
+def adopt(
+    flight: Flight,
+    value: object,
+    durations: _Four,
+    fresh_left: int,
+    tags: Sequence[int],
+    weight: int,
+    negative: bool,
+    /,
 ) -> _Stored: ...
 def land(flight: Flight, state: int, outcome: object, /) -> list[Any] | None: ...  # the waiters to wake
 def fail(flight: Flight, kind: int, /) -> tuple[Any, bool]: ...  # kind: 0 fatal, 1 not found, 2 transient
@@ -217,6 +245,8 @@ def add_follower(flight: Flight, load: Flight, /) -> bool: ...  # False: `load` 
 def remove_follower(flight: Flight, load: Flight, /) -> None: ...
 def count_load(flight: Flight, took: int, failed: bool, /) -> None: ...
 def count_stale(flight: Flight, /) -> None: ...
+def count_remote_hit(flight: Flight, stale: bool, /) -> bool: ...  # whether memory has an entry that counts it
+def count_lost_fill(flight: Flight, /) -> None: ...
 def count_skipped_refresh(flight: Flight, /) -> None: ...
 def detach(cache: CacheBase, scope: int, key: _StoredKey, /) -> int: ...  # what loads now is not stored; `since` of put
 def detach_all(cache: CacheBase, /) -> None: ...
@@ -386,7 +416,7 @@ def seal(
     payload: bytes,
     codec: int,
     negative: bool,
-    durations: tuple[int, int, int, int],
+    durations: _Four,
     compress_above: int,  # bytes; 0: never
     /,
 ) -> bytes: ...
@@ -394,8 +424,151 @@ def seal(
 # (status, codec, negative, durations, payload); with a status above 0 nothing else is told
 def open_envelope(
     namespace: str, key: str, stored: bytes, max_value: int, /
-) -> tuple[int, int, bool, tuple[int, int, int, int], bytes]: ...
+) -> tuple[int, int, bool, _Four, bytes]: ...
 def is_plain(value: object, json: bool = False, /) -> bool: ...  # msgpack (or JSON) keeps it exactly, types included
+
+# --------------------------------------------------------------- the PostgreSQL tier; only in a build that can have one
+
+class Completions:
+    """Requests that ended, for one event loop."""
+
+    def __init__(self) -> None: ...
+    def fileno(self) -> int: ...  # readable when there is something to take
+    def take(self) -> list[int]: ...  # tokens
+
+class Request:
+    """One request and, once it ended well, its answer. Which of the answers it has depends on what made it."""
+
+    timeout: int  # 0: the tier's
+    @property
+    def error(self) -> _Error | None: ...
+    @property
+    def seen(self) -> str: ...  # look_up: the tier's moment
+    def opened(
+        self, i: int, namespace: str, sealed_as: str, max_value: int, /
+    ) -> _Row | None: ...  # look_up: of one key
+    def payload(self, i: int, /) -> bytes: ...  # look_up: sealed
+    @property
+    def key(self) -> str: ...  # store
+    @property
+    def sent(self) -> bytes: ...  # store: the payload that was given
+    @property
+    def stored(self) -> bool: ...  # store: False: the fence, or what was there, refused it
+    @property
+    def version(self) -> str: ...  # store
+    @property
+    def count(self) -> int: ...  # invalidation: entries that it named
+    @property
+    def taken(self) -> bool: ...  # lease
+    @property
+    def outcomes(self) -> list[str]: ...  # poll: "committed", "aborted", "in progress" or "", one per transaction
+    @property
+    def rows(self) -> list[tuple[str | None, ...]]: ...  # query
+
+def look_up(
+    slot: int,
+    keys: Sequence[str],
+    types: Sequence[str],
+    whole: bool = False,  # `seen` and `version` are wanted, also where a fresh value is there
+) -> Request: ...
+def store(
+    slot: int,
+    mode: int,  # 0 load, 1 set, 2 add, 3 swap
+    key: str,
+    type: str,
+    payload: bytes,
+    born: str,  # load: `seen` of the look-up before it
+    expected: str,  # swap: the version
+    tags: Sequence[str],
+    columns: Sequence[str | None] | None,
+    fresh_for: int,
+    keep_for: int,
+    /,
+) -> Request: ...
+def invalidation(name: str, soft: bool, /) -> Request: ...
+def poll(asked: Sequence[str], /) -> Request: ...  # numbers of transactions whose end is awaited
+def lease(takes: bool, key: str, owner: str, age: int, /) -> Request: ...
+def flush(batch: int, keys: Sequence[str], types: Sequence[str], hits: Sequence[int], /) -> Request: ...
+def query(text: str, parameters: Sequence[str | None], timeout: int, /) -> Request: ...
+def check_connection_string(text: str, /) -> str: ...  # what libpq has against it, or ""
+
+class _Health(TypedDict):
+    circuit: str  # closed, open, half_open
+    connections: int
+    waiting: int
+    served: int
+    round_trips: int
+    failures: int
+    recent_calls: int
+    recent_failures: int
+    last_error: _Error | None
+    owed_invalidations: int
+    owed_writes: int
+    written: int
+    refused: int
+    rejected: int
+    dropped: int
+    last_rejection: _Error | None
+    linked: bool
+    polls: int
+    told: int
+    heard: int
+    reconnects: int
+    listener_error: _Error | None
+
+class PostgresTier:
+    """The tier of one cache: connections, what it owes, what other processes say."""
+
+    def __init__(
+        self,
+        connection_string: str,
+        namespace: str,
+        schema: str,
+        process: str,
+        setup: Sequence[str],
+        pooler: bool,
+        connections: int,
+        timeout: int,
+        most_waiting: int,
+        max_lag: int,
+        lease_age: int,
+    ) -> None: ...
+    def add_table(
+        self,
+        type: str,
+        name: str,
+        key_column: str,
+        columns: Sequence[tuple[str, str]],  # name, SQL type
+        has_payload: bool,
+        setup: str,
+        /,
+    ) -> int: ...  # its slot
+    def run(self, request: Request, /) -> _Error | None: ...
+    def post(self, request: Request, completions: Completions, token: int, /) -> None: ...
+    def abandon(self, request: Request, /) -> None: ...
+    def write_behind(self, store: Request, /) -> None: ...
+    def owe_write(self, store: Request, /) -> None: ...
+    def owe(self, name: str, soft: bool, /) -> None: ...
+    def forget(self, name: str, /) -> None: ...  # an invalidation that nobody waits for
+    def owes(self) -> bool: ...  # invalidations
+    def concerns(self, key: str, type: str, tags: Sequence[str], /) -> bool: ...  # an owed invalidation does
+    def attach(self, cache: CacheBase, strict: bool, /) -> None: ...
+    def messages(self) -> tuple[list[tuple[str, bool]], int]: ...  # (name, soft) each, and up to where they go
+    def applied(self, until: int, /) -> None: ...
+    def post_message(self, name: str, soft: bool, /) -> None: ...
+    def lost(self) -> None: ...
+    def trusted_until(self) -> int: ...
+    def used(self) -> None: ...
+    def tell(self) -> None: ...
+    def hold_lease(self, owner: str, /) -> None: ...
+    def give_back(self, key: str, owner: str) -> None: ...  # drop_lease, and the tier forgets it soon
+    def drop_lease(self, owner: str, /) -> None: ...
+    def health(self) -> _Health: ...
+    def drain(self, wait: int, /) -> bool: ...
+    def close(self, wait: int, /) -> None: ...
+    def before_fork(self) -> None: ...
+    def after_fork_in_parent(self) -> None: ...
+    def after_fork_in_child(self, process: str, /) -> None: ...
 
 # -------------------------------------------------------------------------------------------------------- for tests
 

@@ -37,9 +37,9 @@ def procedure_sql(place: Place, *, batch: int = 1000, retention: Any = RETENTION
         "  after text; gone bigint; missed bigint := 0; left_over bigint;",
         "BEGIN",
     ]
-    expired = [_purge_sql.typed_expired(place, table) for table in place.typed] + [_purge_sql.expired(place)]
-    for sql in expired:
-        lines += _until_none(sql, "namespace, batch")
+    for table in place.typed:
+        lines += _until_none(_purge_sql.typed_expired(place, table), "namespace, batch")
+    lines += _window(_purge_sql.expired(place))
     lines.append(f"EXECUTE {literal(_purge_sql.any_marks(place))} INTO hard, soft, old USING namespace, cutoff;")
     dead = [_purge_sql.typed_dead(place, table) for table in place.typed] + [_purge_sql.dead(place)]
     lines += ["IF hard THEN", *(line for sql in dead for line in _window(sql)), "END IF;"]

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stillwarm import _core, _keys, _tier_invalidation, _tier_transactions, _tier_values, hooks
 from stillwarm._durations import shown
-from stillwarm._tier import Steps, adrive, drive, raised
+from stillwarm._tier import Error, Steps, adrive, drive, raised
 from stillwarm._verbs import Verbs
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
     from stillwarm._place import Place
 
-NO_REMOTE: Final = "this cache has memory only; accepted: Cache(\"postgresql://...\")"
+NO_REMOTE: Final = 'this cache has memory only; accepted: Cache("postgresql://...")'
 
 
 class Intent(NamedTuple):
@@ -63,9 +63,9 @@ class Invalidating(Verbs):
             where: a condition in SQL over the columns of `type=`, which has a table of its own: "roi_percent < :least",
                 with `params={"least": 10}`.
             all: everything.
-            connection: the app's own open transaction in the tier's database (psycopg, SQLAlchemy, asyncpg): the invalidation
-                happens if, and only if, it commits. Until then this process keeps nothing in memory of what is named;
-                the others hear of it within `max_lag` after the commit.
+            connection: the app's own open transaction in the tier's database (psycopg, SQLAlchemy, asyncpg): the
+                invalidation happens if, and only if, it commits. Until then this process keeps nothing in memory of
+                what is named; the others hear of it within `max_lag` after the commit.
             stale: keep the entries as stale values that may be served while, or if not, a new one can be loaded.
 
         Returns:
@@ -79,7 +79,8 @@ class Invalidating(Verbs):
         """
         plan = self._intent(key, type, tag, pattern, where, all, params, stale)
         if connection is not None:
-            return _tier_transactions.within(self, connection, plan)
+            _tier_transactions.within(self._tier, connection, plan)
+            return None
         if self._tier is None:
             return self._invalidate_here(plan)
         return drive(self._tier, self._invalidating(plan))
@@ -95,7 +96,8 @@ class Invalidating(Verbs):
                 raise TypeError(f"ainvalidate() got an unexpected keyword argument {name!r}")
         plan = self._intent(*(intent.get(name, False if name in ("all", "stale") else None) for name in names))
         if connection is not None:
-            return await _tier_transactions.awithin(self, connection, plan)
+            await _tier_transactions.awithin(self._tier, connection, plan)
+            return None
         assert self._tier is not None
         return await adrive(self._tier, self._invalidating(plan))
 
@@ -115,13 +117,13 @@ class Invalidating(Verbs):
 
     def confirm(self) -> bool:
         """Asks the remote tier what happened since it was last asked. True: memory is right as of now."""
-        return self._tier is None or drive(self._tier, _tier_invalidation.confirm(self))
+        return self._tier is None or drive(self._tier, _tier_invalidation.confirm(self._tier))
 
     _confirm = confirm
 
     async def aconfirm(self) -> bool:
         """`confirm` for coroutines."""
-        return self._tier is None or await adrive(self._tier, _tier_invalidation.confirm(self))
+        return self._tier is None or await adrive(self._tier, _tier_invalidation.confirm(self._tier))
 
     _aconfirm = aconfirm
 
@@ -133,20 +135,19 @@ class Invalidating(Verbs):
         """The one intent that was given, checked."""
         given = {"key": key, "type": type, "tag": tag, "pattern": pattern, "where": where}
         named = [name for name, value in given.items() if value is not None] + ["all"] * bool(all)
+        if where is not None and self._tier is None:
+            raise ConfigError(f"where= needs the PostgreSQL tier; {NO_REMOTE}")
         intents = ["where"] if named == ["type", "where"] else named
         if len(intents) != 1 or named == ["where"]:
             which = " and ".join(named) or "none"
-            raise ConfigError(
-                f"invalidate() got {which}: accepted: exactly one of key=, type=, tag=, pattern=, all=True, or where= with type="
-            )
+            accepted = "exactly one of key=, type=, tag=, pattern=, all=True, or where= with type="
+            raise ConfigError(f"invalidate() got {which}: accepted: {accepted}")
         intent = intents[0]
         for name in named:
             if name != "all" and (not isinstance(given[name], str) or not given[name]):
                 raise ConfigError(f"{name}={shown(given[name])}: accepted: a str that is not empty")
         if params is not None and intent != "where":
             raise ConfigError(f"params={shown(params)}: accepted with where= only")
-        if intent == "where" and self._tier is None:
-            raise ConfigError(f"where= needs the PostgreSQL tier; {NO_REMOTE}")
         if intent in ("type", "where") and type not in self._type_ids:
             raise ConfigError(f"type={shown(type)}: accepted: {', '.join(map(repr, self._type_ids))}")
         return Intent(intent, "" if intent == "all" else given[intent], bool(stale), type, params)
@@ -175,7 +176,7 @@ class Invalidating(Verbs):
             return (yield from self._invalidating_where(plan))
         name = _tier_values.storable(plan.name) if plan.intent == "key" else plan.name
         names = _tier_invalidation.names_of(plan.intent, name)
-        there, error = yield from _tier_invalidation.invalidate(self, names, plan.stale)
+        there, error = yield from _tier_invalidation.invalidate(self._tier, names, plan.stale)
         here = self._invalidate_here(plan)
         if error is not None and self._tier.strict:
             raise raised(error)
@@ -199,7 +200,7 @@ class Invalidating(Verbs):
         if error is not None:
             raise raised(error)
         _core.fence_pattern(self)
-        keys = [row[0] for row in request.rows]
+        keys = [row[0] for row in request.rows if row[0] is not None]
         for key in keys:
             self._invalidate_text(key, plan.stale)
         tier.core.tell()
@@ -214,14 +215,15 @@ class Invalidating(Verbs):
         tier = self._tier
         if tier is None:
             raise ConfigError(f"this needs the PostgreSQL tier; {NO_REMOTE}")
-        types: dict[str, Any] = {name: self.tables.get(name) for name in (*self._type_ids, _tier_values.DIRECT)}
+        types = {name: self.tables.get(name) for name in (*self._type_ids, _tier_values.DIRECT)}
         return Place(lambda sql, params: tier.query(sql, params, 30.0), tier.namespace, tier.schema, types)
 
     def _invalidate_stored(self, scope: int, key: Any, stale: bool) -> bool:
         there = False
+        error: Error = None
         if self._tier is not None:
             place = _tier_values.place_of(self._tier, scope, key)
-            count, error = drive(self._tier, _tier_invalidation.invalidate(self, [f"key:{place.key}"], stale))
+            count, error = drive(self._tier, _tier_invalidation.invalidate(self._tier, [f"key:{place.key}"], stale))
             there = count > 0
         there = _core.invalidate_key(self, scope, key, stale) or there
         if self._tier is not None and self._tier.strict and error is not None:

@@ -72,7 +72,7 @@ class Plan(NamedTuple):
 
 
 def planned(target: Any, flight: Any, value: Any, reading: Reading | None = None) -> Plan | None:
-    """What is to be kept of what the loader returned; None: nothing. Runs the user's `unless=`, `ttl=`, `tags=`, `weigh=`."""
+    """What is to be kept of what the loader returned; None: nothing. Runs the user's `unless=`, `ttl=`, `tags=`..."""
     settings, load = target.settings, flight.load
     if load is not None and load._revives:
         value = load.kept

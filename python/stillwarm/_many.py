@@ -187,9 +187,8 @@ class Batch:
             self.readings[flight] = _tier_loads.Reading(place)
         self.call._cache._tier.core.used()
         readings = list(self.readings.values())
-        request = _core.look_up(
-            readings[0].place.slot, [r.place.key for r in readings], [r.place.type for r in readings], True
-        )
+        places = [reading.place for reading in readings]
+        request = _core.look_up(places[0].slot, [place.key for place in places], [place.type for place in places], True)
         error = yield request
         left = []
         for number, (i, target, flight) in enumerate(self.leading):

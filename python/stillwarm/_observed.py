@@ -18,8 +18,10 @@ from stillwarm._types import FOREVER
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from stillwarm._tables import TypedTable
     from stillwarm._tier import Tier
     from stillwarm._types import Settings
+    from stillwarm._upkeep import Upkeep
 
 KEPT: Final = 4  # State of cpp/core/base/life.hpp: from there on an entry counts as absent
 _log = logging.getLogger("stillwarm")
@@ -45,6 +47,8 @@ class Observed(_core.CacheBase):
     _scopes: dict[int, Scope]
     _tier: Tier | None
     _type_ids: dict[str, int]
+    _upkeep: Upkeep | None  # with a tier
+    tables: dict[str, TypedTable | None]
 
     def stats(self) -> Stats:
         """Counts in all and per type."""
@@ -68,8 +72,8 @@ class Observed(_core.CacheBase):
 
     @property
     def state(self) -> State:
-        """HEALTHY; DEGRADED: the link to the remote tier is lost, it is owed something, or more than 5 % of the requests of
-        the last 10 s failed; DOWN: it does not answer. Without a remote tier always HEALTHY."""
+        """HEALTHY; DEGRADED: the link to the remote tier is lost, it is owed something, or more than 5 % of requests
+        in the last 10 s failed; DOWN: it does not answer. Without a remote tier always HEALTHY."""
         return State.HEALTHY if self._tier is None else self._tier.state
 
     def top(self, n: int = 10) -> list[HotKey]:

@@ -71,8 +71,7 @@ def purge(
             while run(_purge_sql.typed_expired(place, table), [place.namespace, step])[0]:
                 pass
         # What is left of typed rows that have gone is no row of its own.
-        while _uncounted(counts, typed, lambda: run(_purge_sql.expired(place), [place.namespace, step]))[0]:
-            pass
+        _uncounted(counts, typed, lambda: _walk(place, _purge_sql.expired(place), step, run))
         ((hard, soft, old),) = place.query(_purge_sql.any_marks(place), [place.namespace, cutoff])
         missed = 0
         if hard == "t":

@@ -62,16 +62,22 @@ def count_expired(place: Place) -> str:
 
 
 def expired(place: Place) -> str:
-    """A batch of the expired entries of the shared table; $1: namespace, $2: batch."""
+    """A window of the shared table, without what is expired; $1: namespace, $2: batch, $3: after this key.
+
+    By windows, since expires_at has no index there: one would make every store write to all indexes (_layouts).
+    """
     entries = place.table("entries")
     return (
-        f"WITH {_lock(place)}, old AS (SELECT e.key, e.type FROM {entries} e "
-        "WHERE e.namespace = $1 AND e.expires_at < now() "
-        f"AND {_mine(place)} AND {_GOT} ORDER BY e.expires_at LIMIT $2::int), "
+        f"WITH {_lock(place)}, part AS (SELECT key FROM {entries} WHERE namespace = $1 AND key > $3 AND {_GOT} "
+        "ORDER BY key LIMIT $2::int), "
+        f"old AS (SELECT e.key, e.type FROM {entries} e WHERE e.namespace = $1 AND e.key IN (SELECT key FROM part) "
+        f"AND e.expires_at < now() AND {_mine(place)}), "
         # Asked again where it is locked: it may have been stored anew since.
         f"doomed AS (SELECT e.key, e.type FROM {entries} e WHERE e.namespace = $1 "
         "AND (e.key, e.type) IN (SELECT key, type FROM old) "
-        "AND e.expires_at < now() ORDER BY e.key, e.type FOR UPDATE SKIP LOCKED), " + _gone(place) + _outcome()
+        "AND e.expires_at < now() ORDER BY e.key, e.type FOR UPDATE SKIP LOCKED), "
+        + _gone(place)
+        + _outcome("(SELECT max(key) FROM part)")
     )
 
 

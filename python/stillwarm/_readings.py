@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
-from stillwarm._stats import State
+from stillwarm._stats import State, Stats
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
@@ -59,7 +59,32 @@ FIGURES: Final[dict[str, Figure]] = {
     ),
     "expired": Figure("Entries that left because their time was over.", "{entry}", True, _TYPE),
     "skipped_refreshes": Figure("Background refreshes that found the load pool full.", "{refresh}", True, _TYPE),
-    "remote_errors": Figure("Failures of the remote tier.", "{error}", True, _TYPE),
+    "remote_hits": Figure(
+        "Calls answered with a value of the remote tier; in hits or stale_hits, too.", "{call}", True, _TYPE
+    ),
+    "remote_errors": Figure("Requests to the remote tier that failed.", "{error}", True, _CACHE),
+    "remote_up": Figure("1 while the remote tier answers; absent without one.", "", False, _CACHE),
+    "remote_connections": Figure("Open connections to the remote tier, the listening one aside.", "", False, _CACHE),
+    "remote_waiting": Figure("Requests that wait for a connection to the remote tier.", "{request}", False, _CACHE),
+    "remote_owed": Figure(
+        "What the remote tier did not take and gets when it is back, by kind: invalidations, writes.",
+        "{request}",
+        False,
+        (*_CACHE, "kind"),
+    ),
+    "remote_round_trips": Figure("Statements that the remote tier was sent.", "{statement}", True, _CACHE),
+    "remote_refused": Figure(
+        "Values that the remote tier did not store, because of an invalidation meanwhile.", "{value}", True, _CACHE
+    ),
+    "remote_dropped": Figure(
+        "What the remote tier did not take and there was no room to keep for it.", "{request}", True, _CACHE
+    ),
+    "undecodable": Figure(
+        "Values of the remote tier that could not be read, or were too large for it, by reason.",
+        "{value}",
+        True,
+        (*_CACHE, "reason"),
+    ),
     "seconds_saved": Figure(
         "Estimate of the time that callers did not wait: calls answered from the cache times the mean time of a load.",
         "s",
@@ -130,8 +155,30 @@ def _raw(cache: Cache) -> dict[Key, float]:
         if budget is not None:
             now[name, (space,)] = budget
     now["flights", (space,)] = stats.flights
+    now["remote_errors", (space,)] = stats.remote_errors
+    now.update(_tier(space, stats))
     for state in State:
         now["state", (space, state.value)] = float(stats.state is state)
+    return now
+
+
+def _tier(space: str, stats: Stats) -> dict[Key, float]:
+    """The remote tier, if there is one."""
+    tier = stats.tier
+    if not tier:
+        return {}
+    now: dict[Key, float] = {
+        ("remote_up", (space,)): float(stats.state is not State.DOWN),
+        ("remote_connections", (space,)): tier["connections"],
+        ("remote_waiting", (space,)): tier["waiting"],
+        ("remote_owed", (space, "invalidations")): tier["owed_invalidations"],
+        ("remote_owed", (space, "writes")): tier["owed_writes"],
+        ("remote_round_trips", (space,)): tier["round_trips"],
+        ("remote_refused", (space,)): tier["refused"],
+        ("remote_dropped", (space,)): tier["dropped"],
+    }
+    for reason, count in tier["undecodable"].items():
+        now["undecodable", (space, reason)] = count
     return now
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stillwarm import _core, _tier_values
 from stillwarm._observed import count
@@ -17,10 +17,16 @@ from stillwarm._warm import Warming
 from stillwarm.errors import CodecError, TierError, TierRejected
 
 if TYPE_CHECKING:
+    from typing import ParamSpec
+
     from stillwarm._admin import Figures, Found
     from stillwarm._schema import Migrated
     from stillwarm._verify import Report
+    from stillwarm.codecs import Codec
 
+    P = ParamSpec("P")
+
+T = TypeVar("T")
 Progress = Callable[[int, int], object]
 
 
@@ -29,7 +35,7 @@ class Shared(Warming):
 
     __slots__ = ()
 
-    _codecs: dict[str, list[Any]]
+    _codecs: dict[str, list[Codec]]
 
     def find(
         self,
@@ -61,7 +67,7 @@ class Shared(Warming):
         found = _admin.find(self._place(), type=type, tag=tag, where=where, params=params, limit=limit)
         return [dataclasses.replace(one, value=self._readable_value(one)) for one in found]
 
-    def _readable_value(self, one: Any) -> Any:
+    def _readable_value(self, one: Found) -> Any:
         if not isinstance(one.value, bytes):
             return one.value
         assert self._tier is not None
@@ -72,7 +78,7 @@ class Shared(Warming):
         if status != 0 or negative:
             return None if negative else one.value
         for codec in (*self._codecs.get(one.type, ()), self._codec):
-            if codec.matches(codec_id):
+            if codec is not None and codec.matches(codec_id):
                 try:
                     return codec.decode(body)
                 except CodecError:
@@ -80,15 +86,15 @@ class Shared(Warming):
         return one.value
 
     def top(self, n: int = 10) -> list[HotKey]:
-        """The `n` most used entries, the most used first: of the remote tier, by the hits of all processes; without one,
-        or while it does not answer, of memory. Memory's reads every entry."""
+        """The `n` most used entries, the most used first: of the remote tier, by the hits of all processes; without
+        one, or while it does not answer, of memory. Memory's reads every entry."""
         count(n, "n", 2**31)
         if self._tier is None:
             return super().top(n)
         from stillwarm import _admin
 
         try:
-            self._upkeep.flush()
+            self._flush_hits()
             return [HotKey(one.key, one.type, one.hits, 0) for one in _admin.top(self._place(), min(n, 100_000))]
         except TierError:
             return super().top(n)
@@ -217,7 +223,7 @@ class Shared(Warming):
         await _in_thread(self.check)
 
     def query(self, sql: str, params: Iterable[Any] = (), *, timeout: float = 5.0) -> list[tuple[str | None, ...]]:
-        """Any one statement with `$1` parameters in the tier's database; rows of text. For `stillwarm.journal` and tools.
+        """Any one statement with `$1` parameters in the tier's database; rows of text. For journals and tools.
 
         Raises:
             ConfigError: there is no remote tier.
@@ -230,10 +236,11 @@ class Shared(Warming):
 
     def _flush_hits(self) -> None:
         self._place()
-        self._upkeep.flush()
+        if self._upkeep is not None:
+            self._upkeep.flush()
 
 
-async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     import asyncio
 
     return await asyncio.to_thread(function, *args, **kwargs)

@@ -13,11 +13,10 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, TypeVar, cast
 
 from stillwarm import _core, _url
-from stillwarm._pending import Pending
 from stillwarm._stats import State
 from stillwarm.errors import TierError, TierRejected, TierTimeout, TierUnavailable
 
@@ -26,12 +25,18 @@ if TYPE_CHECKING:
 
     from stillwarm._cache import Cache
     from stillwarm._tables import TypedTable
+    from stillwarm.codecs import Codec
 
 T = TypeVar("T")
 Error: TypeAlias = "tuple[int, str, str] | None"
-Steps: TypeAlias = Generator[Any, Error, T]  # yields requests, and seconds to wait
+Steps: TypeAlias = Generator["_core.Request | float", Error, T]  # yields requests, and seconds to wait
 
 OK, UNAVAILABLE, TIMEOUT, REJECTED, IN_DOUBT, FULL, CLOSED = range(7)  # TierFault of core/remote/remote_tier.hpp
+_ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], ...]] = (
+    "last_error",
+    "last_rejection",
+    "listener_error",
+)
 LEASE_AGE: Final = 5_000_000_000  # ns
 SHARED: Final = 0  # the slot of types without a table of their own
 
@@ -47,6 +52,22 @@ def raised(error: tuple[int, str, str]) -> TierError:
     if fault == REJECTED:
         return TierRejected(text, state)
     return TierUnavailable(text)
+
+
+class TierSettings(TypedDict):
+    """What `Cache()` is told of its tier, checked; durations in ns, sizes in bytes."""
+
+    schema: str
+    strict: bool
+    max_lag: int
+    connect_timeout: int
+    timeout: int
+    connections: int
+    queue: int
+    pooler: bool
+    max_value: int
+    compress_above: int
+    unlogged: bool
 
 
 class Tier:
@@ -82,7 +103,7 @@ class Tier:
         self.unlogged = unlogged
         self.process = _new_process()
         self.tables: dict[str, tuple[int, TypedTable]] = {}
-        self.pending = Pending()  # what open transactions invalidate
+        self.pending: list[Held] = []  # what open transactions invalidate
         self.errors = 0
         self.undecodable: dict[str, int] = {}
         self.closed = False
@@ -107,6 +128,13 @@ class Tier:
         self.core.attach(cache, strict)
 
     @property
+    def codec(self) -> Codec:
+        """That of direct keys."""
+        codec = self.cache._codec
+        assert codec is not None
+        return codec
+
+    @property
     def cache(self) -> Cache:
         """The cache, which owns this."""
         cache = self._cache()
@@ -114,13 +142,20 @@ class Tier:
             raise RuntimeError("the cache of this tier is gone")
         return cache
 
+    def used(self) -> Cache:
+        """The cache, whose upkeep goes on: the tier is about to be asked."""
+        cache = self.cache
+        if cache._upkeep is not None:
+            cache._upkeep.used()
+        return cache
+
     # ------------------------------------------------------------------------------------------------------ requests
 
-    def run(self, request: Any) -> Error:
+    def run(self, request: _core.Request) -> Error:
         """Performs a request on this thread."""
         return self._noted(self.core.run(request))
 
-    async def arun(self, request: Any) -> Error:
+    async def arun(self, request: _core.Request) -> Error:
         """Performs a request on a worker thread, while the loop goes on."""
         import asyncio
 
@@ -154,7 +189,7 @@ class Tier:
             _log.warning("the PostgreSQL tier failed: %s; it is said once", raised(error))
         return error
 
-    def query(self, sql: str, params: Any = (), timeout: float = 5.0) -> list[tuple[str | None, ...]]:
+    def query(self, sql: str, params: Sequence[str | None] = (), timeout: float = 5.0) -> list[tuple[str | None, ...]]:
         """Any one statement with `$1` parameters, as a transaction of its own; rows of text.
 
         Raises:
@@ -164,7 +199,15 @@ class Tier:
         error = self.run(request)
         if error is not None:
             raise raised(error)
-        return request.rows  # type: ignore[no-any-return]
+        return request.rows
+
+    async def aquery(self, sql: str, params: Sequence[str | None] = ()) -> list[tuple[str | None, ...]]:
+        """`query` for coroutines."""
+        request = _core.query(sql, list(params), 5_000_000_000)
+        error = await self.arun(request)
+        if error is not None:
+            raise raised(error)
+        return request.rows
 
     # --------------------------------------------------------------------------------------------------------- state
 
@@ -188,10 +231,12 @@ class Tier:
 
     def figures(self) -> dict[str, Any]:
         """What `Stats.tier` shows."""
-        health: dict[str, Any] = self.core.health()
-        for name in ("last_error", "last_rejection", "listener_error"):
-            health[name] = None if health[name] is None else str(raised(health[name]))
-        return {**health, "undecodable": dict(self.undecodable)}
+        health = self.core.health()
+        told: dict[str, Any] = {**health, "undecodable": dict(self.undecodable)}
+        for name in _ERRORS:
+            error = health[name]
+            told[name] = None if error is None else str(raised(error))
+        return told
 
     def error_share(self) -> float:
         """Failed requests of the last 10 s, 0 to 1."""
@@ -241,6 +286,16 @@ class Tier:
         self._away_until = 0.0
 
 
+class Held:
+    """What one open transaction invalidates: names, and its number once it has one."""
+
+    __slots__ = ("names", "xid")
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = frozenset(names)
+        self.xid: str | None = None
+
+
 class _Loop:
     """What an event loop waits for: futures by token, woken through one descriptor."""
 
@@ -280,7 +335,7 @@ def drive(tier: Tier, steps: Steps[T]) -> T:
                 error = tier.run(request)
             request = steps.send(error)
     except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
+        return cast("T", stop.value)
     finally:
         steps.close()
 
@@ -299,7 +354,7 @@ async def adrive(tier: Tier, steps: Steps[T]) -> T:
                 error = await tier.arun(request)
             request = steps.send(error)
     except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
+        return cast("T", stop.value)
     finally:
         steps.close()
 

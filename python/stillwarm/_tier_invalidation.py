@@ -3,21 +3,22 @@
 Thread rule: generators of steps (see _tier), any thread, any loop; `apply` on the thread that found a message.
 Refuses to know: how the tier keeps marks (core/remote/postgres_sql), and what memory does with an intent.
 
-    told:   the tier first, then memory, then the others. What the tier does not take waits for it, and until then what it
-            has under that name is not read (E6)
+    told:   the tier first, then memory, then the others. What the tier does not take waits for it, and until then what
+            it has under that name is not read (E6)
     heard:  "all" "type:<type>" "tag:<tag>" "key:<key>" "pattern:<glob>" "fence"
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stillwarm import _core
 from stillwarm._tier import REJECTED, Error, Steps
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
+    from stillwarm._tier import Held, Tier
 
 _log = logging.getLogger("stillwarm")
 
@@ -31,19 +32,18 @@ def names_of(intent: str, name: str) -> list[str]:
     return [f"{intent}:{name}"]
 
 
-def invalidate(cache: Cache, names: list[str], soft: bool) -> Steps[tuple[int, Error]]:
+def invalidate(tier: Tier, names: list[str], soft: bool) -> Steps[tuple[int, Error]]:
     """Tells the tier; (how many entries it had, the error if it did not take it: then it is owed)."""
-    tier = cache._tier
-    assert tier is not None
-    cache._upkeep.used()
-    count, failure = 0, None
+    tier.used()
+    count = 0
+    failure: Error = None
     for name in names:
         request = _core.invalidation(name, soft)
         try:
             error = yield request
         except BaseException:  # cancelled: the tier may have it, and tells nobody of his own
             for each in names:
-                apply(cache, each, soft)
+                apply(tier.cache, each, soft)
             tier.core.tell()
             raise
         if error is None:
@@ -55,38 +55,37 @@ def invalidate(cache: Cache, names: list[str], soft: bool) -> Steps[tuple[int, E
     return count, failure
 
 
-def confirm(cache: Cache) -> Steps[bool]:
+def confirm(tier: Tier) -> Steps[bool]:
     """Asks the tier for what happened since it was asked last. True: memory may be trusted again."""
-    tier = cache._tier
-    assert tier is not None
     if tier.away:
         return False
-    cache._upkeep.used()
+    cache = tier.used()
     tier.core.used()
-    asked = tier.pending.asked()
-    request = _core.poll([xid for _, xid in asked])
+    asked = [held for held in list(tier.pending) if held.xid is not None]
+    request = _core.poll([str(held.xid) for held in asked])
     error = yield request
     if error is not None:
         return False
     outcomes = request.outcomes
     drain(cache)
-    settle(cache, asked, outcomes)
+    settle(tier, asked, outcomes)
     return True
 
 
-def settle(cache: Cache, asked: list[tuple[str, str]], outcomes: list[str]) -> None:
+def settle(tier: Tier, asked: list[Held], outcomes: list[str]) -> None:
     """Transactions that invalidate on commit: those that ended bind memory no more."""
-    tier = cache._tier
-    assert tier is not None
-    for (name, xid), outcome in zip(asked, outcomes, strict=False):
+    cache = tier.cache
+    for held, outcome in zip(asked, outcomes, strict=False):
         if outcome == "in progress":
             continue
         # Committed, rolled back, or so long ago that nobody knows. What was loaded while it was open may be of before.
-        apply(cache, name, False)
-        tier.pending.ended(name, xid)
+        for name in held.names:
+            apply(cache, name, False)
+        if held in tier.pending:
+            tier.pending.remove(held)
 
 
-def drain(cache: Any) -> None:
+def drain(cache: Cache) -> None:
     """Applies what other processes said. Called before memory is looked at; never raises."""
     tier = cache._tier
     if tier is None:
@@ -95,7 +94,7 @@ def drain(cache: Any) -> None:
     for name, soft in messages:
         try:
             apply(cache, name, soft)
-        except Exception:
+        except Exception:  # noqa: PERF203  # each message for itself
             _log.exception("a message could not be applied: %s; everything in memory is invalidated", name)
             _core.mark(cache, "all", 0, False)
     tier.core.applied(until)

@@ -15,8 +15,8 @@ import copy
 import logging
 import random
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from stillwarm import _core, _tier_values
 from stillwarm._landing import finish
@@ -25,11 +25,20 @@ from stillwarm._tier import LEASE_AGE, REJECTED, Steps
 from stillwarm.errors import CodecError, LoadTimeout, NotFound
 
 if TYPE_CHECKING:
+    from stillwarm._target import Target
     from stillwarm._tier import Tier
     from stillwarm._tier_values import Durations, Place, Value
+    from stillwarm.codecs import Codec
 
 LEASE_WAIT: Final = 30.0  # s, where no hard timeout is set
 _log = logging.getLogger("stillwarm")
+
+
+def of(target: Target) -> Tier:
+    """The tier, which there is."""
+    tier = target.cache._tier
+    assert tier is not None
+    return tier
 
 
 class Reading:
@@ -50,41 +59,39 @@ class Reading:
         self.owner = ""
 
 
-def codec_of(target: Any) -> Any:
-    return target.cache._codec if target.call is None else target.call._codec
+def codec_of(target: Target) -> Codec:
+    return cast("Codec", target.cache._codec if target.call is None else target.call._codec)
 
 
-def read(target: Any, flight: Any, whole: bool = False) -> Steps[Reading]:
+def read(target: Target, flight: _core.Flight, whole: bool = False) -> Steps[Reading]:
     """Step 5: asks the tier for the key. `whole`: a load is to follow whatever is there, so the moment matters."""
-    tier: Tier = target.cache._tier
+    tier = of(target)
     reading = Reading(_tier_values.place_of(tier, flight.scope, flight.key))
     yield from look(target, reading, whole)
     return reading
 
 
-def look(target: Any, reading: Reading, whole: bool = False) -> Steps[None]:
+def look(target: Target, reading: Reading, whole: bool = False) -> Steps[None]:
     """Asks once more."""
-    tier: Tier = target.cache._tier
+    tier = of(target)
     place = reading.place
     tier.core.used()
-    target.cache._upkeep.used()
+    tier.used()
     request = _core.look_up(place.slot, [place.key], [place.type], whole)
     error = yield request
     reading.seen, reading.value = "", None
     if error is not None:
         return
     may_write = take(target, reading, request, 0)
-    if (
-        may_write and reading.value is None and not request.seen and not whole
-    ):  # it cannot be read here, and is to be written anew
+    if may_write and reading.value is None and not request.seen and not whole:  # unreadable, and to be written anew
         again = _core.look_up(place.slot, [place.key], [place.type], True)
         error = yield again
         reading.seen = "" if error is not None else again.seen
 
 
-def take(target: Any, reading: Reading, request: Any, i: int) -> bool:
+def take(target: Target, reading: Reading, request: _core.Request, i: int) -> bool:
     """What a look-up said of this key. False: nothing may be written there."""
-    tier: Tier = target.cache._tier
+    tier = of(target)
     place = reading.place
     reading.seen = request.seen
     row = request.opened(i, tier.namespace, place.sealed_as, tier.max_value)
@@ -97,14 +104,14 @@ def take(target: Any, reading: Reading, request: Any, i: int) -> bool:
     return True
 
 
-def landed(target: Any, flight: Any, reading: Reading, anew: bool) -> bool:
-    """Lands the flight with what the tier has, if that may be returned. A value past that goes to memory: it may stand in
-    for an error, or be revived."""
+def landed(target: Target, flight: _core.Flight, reading: Reading, anew: bool) -> bool:
+    """Lands the flight with what the tier has, if that may be returned. A value past that goes to memory: it may stand
+    in for an error, or be revived."""
     value = reading.value
     if value is None or anew or (flight.background and not newer(target, flight, value)):
         return False
-    pending = target.cache._tier.pending
-    if not pending or not concerned(target.cache._tier, reading.place, value.tags):
+    tier = of(target)
+    if not tier.pending or not concerned(tier, reading.place, value.tags):
         kept = copy.deepcopy(value.value) if target.settings.copy else value.value
         tags = [_core.tag_fingerprint(tag) for tag in value.tags] if value.tags else ()
         _core.adopt(flight, kept, value.durations, value.fresh_left, tags, value.weight, value.negative)
@@ -120,8 +127,8 @@ def landed(target: Any, flight: Any, reading: Reading, anew: bool) -> bool:
     return True
 
 
-def newer(target: Any, flight: Any, value: Value) -> bool:
-    """Whether what the tier has makes a refresh needless: it is fresh, and not the value that is to be refreshed early."""
+def newer(target: Target, flight: _core.Flight, value: Value) -> bool:
+    """Whether what the tier has makes a refresh needless: fresh, and not the value that is to be refreshed early."""
     life = _core.life(target.cache, flight.scope, flight.key)
     left = 0 if life is None or life[0] > 1 else life[1]
     if left <= 0:
@@ -129,7 +136,7 @@ def newer(target: Any, flight: Any, value: Value) -> bool:
     return value.fresh_left > left + int(value.durations[0] * target.settings.jitter)  # each has a jitter of its own
 
 
-def outcome(target: Any, flight: Any) -> Any:
+def outcome(target: Target, flight: _core.Flight) -> Any:
     """What the leader of a flight that landed with the tier's value returns; a stale one is refreshed behind it."""
     if flight.error is not None:
         raise flight.error[0]
@@ -137,7 +144,7 @@ def outcome(target: Any, flight: Any) -> Any:
     return flight.value
 
 
-def count(target: Any, flight: Any) -> None:
+def count(target: Target, flight: _core.Flight) -> None:
     """The caller was counted as a miss, and was answered from the tier."""
     if not _core.count_remote_hit(flight, False):  # memory could not keep it: its count has no entry
         upkeep = target.cache._upkeep
@@ -145,7 +152,7 @@ def count(target: Any, flight: Any) -> None:
             upkeep.count(flight.scope, flight.key, 1)
 
 
-def follow_up(target: Any, start: Any) -> None:
+def follow_up(target: Target, start: Callable[[Target, Any], None]) -> None:
     """After a value came from the tier: begins its refresh, if it is stale or early."""
     step, _, flight = target.begin(False)
     if step in (REFRESH, REFRESH_EARLY):
@@ -168,19 +175,19 @@ def concerned(tier: Tier, place: Place, tags: Sequence[str]) -> bool:
     names = {"all", f"type:{place.type}", f"key:{place.key}", *(f"tag:{tag}" for tag in tags)}
     if place.type == _tier_values.DIRECT:
         names.add("type:default")
-    return pending.concerns(names)
+    return any(not names.isdisjoint(held.names) for held in list(pending))
 
 
 # ------------------------------------------------------------------------------------------------------------- leases
 
 
-def lease(target: Any, flight: Any, reading: Reading, anew: bool) -> Steps[bool]:
+def lease(target: Target, flight: _core.Flight, reading: Reading, anew: bool) -> Steps[bool]:
     """Step 6: until this load may run (False), or the flight has landed with what another process stored (True).
 
     Raises:
         LoadTimeout: another process loads for longer than this caller waits.
     """
-    tier: Tier = target.cache._tier
+    tier = of(target)
     owner = f"{tier.process}:{flight.sequence}"
     name = reading.place.sealed_as
     hard = target.settings.hard_timeout
@@ -235,10 +242,10 @@ def give_back(tier: Tier, reading: Reading) -> Steps[None]:
 
 
 def prepared(
-    target: Any, reading: Reading, value: Any, durations: Durations, tags: list[str], *, negative: bool = False
-) -> tuple[Any, int] | None:
+    target: Target, reading: Reading, value: Any, durations: Durations, tags: list[str], *, negative: bool = False
+) -> tuple[_core.Request, int] | None:
     """The request that stores a loaded value, and its bytes; None: the tier is not given it."""
-    tier: Tier = target.cache._tier
+    tier = of(target)
     if not reading.seen or durations[0] <= 0:
         return None
     place = reading.place
@@ -257,9 +264,9 @@ def prepared(
         return None
 
 
-def absent(target: Any, reading: Reading, text: str) -> None:
+def absent(target: Target, reading: Reading, text: str) -> None:
     """The loader says that there is no such thing: what the tier has goes, or the absence is written behind."""
-    tier: Tier = target.cache._tier
+    tier = of(target)
     ttl = target.settings.negative_ttl
     made = prepared(target, reading, text, (ttl, 0, 0, 0), target.tags(), negative=True) if ttl else None
     if made is not None:
@@ -268,11 +275,11 @@ def absent(target: Any, reading: Reading, text: str) -> None:
         tier.core.forget(f"key:{reading.place.key}")
 
 
-def written(tier: Tier, request: Any) -> Steps[bool]:
+def written(tier: Tier, request: _core.Request) -> Steps[bool]:
     """Fleet: the write comes before memory. False: the fence refused it, so memory must not keep it either."""
     error = yield request
     if error is None:
-        return bool(request.stored)
+        return request.stored
     if error[0] != REJECTED:
         tier.core.owe_write(request)
     return True

@@ -3,50 +3,49 @@
 Thread rule: the caller's thread or task.
 Refuses to know: drivers (_transactions).
 
-From the call until the outcome is known (a poll asks for it, `_tier_invalidation.settle`), memory neither serves nor keeps
-what is named: its entries go at once, and nothing new is kept. The tier still answers with what is committed.
+From the call until the outcome is known (a poll asks for it, `_tier_invalidation.settle`), memory neither serves nor
+keeps what is named: its entries go at once, and nothing new is kept. The tier still answers with what is committed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from stillwarm import _tier_invalidation, _tier_values, _transactions
 from stillwarm._durations import shown
 from stillwarm._sql_types import quoted
+from stillwarm._tier import Held
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stillwarm._cache import Cache
     from stillwarm._invalidating import Intent
+    from stillwarm._tier import Tier
 
 
-def within(cache: Cache, connection: Any, plan: Intent) -> None:
+def within(tier: Tier | None, connection: Any, plan: Intent) -> None:
     """Inserts the row on a synchronous connection."""
-    names, table = _names(cache, connection, plan)
-    _same(cache, _transactions.run(connection, _transactions.WHERE, table=table), connection)
-    ticket, xid = _hold(cache, names), None
-    try:
-        text, values = _transactions.insert(table, cache.namespace, names, plan.stale)
-        xid = _transactions.run(connection, text, **values)
-    finally:
-        _await_outcome(cache, names, ticket, xid)
+    tier, names, table = _checked(tier, connection, plan)
+    theirs = _transactions.run(connection, _transactions.WHERE, table=table)
+    _same(theirs, tier.query(*_asked(table)), connection)
+    with _holding(tier, names) as held:
+        text, values = _transactions.insert(table, tier.namespace, names, plan.stale)
+        held.xid = _transactions.run(connection, text, **values)
 
 
-async def awithin(cache: Cache, connection: Any, plan: Intent) -> None:
+async def awithin(tier: Tier | None, connection: Any, plan: Intent) -> None:
     """`within` for an asynchronous connection, or a synchronous one."""
-    names, table = _names(cache, connection, plan)
-    _same(cache, await _transactions.arun(connection, _transactions.WHERE, table=table), connection)
-    ticket, xid = _hold(cache, names), None
-    try:
-        text, values = _transactions.insert(table, cache.namespace, names, plan.stale)
-        xid = await _transactions.arun(connection, text, **values)
-    finally:
-        _await_outcome(cache, names, ticket, xid)
+    tier, names, table = _checked(tier, connection, plan)
+    theirs = await _transactions.arun(connection, _transactions.WHERE, table=table)
+    _same(theirs, await tier.aquery(*_asked(table)), connection)
+    with _holding(tier, names) as held:
+        text, values = _transactions.insert(table, tier.namespace, names, plan.stale)
+        held.xid = await _transactions.arun(connection, text, **values)
 
 
-def _names(cache: Cache, connection: Any, plan: Intent) -> tuple[list[str], str]:
-    tier = cache._tier
+def _checked(tier: Tier | None, connection: object, plan: Intent) -> tuple[Tier, list[str], str]:
+    """The tier, the names of the plan there, and the table they are written to."""
     if tier is None:
         raise ConfigError('connection= needs the PostgreSQL tier; accepted: Cache("postgresql://...")')
     if plan.intent in ("pattern", "where"):
@@ -54,34 +53,33 @@ def _names(cache: Cache, connection: Any, plan: Intent) -> tuple[list[str], str]
     _transactions.kind_of(connection)
     name = _tier_values.storable(plan.name) if plan.intent == "key" else plan.name
     names = _tier_invalidation.names_of(plan.intent, name)
-    return names, f"{quoted(tier.schema)}.invalidations"
+    return tier, names, f"{quoted(tier.schema)}.invalidations"
 
 
-def _same(cache: Cache, theirs: str | None, connection: Any) -> None:
+def _asked(table: str) -> tuple[str, list[str]]:
+    """The tier is asked where it is, as the connection is."""
+    return _transactions.WHERE.format(table="$1"), [table]
+
+
+def _same(theirs: str | None, ours: list[tuple[str | None, ...]], connection: object) -> None:
     """Raises ConfigError unless the connection leads to the tier's database."""
-    tier = cache._tier
-    assert tier is not None
-    table = f"{quoted(tier.schema)}.invalidations"
-    rows = tier.query(_transactions.WHERE.format(table="$1"), [table])
-    if theirs != rows[0][0] or (theirs or "").endswith(" -"):
+    if theirs != ours[0][0] or (theirs or "").endswith(" -"):
         raise ConfigError(
             f"connection={shown(connection)}: it is not in the database of the tier, or that has no tables yet "
             f"(`stillwarm db migrate`); accepted: a transaction in the database of the cache's url"
         )
 
 
-def _hold(cache: Cache, names: list[str]) -> str:
-    tier = cache._tier
-    assert tier is not None
-    ticket = tier.pending.hold(names)
+@contextmanager
+def _holding(tier: Tier, names: list[str]) -> Iterator[Held]:
+    """From here on memory neither serves nor keeps what is named; until the outcome is known, if the body succeeds."""
+    held = Held(names)
+    tier.pending.append(held)
     for name in names:
-        _tier_invalidation.apply(cache, name, False)
-    return ticket
-
-
-def _await_outcome(cache: Cache, names: list[str], ticket: str, xid: str | None) -> None:
-    """`xid` None: the statement failed, and the transaction with it."""
-    tier = cache._tier
-    assert tier is not None
-    tier.pending.told(names, ticket, xid)
-    cache._upkeep.used()
+        _tier_invalidation.apply(tier.cache, name, False)
+    try:
+        yield held
+    except BaseException:
+        tier.pending.remove(held)
+        raise
+    tier.used()

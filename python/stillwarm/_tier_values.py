@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from stillwarm import _core, _keys
 from stillwarm._target import MISSING
@@ -18,11 +18,17 @@ from stillwarm.errors import CodecError, KeyTypeError
 
 if TYPE_CHECKING:
     from stillwarm._tier import Tier
+    from stillwarm._types import Settings
+    from stillwarm.codecs import Codec
 
 DIRECT: Final = "direct"  # the type of the direct verbs in a tier: their keys are nobody else's
 LOAD, SET, ADD, SWAP = range(4)  # Store::Mode of core/remote/remote_tier.hpp
 
-Durations = tuple[int, int, int, int]  # ttl, stale_while_revalidate, stale_if_error, keep in ns
+Durations: TypeAlias = tuple[int, int, int, int]  # ttl, stale_while_revalidate, stale_if_error, keep in ns
+# What a look-up found: status, body, columns, codec, negative, durations, fresh_left, tags, bytes, version
+Row: TypeAlias = (
+    "tuple[int, bytes | None, list[str | None] | None, int, bool, Durations, int, list[str] | tuple[()], int, str]"
+)
 
 
 class Place(NamedTuple):
@@ -76,9 +82,10 @@ def place_of(tier: Tier, scope: int, key: Any) -> Place:
             text = _keys.readable(of.name, items, strict=True)
         except TypeError as error:
             raise KeyTypeError(
-                f"{of.name}(): an argument cannot be part of a key in a remote tier ({error}); accepted: None, bool, int, "
-                f"float, str, bytes, Enum, dates and times, Decimal, UUID, and tuple, list, dict, set, dataclasses and "
-                f"pydantic models of these; or give key=, or leave it out with ignore= (self: ignore=('self',))"
+                f"{of.name}(): an argument cannot be part of a key in a remote tier ({error}); accepted: None, bool, "
+                f"int, float, str, bytes, Enum, dates and times, Decimal, UUID, and tuple, list, dict, set, "
+                f"dataclasses and pydantic models of these; or give key=, or leave it out with ignore= "
+                f"(self: ignore=('self',))"
             ) from None
     return Place(storable(text), type_name, tier.slot_of(type_name))
 
@@ -94,22 +101,22 @@ def storable(text: str) -> str:
     return _keys.digested(text)
 
 
-def opened(tier: Tier, place: Place, row: Any, codec: Any, settings: Any) -> Value | None:
+def opened(tier: Tier, place: Place, row: Row, codec: Codec, settings: Settings | None) -> Value | None:
     """The value of a row that a look-up found; None: it cannot be read, which is a counted miss."""
     status, body, columns, codec_id, negative, durations, fresh_left, tags, size, version = row
     try:
         if status != 0:
-            return _unreadable(tier, _core.OPENED[status])
+            return unreadable(tier, _core.OPENED[status])
         if body is not None:
             if negative:
                 value: Any = body.decode()
             elif not codec.matches(codec_id):
-                return _unreadable(tier, "codec")
+                return unreadable(tier, "codec")
             else:
                 value = codec.decode(body)
             return Value(value, negative, durations, fresh_left, tags, size, version)
         if columns is None or place.type not in tier.tables:
-            return _unreadable(tier, "table")
+            return unreadable(tier, "table")
         value = tier.tables[place.type][1].value_of(columns)
         ttl = FOREVER if settings is None or callable(settings.ttl) else settings.ttl
         durations = (0, 0, 0, 0) if settings is None else settings.durations(ttl)
@@ -117,18 +124,20 @@ def opened(tier: Tier, place: Place, row: Any, codec: Any, settings: Any) -> Val
         return Value(value, False, durations, fresh_left, tags, weight, version)
     except CodecError as error:
         tier.say_once(logging.WARNING, f"decode {place.type}", "%s cannot be read back: %s", place.key, error)
-        return _unreadable(tier, "payload")
+        return unreadable(tier, "payload")
 
 
-def _unreadable(tier: Tier, why: str) -> None:
+def unreadable(tier: Tier, why: str) -> Value | None:
+    """Counts it; there is no value."""
     tier.undecodable[why] = tier.undecodable.get(why, 0) + 1
+    return None
 
 
 def stored(
     tier: Tier,
     place: Place,
     value: Any,
-    codec: Any,
+    codec: Codec,
     durations: Durations,
     tags: Sequence[str],
     *,
@@ -137,9 +146,9 @@ def stored(
     expected: str = "",
     jitter: float = 0.0,
     negative: bool = False,
-    arguments: Any = None,
+    arguments: Mapping[str, Any] | None = None,
     fresh_for: int | None = None,
-) -> tuple[Any, int] | None:
+) -> tuple[_core.Request, int] | None:
     """A store request and the bytes that the value has; None: it is too large for the tier.
 
     Raises:
@@ -156,10 +165,8 @@ def stored(
         body = codec.encode(value)
     if len(body) > tier.max_value:
         tier.undecodable["too_large"] = tier.undecodable.get("too_large", 0) + 1
-        tier.say_once(
-            logging.WARNING, f"large {place.type}", "%s has %d bytes and is not stored: max_value=%d", place.key, len(body),
-            tier.max_value,
-        )  # fmt: skip
+        text = "%s has %d bytes and is not stored: max_value=%d"
+        tier.say_once(logging.WARNING, f"large {place.type}", text, place.key, len(body), tier.max_value)
         return None
     payload = b""
     if body or table is None or table.value is None:

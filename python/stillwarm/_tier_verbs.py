@@ -1,10 +1,10 @@
-"""The direct verbs of a cache with a remote tier: what is read, written and compared there, and what memory keeps of it.
+"""The direct verbs of a cache with a remote tier: what is read, written and compared there, what memory keeps of it.
 
 Thread rule: generators of steps (see _tier), any thread, any loop.
 Refuses to know: functions and their keys; how a load runs.
 
-Reads look into memory first and merge with those of other callers. Writes go to the tier first, then to memory, so that a
-process that reads afterwards sees them; what the tier does not take waits for it (E6).
+Reads look into memory first and merge with those of other callers. Writes go to the tier first, then to memory, so
+that a process that reads afterwards sees them; what the tier does not take waits for it (E6).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_invalidation, _tier_loads, _tier_values
 from stillwarm._landing import LOST, finish
+from stillwarm._sql_types import quoted
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
@@ -27,12 +28,13 @@ from stillwarm._target import (
     RETURN_STALE,
     Target,
 )
-from stillwarm._tier import IN_DOUBT, REJECTED, Steps, drive, raised
+from stillwarm._tier import IN_DOUBT, REJECTED, UNAVAILABLE, Error, Steps, drive, raised
 from stillwarm._tier_values import ADD, DIRECT, SET, SWAP, Place, storable
 from stillwarm._types import FOREVER, Settings
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
+    from stillwarm._tier import Tier
 
 _ATTEMPTS: Final = 64  # at a value that others change at the same time
 _PAUSE, _LONGEST_PAUSE = 0.001, 0.1  # s before the next one: doubles
@@ -60,10 +62,9 @@ def place(key: str) -> Place:
     return Place(storable(key), DIRECT, 0)
 
 
-def get_many(cache: Cache, keys: list[str], count: bool = True) -> Steps[dict[str, Any]]:
+def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str, Any]]:
     """What is there, by key: from memory, the rest by one look-up."""
-    tier = cache._tier
-    assert tier is not None
+    cache = tier.cache
     found: dict[str, Any] = {}
     asked: list[tuple[KeyLook, Any, _tier_loads.Reading]] = []
     try:
@@ -71,7 +72,7 @@ def get_many(cache: Cache, keys: list[str], count: bool = True) -> Steps[dict[st
             target = KeyLook(cache, key)
             step, value, flight = target.begin(count)
             if step == CONFIRM:
-                away = not (yield from _tier_invalidation.confirm(cache))
+                away = not (yield from _tier_invalidation.confirm(tier))
                 step, value, flight = target.begin(count, away)
                 if step == CONFIRM:
                     step, value, flight = target.begin(count, True)
@@ -83,7 +84,7 @@ def get_many(cache: Cache, keys: list[str], count: bool = True) -> Steps[dict[st
             if step != ABSENT:
                 found[key] = value
         if asked:
-            cache._upkeep.used()
+            tier.used()
             tier.core.used()
             request = _core.look_up(0, [r.place.key for _, _, r in asked], [DIRECT] * len(asked))
             error = yield request
@@ -108,23 +109,23 @@ def get_many(cache: Cache, keys: list[str], count: bool = True) -> Steps[dict[st
     return found
 
 
-def get(cache: Cache, key: str, default: Any) -> Steps[Any]:
-    found = yield from get_many(cache, [key])
+def get(tier: Tier, key: str, default: Any) -> Steps[Any]:
+    found = yield from get_many(tier, [key])
     return found.get(key, default)
 
 
-def get_now(cache: Cache, key: str, default: Any) -> Any:
+def get_now(tier: Tier, key: str, default: Any) -> Any:
     """`get` on this thread, where memory has nothing: the short way of the same steps."""
+    cache = tier.cache
     step, value, flight = _core.begin_key(cache, 0, key, True, False, False)
-    if step != LEAD:
+    if step != LEAD or flight is None:
         if flight is not None and step != FOLLOW:
             finish(flight, ABANDONED, None)
         if step in (RETURN, RETURN_STALE):
             return value
-        return drive(cache._tier, get(cache, key, default))
+        return drive(tier, get(tier, key, default))
     try:
-        tier = cache._tier
-        cache._upkeep.used()
+        tier.used()
         target, reading = KeyLook(cache, key), _tier_loads.Reading(place(key))
         request = _core.look_up(0, [reading.place.key], [DIRECT])
         tier.core.used()
@@ -143,7 +144,7 @@ def get_now(cache: Cache, key: str, default: Any) -> Any:
 
 
 def put(
-    cache: Cache, values: Mapping[str, Any], ttl: int, tags: list[str], only_if_absent: bool = False
+    tier: Tier, values: Mapping[str, Any], ttl: int, tags: list[str], only_if_absent: bool = False
 ) -> Steps[dict[str, bool]]:
     """Stores values for `ttl` ns; whether each was kept.
 
@@ -151,25 +152,24 @@ def put(
         CodecError: a value cannot be serialised; nothing was stored then.
         TierError: strict, and the tier did not take one; memory has them.
     """
-    tier = cache._tier
-    assert tier is not None
+    cache = tier.used()
     if ttl <= 0:
         for key in values:
-            yield from _tier_invalidation.invalidate(cache, [f"key:{storable(key)}"], False)
+            yield from _tier_invalidation.invalidate(tier, [f"key:{storable(key)}"], False)
             _core.invalidate_key(cache, 0, key, False)
         return dict.fromkeys(values, False)
-    cache._upkeep.used()
     mode = ADD if only_if_absent else SET
     made = {
-        key: _tier_values.stored(tier, place(key), value, cache._codec, (ttl, 0, 0, 0), tags, mode=mode)
+        key: _tier_values.stored(tier, place(key), value, tier.codec, (ttl, 0, 0, 0), tags, mode=mode)
         for key, value in values.items()
     }
-    kept, failure = {}, None
+    kept: dict[str, bool] = {}
+    failure: Error = None
     for key, request_and_size in made.items():
         stored_there, asked = True, False
         weight, since = -1, 0
         if request_and_size is None and not only_if_absent:  # no room for it there, nor for what it replaces
-            _, error = yield from _tier_invalidation.invalidate(cache, [f"key:{storable(key)}"], False)
+            _, error = yield from _tier_invalidation.invalidate(tier, [f"key:{storable(key)}"], False)
             failure = failure or error
         if request_and_size is not None:
             request, weight = request_and_size
@@ -183,14 +183,14 @@ def put(
             if error is None:
                 stored_there, asked = request.stored, True
             elif error[0] == IN_DOUBT and only_if_absent:
-                mine = yield from _is_mine(cache, key, request)
+                mine = yield from _is_mine(tier, key)
                 stored_there, asked = mine is not False, mine is not None
             else:
                 failure = failure or error
                 if error[0] != REJECTED and not only_if_absent:
                     tier.core.owe_write(request)
         if stored_there:
-            kept[key] = _keep(cache, key, values[key], ttl, tags, weight, only_if_absent, since, asked)
+            kept[key] = _keep(tier, key, values[key], ttl, tags, weight, only_if_absent and not asked, since, asked)
         else:
             _core.invalidate_key(cache, 0, key, False)  # the tier has another's
             kept[key] = not only_if_absent
@@ -201,7 +201,7 @@ def put(
 
 
 def _keep(
-    cache: Cache,
+    tier: Tier,
     key: str,
     value: Any,
     ttl: int,
@@ -213,28 +213,36 @@ def _keep(
 ) -> bool:
     """What the tier has taken, in memory too. Whatever concerned the key after `since` may be younger than this: then
     memory keeps neither, and the next get asks the tier."""
-    if cache._tier is not None and _tier_loads.concerned(cache._tier, place(key), tags):
+    cache = tier.cache
+    if _tier_loads.concerned(tier, place(key), tags):
         _core.invalidate_key(cache, 0, key, False)
         return True
     fingerprints = [_core.tag_fingerprint(tag) for tag in tags]
-    stored = _core.put(
-        cache, 0, key, value, ttl, 0, 0, fingerprints, weight, only_if_absent and not asked, since, asked
-    )
+    stored = _core.put(cache, 0, key, value, ttl, 0, 0, fingerprints, weight, only_if_absent, since, asked)
     if stored == LOST:
         _core.invalidate_key(cache, 0, key, False)
     return stored in (0, LOST) or (weight >= 0 and stored == 2)
 
 
-def _is_mine(cache: Cache, key: str, request: Any) -> Steps[bool | None]:
-    """The connection broke at the answer to an add: is the value there ours? None: the tier does not say."""
-    tier = cache._tier
-    assert tier is not None
-    look = _core.look_up(0, [request.key], [DIRECT])
-    error = yield look
-    return None if error is not None else bool(look.payload(0)) and look.payload(0) == request.sent
+def _is_mine(tier: Tier, key: str, expected: str = "0") -> Steps[bool | None]:
+    """The connection broke at the answer to a write: is what is there now written by this process, and not `expected`?
+    None: the tier does not say.
+
+    A write and its message to the others are one transaction, and the message tells whose it is.
+    """
+    entries, marks = f"{quoted(tier.schema)}.entries", f"{quoted(tier.schema)}.invalidations"
+    request = _core.query(
+        f"SELECT 1 FROM {entries} e JOIN {marks} i ON i.namespace = e.namespace AND i.name = 'key:' || e.key AND "
+        "i.xid = e.version WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND i.origin = $4 "
+        "AND e.version <> $5::xid8",
+        [tier.namespace, storable(key), DIRECT, tier.process, expected],
+        0,
+    )
+    error = yield request
+    return None if error is not None else len(request.rows) > 0
 
 
-def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = None) -> Steps[Any]:
+def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = None) -> Steps[Any]:
     """Stores `new(value)` in place of what is there, unless it changed meanwhile: then again. MISSING: nothing there.
 
     `ttl`: fresh for so long from now on; None: its deadlines stay.
@@ -242,11 +250,9 @@ def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = 
     Raises:
         TierUnavailable: others change it all the time, or the tier does not answer; nothing was stored then.
     """
-    tier = cache._tier
-    assert tier is not None
-    cache._upkeep.used()
+    cache = tier.used()
     where = place(key)
-    error = None
+    error: Error = None
     pause = _PAUSE
     for attempt in range(_ATTEMPTS):
         if attempt:
@@ -257,14 +263,14 @@ def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = 
         if error is not None:
             break
         row = look.opened(0, tier.namespace, where.sealed_as, tier.max_value)
-        found = None if row is None else _tier_values.opened(tier, where, row, cache._codec, None)
+        found = None if row is None else _tier_values.opened(tier, where, row, tier.codec, None)
         if found is None or found.negative or not found.servable:
             return MISSING
         value = new(found.value)
         fresh = found.fresh_left if ttl is None else ttl
         durations = found.durations if ttl is None else (ttl, 0, 0, 0)
         made = _tier_values.stored(
-            tier, where, value, cache._codec, durations, found.tags, mode=SWAP, born=look.seen,
+            tier, where, value, tier.codec, durations, found.tags, mode=SWAP, born=look.seen,
             expected=found.version, fresh_for=fresh,
         )  # fmt: skip
         if made is None:
@@ -274,27 +280,28 @@ def change(cache: Cache, key: str, new: Callable[[Any], Any], ttl: int | None = 
         except BaseException:
             _core.invalidate_key(cache, 0, key, False)
             raise
+        done = error is None and made[0].stored
         if error is not None:
-            break
-        if made[0].stored:
+            if error[0] != IN_DOUBT:
+                break
+            done = bool((yield from _is_mine(tier, key, found.version)))
+        if done:
             _core.invalidate_key(cache, 0, key, False)  # the next get brings it
             tier.core.tell()
             return value
-    raise raised(error or (1, "", f"{key!r} is changed by others all the time"))
+    raise raised(error or (UNAVAILABLE, "", f"{key!r} is changed by others all the time"))
 
 
-def contains(cache: Cache, key: str) -> Steps[bool]:
-    found = yield from get_many(cache, [key], count=False)
+def contains(tier: Tier, key: str) -> Steps[bool]:
+    found = yield from get_many(tier, [key], count=False)
     return key in found
 
 
-def fresh_left(cache: Cache, key: str) -> Steps[int | None]:
+def fresh_left(tier: Tier, key: str) -> Steps[int | None]:
     """ns until the tier's entry stops being fresh, negative when it is stale; None: there is none."""
-    tier = cache._tier
-    assert tier is not None
     request = _core.look_up(0, [storable(key)], [DIRECT])
     error = yield request
     where = place(key)
     row = None if error is not None else request.opened(0, tier.namespace, where.sealed_as, tier.max_value)
-    value = None if row is None else _tier_values.opened(tier, where, row, cache._codec, None)
+    value = None if row is None else _tier_values.opened(tier, where, row, tier.codec, None)
     return None if value is None or value.negative or not value.servable else value.fresh_left

@@ -3,7 +3,7 @@
 Thread rule: the caller's thread or task; the connection is the caller's and nobody else uses it meanwhile.
 Refuses to know: caches. It inserts a row through whatever connection it is given, and imports no driver.
 
-Known by the package of their class: psycopg, psycopg2, SQLAlchemy (Session, Connection, and their asyncio twins), asyncpg.
+Known by the package of their class: psycopg, psycopg2, SQLAlchemy (Session, Connection, their asyncio twins), asyncpg.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from stillwarm._durations import shown
 from stillwarm.errors import ConfigError
 
 _ACCEPTED: Final = (
-    "an open transaction of psycopg, psycopg2, SQLAlchemy (Session, Connection, AsyncSession, AsyncConnection) or asyncpg"
+    "an open transaction of psycopg, psycopg2, SQLAlchemy (Session, Connection, AsyncSession, AsyncConnection) or "
+    "asyncpg"
 )
 # Who is asked must be the database that the tier is in: same name, same postmaster, same table.
 WHERE: Final = (

@@ -45,7 +45,7 @@ class Upkeep:
         self._stop = threading.Event()
         self._extra: deque[tuple[int, Any, int]] = deque()  # hits of what memory could not keep
         self._batch = 0
-        self._unsent: Any = None
+        self._unsent: tuple[int, dict[tuple[str, str], int]] | None = None
         # Not all processes at once, and not right at the start.
         every = self._purge_every
         self._purge_at = time.monotonic() + (every * (0.1 + 0.9 * random.random()) if every else 0)
@@ -55,14 +55,18 @@ class Upkeep:
         if self._thread is not None or self._stop.is_set():
             return
         with self._starting:
-            if self._thread is not None:
+            if self._is_started():
                 return
-            thread = threading.Thread(target=_run, args=(weakref.ref(self), self._stop), name="stillwarm-upkeep", daemon=True)
+            arguments = (weakref.ref(self), self._stop)
+            thread = threading.Thread(target=_run, args=arguments, name="stillwarm-upkeep", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # no more threads, or the interpreter is going down: tried again with the next use
                 return
             self._thread = thread
+
+    def _is_started(self) -> bool:
+        return self._thread is not None
 
     def count(self, scope: int, key: Any, hits: int) -> None:
         """Hits that no entry in memory has."""
@@ -76,7 +80,7 @@ class Upkeep:
             return
         self.flush()
         if cache._tier.pending:
-            drive(cache._tier, _tier_invalidation.confirm(cache))
+            drive(cache._tier, _tier_invalidation.confirm(cache._tier))
         if self._purge_every and time.monotonic() >= self._purge_at:
             self._purge_at = time.monotonic() + self._purge_every
             try:
@@ -90,7 +94,7 @@ class Upkeep:
         if cache is None or cache._tier is None:
             return True
         with self._flushing:
-            if self._unsent is not None and not self._send(cache):
+            if not self._send(cache):
                 return False
             taken = [self._extra.popleft() for _ in range(len(self._extra))]
             counted: dict[tuple[str, str], int] = {}
@@ -110,9 +114,10 @@ class Upkeep:
             return self._send(cache)
 
     def _send(self, cache: Cache) -> bool:
+        if self._unsent is None or cache._tier is None:
+            return True
         batch, counted = self._unsent
         keys, types = [key for key, _ in counted], [type_name for _, type_name in counted]
-        assert cache._tier is not None
         error = cache._tier.run(_core.flush(batch, keys, types, list(counted.values())))
         if error is None:
             self._unsent = None

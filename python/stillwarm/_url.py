@@ -16,6 +16,8 @@ from stillwarm._durations import shown
 from stillwarm.errors import ConfigError
 
 _POSTGRES: Final = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
+# Every hot statement has an index for it, and is planned once per connection.
+_PLANS: Final = "-c enable_seqscan=off -c plan_cache_mode=force_generic_plan -c jit=off"
 _NEEDS: Final = "libpqxx-dev libzstd-dev libxxhash-dev"
 
 
@@ -33,7 +35,7 @@ def _hidden_user(match: re.Match[str]) -> str:
 
 
 def scheme_of(url: object) -> str:
-    """"postgresql" for a URL of a tier that this version has.
+    """The kind of tier that a URL means, "postgresql", if this version has it.
 
     Raises:
         ConfigError: it is none; names what is accepted.
@@ -74,14 +76,14 @@ def connection_string(url: str, *, connect_timeout: int, statement_timeout: int 
     query.setdefault("application_name", "stillwarm")
     query["client_encoding"] = "UTF8"
     if statement_timeout is not None:
-        ours = f"-c statement_timeout={statement_timeout} -c enable_seqscan=off -c plan_cache_mode=force_generic_plan -c jit=off"
+        ours = f"-c statement_timeout={statement_timeout} {_PLANS}"
         query["options"] = f"{ours} {query.get('options', '')}".strip()
     # libpq reads %20 and no plus sign.
     text = parts._replace(query=urlencode(query, quote_via=quote), fragment="").geturl()
     problem = _core.check_connection_string(text)
     if problem:
         secret = unquote(parts.password or "")
-        if secret and secret in problem or "://" in problem:
+        if (secret and secret in problem) or "://" in problem:
             problem = "libpq cannot read it"
         raise ConfigError(f"url={without_password(url)}: {problem}; accepted: postgresql://user@host:5432/database")
     return text

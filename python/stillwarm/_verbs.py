@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from stillwarm import _core, _load, _off, _tier_invalidation, _tier_values, _tier_verbs
 from stillwarm._durations import shown
@@ -20,6 +20,7 @@ from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
     from stillwarm._types import Duration, Ttl
+    from stillwarm.codecs import Codec
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ class Verbs(Observed):
 
     __slots__ = ()
 
-    _codec: Any
+    _codec: Codec | None  # with a tier
     _defaults: dict[str, Any]
     _direct: dict[Any, Settings]
 
@@ -64,7 +65,7 @@ class Verbs(Observed):
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values that are there, by key."""
         if self._tier is not None:
-            return drive(self._tier, _tier_verbs.get_many(self, [_text(key) for key in keys]))
+            return drive(self._tier, _tier_verbs.get_many(self._tier, [_text(key) for key in keys]))
         found = {key: self.get(key, _core.MISSING) for key in keys}
         return {key: value for key, value in found.items() if value is not _core.MISSING}
 
@@ -115,7 +116,7 @@ class Verbs(Observed):
     def contains(self, key: str) -> bool:
         """Whether `get` would find a value. Does not count as a hit."""
         if self._tier is not None:
-            return drive(self._tier, _tier_verbs.contains(self, _text(key)))
+            return drive(self._tier, _tier_verbs.contains(self._tier, _text(key)))
         return _core.peek(self, 0, _text(key)) is not _core.MISSING
 
     __contains__ = contains
@@ -132,7 +133,7 @@ class Verbs(Observed):
     async def aget(self, key: str, default: Any = None) -> Any:
         """`get` for coroutines."""
         if self._tier is not None:
-            return await adrive(self._tier, _tier_verbs.get(self, _text(key), default))
+            return await adrive(self._tier, _tier_verbs.get(self._tier, _text(key), default))
         return self.get(key, default)
 
     async def aset(self, key: str, value: Any, ttl: Duration | None = UNSET, tags: Iterable[str] = ()) -> bool:
@@ -163,7 +164,7 @@ class Verbs(Observed):
     async def aget_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """`get_many` for coroutines."""
         if self._tier is not None:
-            return await adrive(self._tier, _tier_verbs.get_many(self, [_text(key) for key in keys]))
+            return await adrive(self._tier, _tier_verbs.get_many(self._tier, [_text(key) for key in keys]))
         return self.get_many(keys)
 
     async def aset_many(
@@ -202,7 +203,7 @@ class Verbs(Observed):
     async def acontains(self, key: str) -> bool:
         """`contains` for coroutines."""
         if self._tier is not None:
-            return await adrive(self._tier, _tier_verbs.contains(self, _text(key)))
+            return await adrive(self._tier, _tier_verbs.contains(self._tier, _text(key)))
         return self.contains(key)
 
     async def attl_left(self, key: str) -> float | None:
@@ -215,18 +216,23 @@ class Verbs(Observed):
 
     def _get_slowly(self, key: str, default: Any) -> Any:
         """`get` where memory has no fresh value: see cpp/bindings/cache_base.cpp."""
-        return _tier_verbs.get_now(self, key, default)
+        assert self._tier is not None
+        return _tier_verbs.get_now(self._tier, key, default)
 
     def _putting(
         self, values: dict[str, Any], ttl: Any, tags: Iterable[str], only_if_absent: bool = False
     ) -> Steps[dict[str, bool]]:
-        return _tier_verbs.put(self, values, self._direct_ttl(ttl), tag_names(tags), only_if_absent)
+        assert self._tier is not None
+        return _tier_verbs.put(self._tier, values, self._direct_ttl(ttl), tag_names(tags), only_if_absent)
 
     def _deleting(self, keys: list[str]) -> Steps[int]:
         """The tier first, then memory; how many were there."""
+        assert self._tier is not None
         gone = 0
         for key in dict.fromkeys(keys):
-            count, error = yield from _tier_invalidation.invalidate(self, [f"key:{_tier_values.storable(key)}"], False)
+            count, error = yield from _tier_invalidation.invalidate(
+                self._tier, [f"key:{_tier_values.storable(key)}"], False
+            )
             here = _core.invalidate_key(self, 0, key, False)
             gone += bool(count) or here
             if error is not None and self._tier.strict:
@@ -234,22 +240,26 @@ class Verbs(Observed):
         return gone
 
     def _touching(self, key: str, ttl: Any) -> Steps[bool]:
-        value = yield from _tier_verbs.change(self, key, lambda value: value, self._direct_ttl(ttl))
+        assert self._tier is not None
+        value = yield from _tier_verbs.change(self._tier, key, lambda value: value, self._direct_ttl(ttl))
         return value is not _core.MISSING
 
     def _adding(self, key: str, delta: int) -> Steps[int]:
+        assert self._tier is not None
+
         def more(value: Any) -> int:
             if type(value) is not int:
                 raise TypeError(f"incr() works on int, and the stored value is a {type(value).__name__}")
             return value + delta
 
-        value = yield from _tier_verbs.change(self, key, more)
+        value = yield from _tier_verbs.change(self._tier, key, more)
         if value is _core.MISSING:
             raise KeyError(key)
-        return value  # type: ignore[no-any-return]
+        return cast("int", value)
 
     def _left(self, key: str) -> Steps[float | None]:
-        left = yield from _tier_verbs.fresh_left(self, key)
+        assert self._tier is not None
+        left = yield from _tier_verbs.fresh_left(self._tier, key)
         if left is None:
             life = _core.life(self, 0, key)
             left = None if life is None or life[0] >= KEPT else life[1]
@@ -268,7 +278,7 @@ class Verbs(Observed):
         fingerprints = [_core.tag_fingerprint(tag) for tag in tag_names(tags)]
         if not self._enabled:
             return 3
-        return _core.put(self, 0, _text(key), value, ns, 0, 0, fingerprints, -1, only_if_absent)
+        return _core.put(self, 0, _text(key), value, ns, 0, 0, fingerprints, -1, only_if_absent, 0, False)
 
     def _direct_ttl(self, ttl: Any) -> int:
         if ttl is not UNSET:

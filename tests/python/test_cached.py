@@ -350,3 +350,8 @@ def test_cached_a_redecorated_function_frees_its_entries(warm_cache: Cache) -> N
     del f
     gc.collect()
     assert warm_cache.stats().entries == 0
+
+
+def test_cached_fleet_with_a_cache_that_is_off_goes_straight_through() -> None:
+    with Cache("postgresql://nobody@localhost/none", enabled=False) as off:
+        assert off.cached(ttl=60, scope="fleet", name="doubled")(lambda x: 2 * x)(2) == 4

@@ -86,7 +86,7 @@ def test_cli_help_of_demo_names_every_demo() -> None:
         (["demo", "--port", "70000"], "70000"),
         (["demo", "--token", "short"], "16 characters or more"),
         (["demo", "--prot", "1"], "--prot"),
-        (["demo", "discovery", "--url", "mysql://me:secret@host/db"], "mysql://***@host/db"),
+        (["demo", "discovery", "--url", "mysql://me:secret@host/db"], "mysql://me:***@host/db"),
         (["dmeo"], "dmeo"),
     ],
 )

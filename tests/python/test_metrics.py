@@ -48,7 +48,13 @@ class Told:
         self.counts = counts
 
     def stats(self) -> Stats:
-        return Stats(types={"scoring": Counters(**self.counts)}, state=self.state, max_bytes=1000, flights=3)
+        return Stats(
+            types={"scoring": Counters(**self.counts)},
+            remote_errors=self.counts.get("remote_errors", 0),
+            state=self.state,
+            max_bytes=1000,
+            flights=3,
+        )
 
 
 def families(body: bytes) -> dict[str, Metric]:
@@ -131,7 +137,8 @@ def test_metrics_of_every_figure_of_stats() -> None:
     metrics.register(told, registry)  # type: ignore[arg-type]
     for i, name in enumerate(sorted(fields - {"evictions"}), 7):
         suffix = "_total" if FIGURES[name].counter else ""
-        assert value(registry, name + suffix, type="scoring") == i
+        of = {"type": "scoring"} if "type" in FIGURES[name].labels else {"namespace": "shop"}
+        assert value(registry, name + suffix, **of) == i
     assert value(registry, "evictions_total", cause="size") == 5
     assert value(registry, "flights") == 3
 

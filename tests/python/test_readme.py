@@ -9,8 +9,9 @@ import pytest
 
 from stillwarm import Cache
 from stillwarm._cache import _ARGUMENTS
-from stillwarm._types import OPTIONS, TYPE_OPTIONS
+from stillwarm._types import OPTIONS, TABLE_ONLY, TYPE_OPTIONS
 
+DATABASE = "postgresql://app@localhost/shop"
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = [README, (ROOT / "python/stillwarm/web/README.md").read_text("utf-8")]
@@ -38,7 +39,9 @@ SUITES = [block for block in blocks("python") if "\ndef test_" in block]
 
 
 @pytest.mark.parametrize("program", [pytest.param(block, id=heading(block)) for block in PROGRAMS])
-def test_readme_program_runs(program: str) -> None:
+def test_readme_program_runs(program: str, request: pytest.FixtureRequest) -> None:
+    if DATABASE in program:  # it gets one of its own
+        program = program.replace(DATABASE, request.getfixturevalue("warm_postgres").new_database())
     namespace: dict[str, object] = {"__name__": "readme"}
     exec(compile(program, "README.md", "exec", dont_inherit=True), namespace)
     assert any(isinstance(value, Cache) for value in namespace.values())
@@ -81,6 +84,7 @@ def test_readme_every_guarantee_names_a_test() -> None:
 def test_readme_settings_are_all_there_are() -> None:
     assert settings_after("Of a function (`@cache.cached") == TYPE_OPTIONS
     assert settings_after("Of a function only:") == OPTIONS - TYPE_OPTIONS
+    assert settings_after("Of a type only") == TABLE_ONLY
     assert settings_after("Of the cache only:") == _ARGUMENTS
 
 

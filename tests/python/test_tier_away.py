@@ -22,8 +22,8 @@ from tiers import PATIENCE, Counted, Ground, eventually, function, with_port
 
 
 @pytest.fixture
-def proxy(ground: Ground, chaos: Callable[..., ChaosProxy]) -> Iterator[ChaosProxy]:
-    yield chaos(int(str(ground.url).rpartition(":")[2].partition("/")[0]))
+def proxy(ground: Ground, chaos: Callable[..., ChaosProxy]) -> ChaosProxy:
+    return chaos(int(str(ground.url).rpartition(":")[2].partition("/")[0]))
 
 
 def through(ground: Ground, proxy: ChaosProxy, **options: Any) -> Cache:

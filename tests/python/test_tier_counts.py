@@ -79,14 +79,8 @@ def test_counts_of_what_is_written_behind_find_their_row(ground: Ground) -> None
         f("l"), f("l"), f("l")
         with ThreadPoolExecutor(1) as pool:
             flush = pool.submit(flushed, cache)
-            eventually(
-                lambda: (
-                    ground.sql(
-                        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-                    )[0][0]
-                    >= 1
-                )
-            )
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            eventually(lambda: ground.sql(waiting))
             connection.rollback()
             flush.result(PATIENCE)
     ground.written()

@@ -87,12 +87,10 @@ def test_invalidation_is_heard_although_listeners_are_cut(ground: Ground) -> Non
     for value in range(5):
         a.set("k", value, ttl=100)
         assert eventually(lambda value=value: b.get("k") == value)
-        cut = ground.sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND pid <> pg_backend_pid() AND query ILIKE 'listen%%' OR query ILIKE '%%pg_current_snapshot()::text, coalesce%%' "
-            "AND datname = current_database() AND pid <> pg_backend_pid()"
+        ground.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND "
+            "pid <> pg_backend_pid() AND query ~ '^(LISTEN|NOTIFY|SELECT pg_current_snapshot\\(\\)::text, coalesce)'"
         )
-        assert value == 0 or cut is not None
         a.invalidate(key="k")
         eventually(lambda: b.get("k") is None)
     assert a.stats().tier["reconnects"] + b.stats().tier["reconnects"] > 0
@@ -106,7 +104,8 @@ def test_invalidation_of_more_than_can_be_listed_drops_everything(ground: Ground
     assert b._tier is not None
     b._tier.core.lost()  # nothing is heard meanwhile
     ground.sql(
-        "INSERT INTO stillwarm.invalidations (namespace, name) SELECT %s, 'key:n' || n FROM generate_series(1, 10001) n",
+        "INSERT INTO stillwarm.invalidations (namespace, name) "
+        "SELECT %s, 'key:n' || n FROM generate_series(1, 10001) n",
         ground.namespace,
     )
     ground.sql("UPDATE stillwarm.entries SET payload = NULL WHERE namespace = %s", ground.namespace)

@@ -174,7 +174,7 @@ void PostgresListener::listen(const std::shared_ptr<State>& state) {
         s.attend(*link);
       } catch (const PostgresFailure& failure) {
         if (failure.error.state == "42P01" || failure.error.state == "3F000") {
-          s.guarded(*link, [&] { s.tier->set_up(*link); });
+          s.tier->set_up(began);
         }
         throw;
       }

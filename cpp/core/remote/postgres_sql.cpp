@@ -244,16 +244,29 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
           ".entries e WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND e.fresh_until > now() AND NOT EXISTS "
           "(SELECT FROM " +
           s + ".invalidations i WHERE i.namespace = $1 AND i.xid >= pg_snapshot_xmin(e.born) AND i.xid <> e.version)"};
+  // A row stays where it is, without its value: its next version then finds room beside it and touches no index. Of a
+  // type with a table of its own it goes, since a row that somebody writes there by hand must not be taken for an old
+  // one.
+  std::string own_types = "'{}'";
+  if (!tables_.empty()) {
+    own_types = "ARRAY[";
+    for (std::size_t i = 0; i < tables_.size(); ++i) own_types += (i > 0 ? ", " : "") + literal(tables_[i].type);
+    own_types += "]";
+  }
   std::string gone =
       "WITH told AS (INSERT INTO " + s +
-      ".invalidations (namespace, name, soft, origin) SELECT $1, u.name, u.soft, $4 FROM "
-      "unnest($2::text[], $3::boolean[]) AS u(name, soft)), locked AS MATERIALIZED (SELECT key, type FROM " +
-      s +
+      ".invalidations (namespace, name, soft, origin) SELECT $1, u.name, u.soft, $4 FROM unnest($2::text[], "
+      "$3::boolean[]) AS u(name, soft)), locked AS MATERIALIZED (SELECT key, type, expires_at, type = ANY (" +
+      own_types + "::text[]) AS own FROM " + s +
       ".entries WHERE namespace = $1 AND key = ANY ($5::text[]) ORDER BY key, type FOR UPDATE), gone AS (DELETE FROM " +
       s +
-      ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key AND e.type = l.type RETURNING e.key, "
-      "e.expires_at)";
-  std::string keys = " SELECT key::text FROM gone WHERE expires_at > clock_timestamp()";
+      ".entries e USING locked l WHERE l.own AND e.namespace = $1 AND e.key = l.key AND e.type = l.type), emptied AS "
+      "(UPDATE " +
+      s +
+      ".entries e SET payload = NULL, fresh_until = '-infinity', expires_at = least(e.expires_at, clock_timestamp()) "
+      "FROM "
+      "locked l WHERE NOT l.own AND e.namespace = $1 AND e.key = l.key AND e.type = l.type)";
+  std::string keys = " SELECT key::text FROM locked WHERE expires_at > clock_timestamp()";
   std::string counted =
       "WITH given AS MATERIALIZED (SELECT u.key COLLATE \"C\" AS key, u.type COLLATE \"C\" AS type, sum(u.hits) AS "
       "hits FROM "

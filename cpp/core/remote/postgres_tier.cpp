@@ -1,10 +1,12 @@
 #include "core/remote/postgres_tier.hpp"
 
 #include <charconv>
-#include <cmath>
+#include <chrono>
 #include <map>
+#include <thread>
 
 #include "core/base/clock.hpp"
+#include "core/remote/postgres_text.hpp"
 #include "core/remote/watchdog.hpp"
 
 namespace stillwarm {
@@ -12,64 +14,9 @@ namespace stillwarm {
 namespace {
 
 constexpr Nanos kFirstAnswer = 2'000'000'000;
-constexpr Nanos kSetUpPause = 30'000'000'000;
-
-constexpr double kLongest = 100.0 * 365 * 86400;  // s: a clock that jumped cannot promise more
-
-std::string milliseconds(Nanos duration) {
-  if (duration >= kForever) return "Infinity";
-  return std::to_string(duration / 1'000'000);
-}
-
-Nanos nanos(std::string_view ms) {
-  if (ms == "Infinity") return kForever;
-  double value = 0;
-  std::from_chars(ms.data(), ms.data() + ms.size(), value);
-  return static_cast<Nanos>(std::min(std::max(value, -kLongest * 1e3), kLongest * 1e3) * 1e6);
-}
-
-// From now to a moment, both in s since 1970.
-Nanos until(std::string_view moment, std::string_view now) {
-  if (moment == "Infinity") return kForever;
-  double at = 0, from = 0;
-  std::from_chars(moment.data(), moment.data() + moment.size(), at);
-  std::from_chars(now.data(), now.data() + now.size(), from);
-  return static_cast<Nanos>(std::min(std::max(at - from, -kLongest), kLongest) * 1e9);
-}
-
-// The texts in an array literal without NULLs.
-std::vector<std::string> texts_of(std::string_view literal) {
-  std::vector<std::string> texts;
-  std::size_t i = 1;
-  while (i + 1 < literal.size()) {
-    std::string text;
-    if (literal[i] == '"') {
-      for (++i; i < literal.size() && literal[i] != '"'; ++i) {
-        if (literal[i] == '\\') ++i;
-        if (i < literal.size()) text += literal[i];
-      }
-      ++i;
-    } else {
-      while (i + 1 < literal.size() && literal[i] != ',') text += literal[i++];
-    }
-    texts.push_back(std::move(text));
-    ++i;  // the comma
-  }
-  return texts;
-}
-
-bool is_missing_table(const TierError& error) {
-  return error.state == "42P01" || error.state == "3F000" || error.state == "42703";
-}
-
-// One of the requests is at fault, and not the statement or the server.
-bool is_about_data(const TierError& error) {
-  return error.fault == TierFault::kRejected &&
-         (error.state.starts_with("21") || error.state.starts_with("22") || error.state.starts_with("23"));
-}
-
-// What may succeed the next moment: a deadlock, a serialization failure.
-bool is_collision(const TierError& error) { return error.state == "40P01" || error.state == "40001"; }
+constexpr Nanos kSetUpPause = 30'000'000'000;  // after a failure: a user without rights does not ask all the time
+constexpr Nanos kSetUpTimeout = 10'000'000'000;
+constexpr Nanos kSetUpWait = 200'000'000;  // for another thread that is at it
 
 }  // namespace
 
@@ -127,20 +74,54 @@ std::string PostgresTier::process() const {
 void PostgresTier::set_process(std::string process) {
   const std::lock_guard lock(mutex_);
   process_ = std::move(process);
+  setting_up_ = false;  // whoever was at it is the parent's
 }
 
-bool PostgresTier::set_up(PostgresLink& link) {
-  std::vector<std::string> statements;
-  {
+bool PostgresTier::set_up(Nanos since) {
+  const Nanos until = steady_now() + kSetUpWait;
+  for (;; std::this_thread::sleep_for(std::chrono::milliseconds(5))) {
     const std::lock_guard lock(mutex_);
-    statements = setup_;
     const Nanos now = steady_now();
-    if (set_up_at_ != 0 && now < set_up_at_ + kSetUpPause) return false;
-    set_up_at_ = now;
+    if (set_up_at_ > since) return true;
+    if (set_up_failed_at_ > since) throw PostgresFailure(set_up_error_);
+    if (now >= until || (set_up_failed_at_ != 0 && now < set_up_failed_at_ + kSetUpPause)) return false;
+    if (setting_up_) continue;
+    auto* share = new std::shared_ptr<PostgresTier>(shared_from_this());
+    setting_up_ = start_thread(
+        [](void* given) {
+          const std::unique_ptr<std::shared_ptr<PostgresTier>> mine(static_cast<std::shared_ptr<PostgresTier>*>(given));
+          (*mine)->make_tables();
+        },
+        share);
+    if (!setting_up_) delete share;
   }
-  for (const std::string& text : statements) link.run(text);
-  inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
-  return true;
+}
+
+// On a thread and a connection of its own: it may take longer than the operation that met the lack may wait.
+void PostgresTier::make_tables() {
+  TierError error;
+  try {
+    std::vector<std::string> statements;
+    {
+      const std::lock_guard lock(mutex_);
+      statements = setup_;
+    }
+    const auto link = open();
+    Watchdog watchdog;
+    guarded(watchdog, *link, kSetUpTimeout, [&] {
+      if (!options_.pooler) link->run("SET statement_timeout = " + std::to_string(kSetUpTimeout / 1'000'000));
+      for (const std::string& text : statements) link->run(text);
+    });
+    inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
+  } catch (const PostgresFailure& failure) {
+    error = failure.error;
+  } catch (const std::exception& failure) {  // no memory
+    error.fault = TierFault::kUnavailable;
+  }
+  const std::lock_guard lock(mutex_);
+  setting_up_ = false;
+  (error ? set_up_failed_at_ : set_up_at_) = steady_now();
+  set_up_error_ = std::move(error);
 }
 
 void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
@@ -172,6 +153,7 @@ void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
 // ---------------------------------------------------------------------------------------------------------- connection
 
 bool PostgresConnection::serve(std::span<Request* const> batch) {
+  const Nanos began = steady_now();
   for (int attempt = 0;; ++attempt) {
     try {
       perform(batch);
@@ -180,8 +162,7 @@ bool PostgresConnection::serve(std::span<Request* const> batch) {
       TierError error = failure.error;
       if (error.fault == TierFault::kRejected && attempt == 0) {
         try {
-          if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery && tier_->set_up(*link_))
-            continue;
+          if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery && tier_->set_up(began)) continue;
         } catch (const PostgresFailure& second) {
           error = second.error;
         }

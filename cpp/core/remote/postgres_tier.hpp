@@ -48,10 +48,13 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   // A poll on this connection, from what the inbox has seen to what it sees now. Throws PostgresFailure.
   void poll(PostgresLink& link, std::span<Poll* const> polls);
 
-  // What is missing is made, at most once in a while. False: it was tried a moment ago.
-  bool set_up(PostgresLink& link);
+  // Makes what is missing, unless somebody did after `since`. False: it failed a moment ago, or takes its time. Throws
+  // PostgresFailure.
+  bool set_up(Nanos since);
 
  private:
+  void make_tables();
+
   const Options options_;
   const std::shared_ptr<Inbox> inbox_;
   mutable std::mutex mutex_;
@@ -60,6 +63,9 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   std::vector<std::string> setup_;
   std::shared_ptr<const PostgresSql> sql_;
   Nanos set_up_at_ = 0;
+  Nanos set_up_failed_at_ = 0;
+  bool setting_up_ = false;
+  TierError set_up_error_;
 };
 
 class PostgresConnection : public Link {

@@ -65,7 +65,7 @@ codecs.register(Stored, _packed, _unpacked, "stillwarm.http.answer")
 codecs.register(
     Variants,
     lambda variants: (*variants[:3], _packed(variants.stored)),
-    lambda fields: Variants(*fields[:3], _unpacked(fields[3])),
+    lambda fields: Variants(fields[0], fields[1], fields[2], _unpacked(fields[3])),
     "stillwarm.http.variants",
 )
 

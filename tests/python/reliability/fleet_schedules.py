@@ -1,7 +1,7 @@
 """Random schedules over two caches and one source: loads that overlap invalidations, transactions that end late, sets,
 purges. A few numbers say what may be seen; subjects are our caches, and a naive one that resurrects.
 
-Thread rule: each load runs on a thread of its own, held at a gate after it has read the source; the schedule is one thread.
+Thread rule: each load runs on a thread of its own, held at a gate once it has read the source.
 Refuses to know: how the fence works.
 
 The source has a version. `floor[i]` is the oldest that a call through cache i, which begins now, may bring: what was

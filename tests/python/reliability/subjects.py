@@ -73,7 +73,11 @@ class Ours:
             flight.load = _load.Load(flight)
             flight.load.not_modified()
             value = "forgotten"
-        _load.committed(self.target(key), flight, value, 0)
+        self.finish(key, flight, value)
+
+    def finish(self, key: str, flight: Any, value: Any) -> None:
+        target = self.target(key)
+        _load.committed(target, flight, value, 0, _load.planned(target, flight, value))
 
     def fail(self, key: str, flight: Any, kind: str) -> Any:
         """What the caller gets: a stale value, or the error that it raises."""
@@ -169,7 +173,7 @@ class NaiveSubject(Ours):
         super().commit(key, flight, value)
         again = self.target(key).begin(False)
         if again[0] == _load.LEAD:  # not stored: so store it, as others do
-            _load.committed(self.target(key), again[2], value, 0)
+            self.finish(key, again[2], value)
 
 
 class LoadsTwice(Ours):
