@@ -333,6 +333,7 @@ async def test_contract_refresh_loads_now(ground: Ground, way: Way) -> None:
     f = way.function(cache, source)
     g = f if other is cache else way.function(other, source)
     assert await way.of(f) == "k#1"
+    ground.written()
     assert await way.of(f.refresh) == "k#2"
     assert await way.of(f) == "k#2"
     ground.written()

@@ -300,14 +300,14 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
   std::string matched =
       "WITH told AS (INSERT INTO " + s +
       ".invalidations (namespace, name, soft, origin, seen) VALUES ($1, 'pattern:' || $2::text, $3::boolean, $4, "
-      "NULL), ($1, 'fence', false, $4, pg_current_snapshot())), locked AS MATERIALIZED (SELECT key, type FROM " +
+      "NULL), ($1, 'fence', false, $4, pg_current_snapshot())), locked AS MATERIALIZED (SELECT key, type, expires_at FROM " +
       s + ".entries WHERE namespace = $1 AND key ~ $5 ORDER BY key, type FOR UPDATE), gone AS (DELETE FROM " + s +
       ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key AND e.type = l.type AND NOT "
       "$3::boolean), staled AS (UPDATE " +
       s +
       ".entries e SET fresh_until = least(e.fresh_until, clock_timestamp()) FROM locked l WHERE e.namespace = $1 "
       "AND e.key = l.key AND e.type = l.type AND $3::boolean)";
-  std::string counts = " SELECT count(*) FROM (SELECT key FROM locked";
+  std::string counts = " SELECT count(*) FROM (SELECT key FROM locked WHERE expires_at > clock_timestamp()";
   for (std::size_t i = 0; i < tables_.size(); ++i) {
     const std::string key = quoted(tables_[i].key_column), n = std::to_string(i), &name = tables_[i].name;
     matched += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + name + " WHERE " + key + " ~ $5" +
