@@ -135,7 +135,8 @@ def dead_share(cache: Cache) -> float:
 def per_entry(cache: Cache) -> tuple[float, float]:
     """Bytes of the table and of its indexes per row."""
     row = cache.query(
-        "SELECT pg_table_size('stillwarm.entries'), pg_indexes_size('stillwarm.entries'), count(*) FROM stillwarm.entries"
+        "SELECT pg_table_size('stillwarm.entries'), pg_indexes_size('stillwarm.entries'), count(*) "
+        "FROM stillwarm.entries"
     )[0]
     table, indexes, rows = (int(figure or 0) for figure in row)
     return table / max(1, rows), indexes / max(1, rows)

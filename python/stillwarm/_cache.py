@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import time
 import weakref
@@ -314,10 +315,10 @@ class Cache(Shared):
         _core.clear(self, -1)
         self._watch()  # every call now asks the Python side, which sees that the cache is off
 
-    def _close_tier(self, wait: float) -> None:
+    def _close_tier(self, wait: float, until: float = math.inf) -> None:
         if self._upkeep is not None and self._tier is not None and not self._tier.closed:
-            self._upkeep.close(wait)
-            self._tier.close(wait)
+            self._upkeep.close(wait, until)
+            self._tier.close(wait, until)
 
     def _check_invariants(self) -> bool:
         """For tests: whether the core's structures agree with each other."""
@@ -373,7 +374,7 @@ def _at_exit() -> None:
         pool.close(max(0.0, deadline - time.monotonic()))
     deadline = time.monotonic() + 0.4
     for cache in list(_caches):
-        cache._close_tier(max(0.0, min(0.2, deadline - time.monotonic())))
+        cache._close_tier(0.2, deadline)
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

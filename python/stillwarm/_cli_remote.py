@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 something is wrong or could not be had, 2 wrong arguments.
 
-Thread rule: the main thread only; a Query that `connect_query` made, any thread.
+Thread rule: the main thread only.
 Refuses to know: what the statements do. It shows what others found, and no password.
 """
 
@@ -15,70 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from stillwarm import _admin, _schema
 from stillwarm._apps import App, app_of
-from stillwarm._connect import shown_url, url_of, without_passwords
+from stillwarm._connect import connect_query, shown_url, url_of, without_passwords
 from stillwarm._cron import pg_cron_sql
 from stillwarm._doctor import examine
-from stillwarm._invalidate_sql import invalidate
+from stillwarm._invalidate_sql import invalidate, tell
 from stillwarm._place import Place
 from stillwarm._purge import purge, trim
-from stillwarm._sql_types import Row, Text
 from stillwarm._verify import Report, verify
-from stillwarm.errors import ConfigError, StillwarmError, TierRejected, TierTimeout, TierUnavailable
+from stillwarm.errors import ConfigError, StillwarmError, TierRejected
 
 if TYPE_CHECKING:
     import typer
-
-
-class connect_query:  # noqa: N801  # used like the function that it will be
-    """A Query over psycopg, until the core offers its own. `close()` when done."""
-
-    def __init__(self, url: str) -> None:
-        try:
-            import psycopg
-        except ModuleNotFoundError as error:
-            raise ConfigError("the command needs the package 'psycopg': pip install 'psycopg[binary]'") from error
-        self._psycopg, self._url = psycopg, url
-        self._free: list[Any] = []
-
-    def __call__(self, sql: str, params: Sequence[Text]) -> list[Row]:
-        psycopg = self._psycopg
-        try:
-            connection = self._free.pop() if self._free else self._connect()
-        except psycopg.Error as error:
-            raise TierUnavailable(without_passwords(str(error).strip(), self._url)) from None
-        try:
-            cursor = connection.execute(sql, list(params))
-            result = cursor.pgresult
-            return [
-                tuple(
-                    None if (value := result.get_value(row, field)) is None else value.decode()
-                    for field in range(result.nfields)
-                )
-                for row in range(result.ntuples)
-            ]
-        except psycopg.Error as error:
-            text = without_passwords(str(error).strip(), self._url)
-            if error.sqlstate is None:
-                raise TierUnavailable(text) from None
-            refused = TierTimeout(text) if error.sqlstate == "57014" else TierRejected(text)
-            if isinstance(refused, TierRejected):
-                refused.sqlstate = error.sqlstate
-            raise refused from None
-        finally:
-            if connection.closed:
-                connection.close()
-            else:
-                self._free.append(connection)
-
-    def _connect(self) -> Any:
-        psycopg = self._psycopg
-        return psycopg.connect(
-            self._url, autocommit=True, connect_timeout=5, cursor_factory=psycopg.RawCursor, prepare_threshold=None
-        )
-
-    def close(self) -> None:
-        while self._free:
-            self._free.pop().close()
 
 
 def add_commands(app: "typer.Typer") -> None:
@@ -147,6 +94,7 @@ def add_commands(app: "typer.Typer") -> None:
         params = dict(one.partition("=")[::2] for one in param or [])
         with _place(url, namespace, schema, app) as (place, _, _):
             count = invalidate(place, params=params, stale=stale, **intent)
+            tell(place)
             if as_json:
                 _print_json({"count": count})
             else:

@@ -1,19 +1,27 @@
-"""A URL of a PostgreSQL server: how it is shown without its password, and whether the way to it is safe.
+"""A PostgreSQL server for tools that have no Cache: its URL, shown without a password, and a Query of it.
 
-Thread rule: pure functions, any thread.
-Refuses to know: connections.
+Thread rule: any thread; a Query has as many connections as it needs, 16 at most.
+Refuses to know: what is asked.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from stillwarm.errors import ConfigError
+from stillwarm import _core
+from stillwarm._sql_types import Row, Text
+from stillwarm._tier import raised
+from stillwarm._url import connection_string, scheme_of
+from stillwarm.errors import ConfigError, TierRejected, TierTimeout
 
 VARIABLES = ("STILLWARM_URL", "DATABASE_URL")
+_SECOND: Final = 1_000_000_000
+_LONGEST: Final = 86_400  # s: an index on a large table takes its time, and Ctrl-C is always there
+_CANCELED: Final = "57014"
 _SCHEME = re.compile(r"(?:postgresql|postgres)(?:\+\w+)?://")  # an app's URL may name its driver
 _PASSWORD = re.compile(r"(//[^/@]*?:)[^@/]*@|((?:^|[?&])(?:ssl)?password=)[^&]*", re.IGNORECASE)
 
@@ -69,3 +77,35 @@ def unsafe(url: str) -> str | None:
     if mode == "verify-full":
         return None
     return f"host {host} is reached with sslmode={mode}, which does not verify who answers"
+
+
+class connect_query:  # noqa: N801  # used like the function that it stands for
+    """A Query of the database at a URL: `query(sql, params)`. `close()` when done.
+
+    It has no settings of its own in its sessions and prepares nothing, so that it works through a pooler too.
+
+    Raises:
+        ConfigError: the URL is not accepted, or this build has no PostgreSQL tier. When called, TierError: what the
+            server or the connection said, without the URL's password.
+    """
+
+    def __init__(self, url: str) -> None:
+        scheme_of(url)
+        self._url = url
+        text = connection_string(url, connect_timeout=5, statement_timeout=None)
+        self._core = _core.PostgresTier(
+            text, "tools", "tools", "tools", [], True, 16, 10 * _SECOND, 10_000, _SECOND, _SECOND
+        )
+
+    def __call__(self, sql: str, params: Sequence[Text] = ()) -> list[Row]:
+        request = _core.query(sql, list(params), _LONGEST * _SECOND)
+        error = self._core.run(request)
+        if error is None:
+            return request.rows  # type: ignore[no-any-return]
+        failure = raised(error)
+        kind = TierTimeout if error[1] == _CANCELED else type(failure)
+        text = without_passwords(str(failure), self._url)
+        raise TierRejected(text, error[1]) if kind is TierRejected else kind(text)
+
+    def close(self) -> None:
+        self._core.close(0)

@@ -440,6 +440,9 @@ class Request:
     """One request and, once it ended well, its answer. Which of the answers it has depends on what made it."""
 
     timeout: int  # 0: the tier's
+    origin: str  # store: what its message to the others says; "": the process
+    @property
+    def kind(self) -> int: ...
     @property
     def error(self) -> _Error | None: ...
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from stillwarm import _purge_sql
@@ -20,6 +20,7 @@ from stillwarm.errors import ConfigError
 Progress: TypeAlias = "Callable[[int, int], object]"
 
 RETENTION: Final = "15m"
+_UNNAMED: Final = ("default", "direct")
 _log = logging.getLogger("stillwarm")
 
 
@@ -90,11 +91,16 @@ def purge(
                 pass
     except _Busy:
         _log.info("purge of %s: another process is at it", place.namespace)
-        return dict(counts)
+        return _told(counts)
     place.query(_purge_sql.leases(place), [place.namespace])
     place.query(_purge_sql.flushes(place), [])
-    _log.info("purged %s", dict(counts))
-    return dict(counts)
+    _log.info("purged %s", _told(counts))
+    return _told(counts)
+
+
+def _told(counts: Mapping[str, int]) -> dict[str, int]:
+    """Without the types that no app has named, where nothing of theirs was there."""
+    return {type: n for type, n in counts.items() if n or type not in _UNNAMED}
 
 
 def _uncounted(counts: Counter[str], types: set[str], call: Callable[[], Any]) -> Any:
@@ -154,7 +160,7 @@ def trim(
             break  # all of them are locked: they are in use
     if any(counts.values()):
         _log.info("trimmed %s", {type: n for type, n in counts.items() if n})
-    return dict(counts)
+    return _told(counts)
 
 
 def _of(place: Place) -> list[Text]:

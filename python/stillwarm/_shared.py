@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from stillwarm import _core, _tier_values
 from stillwarm._observed import count
 from stillwarm._stats import HotKey
+from stillwarm._tier import raised
 from stillwarm._warm import Warming
-from stillwarm.errors import CodecError, TierError, TierRejected
+from stillwarm.errors import CodecError, TierError, TierRejected, TierUnavailable
 
 if TYPE_CHECKING:
     from typing import ParamSpec
@@ -176,18 +177,27 @@ class Shared(Warming):
         if tier is None:
             return
         place = self._place()
-        needs = "INSERT, SELECT, UPDATE, DELETE"
+        needs = "SELECT, INSERT, UPDATE, DELETE"
         try:
+            # Of several privileges in one text the function wants only one.
             rows = tier.query(
-                "SELECT has_table_privilege($1::text, $2::text), has_table_privilege($3::text, 'INSERT, SELECT')",
-                [place.table("entries"), needs, place.table("invalidations")],
+                "SELECT bool_and(has_table_privilege(t, p)) FROM unnest($1::text[]) AS t, unnest($2::text[]) AS p",
+                [
+                    _array(map(place.table, ("entries", "invalidations", "leases", "flushes"))),
+                    _array(needs.split(", ")),
+                ],
             )
         except TierRejected as error:
             if error.sqlstate not in ("42P01", "3F000"):
                 raise
             self.migrate()  # the first to come makes them
             return
-        if rows[0] != ("t", "t"):
+        except TierUnavailable:
+            cause = tier.core.health()["last_error"]  # that the circuit is open is not what is wrong
+            if cause is None:
+                raise
+            raise raised(cause) from None
+        if rows[0] != ("t",):
             raise TierRejected(f"the user may not use the tables of the schema {tier.schema}: grant {needs}", "42501")
 
     async def afind(self, **arguments: Any) -> list[Found]:
@@ -238,6 +248,10 @@ class Shared(Warming):
         self._place()
         if self._upkeep is not None:
             self._upkeep.flush()
+
+
+def _array(texts: Iterable[str]) -> str:
+    return "{" + ",".join('"' + text.replace('"', '\\"') + '"' for text in texts) + "}"
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import time
 import weakref
@@ -39,6 +40,10 @@ _ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], 
 )
 LEASE_AGE: Final = 5_000_000_000  # ns
 SHARED: Final = 0  # the slot of types without a table of their own
+# A right is missing, or a table, and it could not be made: it will not pass by itself.
+_DENIED: Final = ("42501", "42P01", "42703", "3F000")
+# The server will take it later: a standby, or a primary that was demoted; tables that are being made.
+LATER: Final = ("25006", "42P01", "3F000")
 
 _log = logging.getLogger("stillwarm")
 
@@ -108,6 +113,7 @@ class Tier:
         self.undecodable: dict[str, int] = {}
         self.closed = False
         self._said: set[str] = set()
+        self._denied: dict[int, str] = {}  # kind of request -> SQLSTATE that its last one met
         self._recent: deque[tuple[float, bool]] = deque(maxlen=512)  # (moment, whether it failed)
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = weakref.WeakKeyDictionary()
         self._away_until = 0.0
@@ -153,7 +159,7 @@ class Tier:
 
     def run(self, request: _core.Request) -> Error:
         """Performs a request on this thread."""
-        return self._noted(self.core.run(request))
+        return self._noted(self.core.run(request), request.kind)
 
     async def arun(self, request: _core.Request) -> Error:
         """Performs a request on a worker thread, while the loop goes on."""
@@ -171,13 +177,17 @@ class Tier:
             of_loop.forget(token)
             self.core.abandon(request)
             raise
-        return self._noted(request.error)
+        return self._noted(request.error, request.kind)
 
-    def _noted(self, error: Error) -> Error:
+    def _noted(self, error: Error, kind_of_request: int) -> Error:
         self._recent.append((time.monotonic(), error is not None))
         if error is None:
             self._away_until = 0.0
+            if self._denied:
+                self._denied.pop(kind_of_request, None)
             return None
+        if error[1] in _DENIED:
+            self._denied[kind_of_request] = error[1]
         self.errors += 1
         if error[0] != REJECTED:
             self._away_until = time.monotonic() + 0.1
@@ -221,11 +231,13 @@ class Tier:
         """As `Cache.state` says it."""
         health = self.core.health()
         gone = health["connections"] == 0 and health["last_error"] is not None
-        if health["circuit"] != "closed" or gone:
+        rejection = health["last_rejection"]
+        denied = self._denied or (rejection is not None and rejection[1] in _DENIED)
+        if health["circuit"] != "closed" or gone or denied:
             return State.DOWN
         owes = health["owed_invalidations"] or health["owed_writes"]
         unlinked = health["reconnects"] and not health["linked"]
-        if owes or unlinked or self.error_share() > 0.05:
+        if owes or unlinked or rejection is not None or self.error_share() > 0.05:
             return State.DEGRADED
         return State.HEALTHY
 
@@ -271,17 +283,18 @@ class Tier:
 
     # ---------------------------------------------------------------------------------------------------- end, fork
 
-    def close(self, wait: float) -> None:
-        """Writes what is owed, then ends the connections; at most `wait` s each."""
+    def close(self, wait: float, until: float = math.inf) -> None:
+        """Writes what is owed, then ends the connections: at most `wait` s each, and no waiting after `until`."""
         if not self.closed:
             self.closed = True
-            self.core.drain(int(wait * 1e9))
-            self.core.close(int(wait * 1e9))
+            for step in (self.core.drain, self.core.close):
+                step(int(max(0.0, min(wait, until - time.monotonic())) * 1e9))
 
     def after_fork_in_child(self) -> None:
         self.process = _new_process()
         self.core.after_fork_in_child(self.process)
         self.pending.clear()
+        self._denied.clear()
         self._loops = weakref.WeakKeyDictionary()
         self._away_until = 0.0
 

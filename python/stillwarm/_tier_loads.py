@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from stillwarm import _core, _tier_values
 from stillwarm._landing import finish
 from stillwarm._target import ABANDONED, ERROR, MISSING, REFRESH, REFRESH_EARLY, REMOTE
-from stillwarm._tier import LEASE_AGE, REJECTED, Steps
+from stillwarm._tier import LATER, LEASE_AGE, REJECTED, Steps
 from stillwarm.errors import CodecError, LoadTimeout, NotFound
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def written(tier: Tier, request: _core.Request) -> Steps[bool]:
     error = yield request
     if error is None:
         return request.stored
-    if error[0] != REJECTED:
+    if error[0] != REJECTED or error[1] in LATER:
         tier.core.owe_write(request)
     return True
 

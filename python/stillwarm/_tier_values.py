@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from stillwarm import _core, _keys
 from stillwarm._target import MISSING
-from stillwarm._types import FOREVER
+from stillwarm._types import FOREVER, ttl_ns
 from stillwarm.errors import CodecError, KeyTypeError
 
 if TYPE_CHECKING:
@@ -118,13 +118,17 @@ def opened(tier: Tier, place: Place, row: Row, codec: Codec, settings: Settings 
         if columns is None or place.type not in tier.tables:
             return unreadable(tier, "table")
         value = tier.tables[place.type][1].value_of(columns)
-        ttl = FOREVER if settings is None or callable(settings.ttl) else settings.ttl
-        durations = (0, 0, 0, 0) if settings is None else settings.durations(ttl)
+        durations = (0, 0, 0, 0) if settings is None else settings.durations(_ttl_of(settings, value))
         weight = sum(len(text) for text in columns if text is not None)
         return Value(value, False, durations, fresh_left, tags, weight, version)
     except CodecError as error:
         tier.say_once(logging.WARNING, f"decode {place.type}", "%s cannot be read back: %s", place.key, error)
         return unreadable(tier, "payload")
+
+
+def _ttl_of(settings: Any, value: Any) -> int:
+    """How long a value is fresh when it is loaded: plain columns do not say it."""
+    return ttl_ns(settings.ttl(value), "the value returned by ttl=") if callable(settings.ttl) else settings.ttl
 
 
 def unreadable(tier: Tier, why: str) -> Value | None:

@@ -9,6 +9,7 @@ that a process that reads afterwards sees them; what the tier does not take wait
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +29,7 @@ from stillwarm._target import (
     RETURN_STALE,
     Target,
 )
-from stillwarm._tier import IN_DOUBT, REJECTED, UNAVAILABLE, Error, Steps, drive, raised
+from stillwarm._tier import IN_DOUBT, LATER, REJECTED, UNAVAILABLE, Error, Steps, drive, raised
 from stillwarm._tier_values import ADD, DIRECT, SET, SWAP, Place, storable
 from stillwarm._types import FOREVER, Settings
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS: Final = 64  # at a value that others change at the same time
 _PAUSE, _LONGEST_PAUSE = 0.001, 0.1  # s before the next one: doubles
+_writes: Final = itertools.count()
 _PLAIN: Final = Settings(ttl=FOREVER, jitter=0.0)
 
 
@@ -174,6 +176,8 @@ def put(
         if request_and_size is not None:
             request, weight = request_and_size
             since = _core.detach(cache, 0, key)
+            if only_if_absent:
+                request.origin = _named(tier)
             try:
                 error = yield request
             except BaseException:  # cancelled: it may be stored, and nobody tells this process of its own
@@ -183,11 +187,19 @@ def put(
             if error is None:
                 stored_there, asked = request.stored, True
             elif error[0] == IN_DOUBT and only_if_absent:
-                mine = yield from _is_mine(tier, key)
-                stored_there, asked = mine is not False, mine is not None
+                done = yield from _done(tier, key, request.origin)
+                if done is False:  # sent again under its name, which makes no two of it: one finds nothing there
+                    again = _tier_values.stored(
+                        tier, place(key), values[key], tier.codec, (ttl, 0, 0, 0), tags, mode=mode
+                    )
+                    assert again is not None
+                    again[0].origin = request.origin
+                    error = yield again[0]
+                    done = (error is None and again[0].stored) or (yield from _done(tier, key, request.origin))
+                stored_there, asked = done is not False, done is not None
             else:
                 failure = failure or error
-                if error[0] != REJECTED and not only_if_absent:
+                if (error[0] != REJECTED or error[1] in LATER) and not only_if_absent:
                     tier.core.owe_write(request)
         if stored_there:
             kept[key] = _keep(tier, key, values[key], ttl, tags, weight, only_if_absent and not asked, since, asked)
@@ -224,20 +236,18 @@ def _keep(
     return stored in (0, LOST) or (weight >= 0 and stored == 2)
 
 
-def _is_mine(tier: Tier, key: str, expected: str = "0") -> Steps[bool | None]:
-    """The connection broke at the answer to a write: is what is there now written by this process, and not `expected`?
-    None: the tier does not say.
+def _named(tier: Tier) -> str:
+    """A name for one write, by which it is known again where its answer is lost. This process hears of it, too."""
+    return f"{tier.process}+{next(_writes)}"
 
-    A write and its message to the others are one transaction, and the message tells whose it is.
+
+def _done(tier: Tier, key: str, name: str) -> Steps[bool | None]:
+    """The connection broke at the answer to a write that must not be done twice: was it done? None: nobody says.
+
+    What is there does not say it: an equal value may be another's. The message that the write left has its name.
     """
-    entries, marks = f"{quoted(tier.schema)}.entries", f"{quoted(tier.schema)}.invalidations"
-    request = _core.query(
-        f"SELECT 1 FROM {entries} e JOIN {marks} i ON i.namespace = e.namespace AND i.name = 'key:' || e.key AND "
-        "i.xid = e.version WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND i.origin = $4 "
-        "AND e.version <> $5::xid8",
-        [tier.namespace, storable(key), DIRECT, tier.process, expected],
-        0,
-    )
+    sql = f"SELECT 1 FROM {quoted(tier.schema)}.invalidations WHERE namespace = $1 AND name = $2 AND origin = $3"
+    request = _core.query(sql, [tier.namespace, f"key:{storable(key)}", name], 0)
     error = yield request
     return None if error is not None else len(request.rows) > 0
 
@@ -275,6 +285,7 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
         )  # fmt: skip
         if made is None:
             return MISSING
+        made[0].origin = _named(tier)
         try:
             error = yield made[0]
         except BaseException:
@@ -282,9 +293,11 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
             raise
         done = error is None and made[0].stored
         if error is not None:
-            if error[0] != IN_DOUBT:
+            if error[0] == IN_DOUBT:
+                done = bool((yield from _done(tier, key, made[0].origin)))
+            if not done:
+                _core.invalidate_key(cache, 0, key, False)  # it may be done yet, and memory has the value of before
                 break
-            done = bool((yield from _is_mine(tier, key, found.version)))
         if done:
             _core.invalidate_key(cache, 0, key, False)  # the next get brings it
             tier.core.tell()

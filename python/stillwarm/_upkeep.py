@@ -10,6 +10,7 @@ batch twice, so one whose commit is in doubt is simply sent again. A kill loses 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from stillwarm._cache import Cache
 
 EVERY: Final = 1.0  # s
-WRITTEN: Final = 100_000_000  # ns to wait for writes under way
+MOST: Final = 500  # keys of a statement, which has to end within the timeout
+BEHIND: Final = 200_000_000  # ns; what the count of a value waits for that value to be written
 _log = logging.getLogger("stillwarm")
 
 
@@ -45,7 +47,7 @@ class Upkeep:
         self._stop = threading.Event()
         self._extra: deque[tuple[int, Any, int]] = deque()  # hits of what memory could not keep
         self._batch = 0
-        self._unsent: tuple[int, dict[tuple[str, str], int]] | None = None
+        self._unsent: deque[tuple[int, dict[tuple[str, str], int]]] = deque()
         # Not all processes at once, and not right at the start.
         every = self._purge_every
         self._purge_at = time.monotonic() + (every * (0.1 + 0.9 * random.random()) if every else 0)
@@ -88,13 +90,17 @@ class Upkeep:
             except TierError as error:
                 _log.warning("the purge failed and is tried again in %g s: %s", self._purge_every, error)
 
-    def flush(self) -> bool:
-        """Writes the hits that were counted since the last time. False: the tier did not take them; they are kept."""
+    def flush(self, timeout: float = 0.0) -> bool:
+        """Writes the hits that were counted since the last time. False: the tier did not take them; they are kept.
+
+        Args:
+            timeout: s; 0: the tier's own.
+        """
         cache = self._cache()
         if cache is None or cache._tier is None:
             return True
         with self._flushing:
-            if not self._send(cache):
+            if not self._send(cache, timeout):
                 return False
             taken = [self._extra.popleft() for _ in range(len(self._extra))]
             counted: dict[tuple[str, str], int] = {}
@@ -108,30 +114,43 @@ class Upkeep:
             counted = {where: hits for where, hits in counted.items() if hits > 0}
             if not counted:
                 return True
-            cache._tier.core.drain(WRITTEN)  # a hit of what is being written behind finds its row
-            self._batch += 1
-            self._unsent = (self._batch, counted)
-            return self._send(cache)
+            every = list(counted.items())
+            for start in range(0, len(every), MOST):
+                self._batch += 1
+                self._unsent.append((self._batch, dict(every[start : start + MOST])))
+            return self._send(cache, timeout)
 
-    def _send(self, cache: Cache) -> bool:
-        if self._unsent is None or cache._tier is None:
+    def _send(self, cache: Cache, timeout: float = 0.0) -> bool:
+        tier = cache._tier
+        if not self._unsent or tier is None:
             return True
-        batch, counted = self._unsent
-        keys, types = [key for key, _ in counted], [type_name for _, type_name in counted]
-        error = cache._tier.run(_core.flush(batch, keys, types, list(counted.values())))
-        if error is None:
-            self._unsent = None
-        return error is None
+        # A count of a row that is not there yet would be lost. Behind a steady stream of writes those of before are.
+        behind = min(BEHIND, int(timeout * 1e9)) if timeout else BEHIND
+        if not tier.core.drain(behind) and tier.core.health()["owed_writes"]:
+            return False
+        while self._unsent:
+            batch, counted = self._unsent[0]
+            keys, types = [key for key, _ in counted], [type_name for _, type_name in counted]
+            request = _core.flush(batch, keys, types, list(counted.values()))
+            if timeout:
+                request.timeout = max(1_000_000, int(timeout * 1e9))
+            if tier.run(request) is not None:
+                return False
+            self._unsent.popleft()
+        return True
 
-    def close(self, wait: float) -> None:
-        """The last round, at most about `wait` s."""
+    def close(self, wait: float, until: float = math.inf) -> None:
+        """The last round: at most about `wait` s for each of its steps, and none of them after `until`."""
         self._stop.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(wait)
+            thread.join(max(0.0, min(wait, until - time.monotonic())))
         cache = self._cache()
         if thread is not None and cache is not None and cache._tier is not None and not cache._tier.away:
-            self.flush()
+            left = until - time.monotonic()
+            if left > 0 and self._flushing.acquire(timeout=min(left, 10.0)):
+                self._flushing.release()  # nobody is at it: the thread has ended, or it is waited for in vain
+                self.flush(left if left * 1e9 < cache._tier.timeout else 0.0)
 
 
 def _run(of: weakref.ref[Upkeep], stop: threading.Event) -> None:

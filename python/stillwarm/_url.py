@@ -17,6 +17,8 @@ from stillwarm.errors import ConfigError
 
 _POSTGRES: Final = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 # Every hot statement has an index for it, and is planned once per connection.
+# As rows are read back: dates and bytes are written so, whatever the database's own settings are.
+_FORMATS: Final = "-c DateStyle=ISO -c bytea_output=hex"
 _PLANS: Final = "-c enable_seqscan=off -c plan_cache_mode=force_generic_plan -c jit=off"
 _NEEDS: Final = "libpqxx-dev libzstd-dev libxxhash-dev"
 
@@ -76,7 +78,7 @@ def connection_string(url: str, *, connect_timeout: int, statement_timeout: int 
     query.setdefault("application_name", "stillwarm")
     query["client_encoding"] = "UTF8"
     if statement_timeout is not None:
-        ours = f"-c statement_timeout={statement_timeout} {_PLANS}"
+        ours = f"-c statement_timeout={statement_timeout} {_FORMATS} {_PLANS}"
         query["options"] = f"{ours} {query.get('options', '')}".strip()
     # libpq reads %20 and no plus sign.
     text = parts._replace(query=urlencode(query, quote_via=quote), fragment="").geturl()

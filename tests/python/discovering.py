@@ -86,6 +86,7 @@ class Site:
         self.api.release()
         self.server.stop()
         self.api.kill()
+        self.app.state.history.close()
         self.cache.close()
 
 

@@ -1,6 +1,6 @@
 """A private PostgreSQL for the tests of this directory, with a new database for each test and a Query of it.
 
-Thread rule: one server per test process; a Query may be called by any thread, each call has a connection of its own.
+Thread rule: one server per test process; a Query may be called by any thread.
 Refuses to know: what is asked.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from stillwarm._cli_remote import connect_query
+from stillwarm._connect import connect_query
 from stillwarm._sql_types import Query
 
 BIN = Path("/usr/lib/postgresql/15/bin")

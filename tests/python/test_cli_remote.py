@@ -16,13 +16,15 @@ from typing import ClassVar
 
 import pytest
 
+from fronts import until
 from postgres_here import Database
 from reference_tables import discovery, scoring
-from stillwarm import ConfigError
+from stillwarm import Cache, ConfigError
 from stillwarm._connect import shown_url, unsafe, url_of, without_passwords
 from stillwarm._doctor import examine
 from stillwarm._place import Place
 from stillwarm._schema import migrate
+from stillwarm._servers import PostgresServer
 
 HERE = Path(__file__).parent
 SECRET = "secretword"
@@ -117,6 +119,56 @@ def test_cli_remote_stats_top_invalidate_purge(migrated: Database) -> None:
     assert run("invalidate", *url).returncode == 2
     assert "cron.schedule" in run("purge", "--pg-cron", *url).stdout
     assert "plain" not in run("purge", "--max-rows", "0", *url).stdout
+
+
+def test_cli_remote_app_is_a_cache(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "shop_cache.py").write_text(
+        "from stillwarm import Cache\nfrom stillwarm.demo.discovery.tables import define_types\n"
+        "cache = Cache(namespace='shop')\ndefine_types(cache, empty_ttl=0)\n"
+    )
+    path = os.pathsep.join([*sys.path, str(HERE), str(tmp_path)])
+    app = ("--app", "shop_cache:cache", "--url", database.url)
+    assert run("db", "migrate", *app, PYTHONPATH=path).returncode == 0
+    assert run("db", "verify", *app, PYTHONPATH=path).returncode == 0
+    assert json.loads(run("stats", *app, "--json", "--namespace", "shop", PYTHONPATH=path).stdout)["types"][0] == {
+        "type": "discovery", "entries": 0, "hits": 0, "average_hits": 0.0, "expired": 0,
+        "bytes": database.sql("SELECT pg_total_relation_size('product_discovery_cache')")[0][0],
+        "table": "product_discovery_cache",
+    }  # fmt: skip
+    assert run("doctor", *app, PYTHONPATH=path).returncode == 0
+
+
+def test_cli_remote_invalidate_is_heard_at_once(database: Database) -> None:
+    with Cache(database.url, max_lag="10m") as cache:  # the poll alone would take five minutes
+        cache.set("k", 1)
+        cache.set("other", 2)
+        assert cache._tier is not None
+        health = cache._tier.core.health
+        until(lambda: health()["linked"] and health()["polls"] > 0, "it listens")
+        heard, polls = health()["heard"], health()["polls"]
+        assert run("invalidate", "--key", "k", "--url", database.url).stdout == "invalidated 1\n"
+        until(lambda: health()["heard"] > heard and health()["polls"] > polls, "it was told")
+        until(lambda: cache.get("k") is None, "the entry is gone")
+        assert cache.get("other") == 2
+
+
+def test_cli_remote_goes_through_a_pooler(pgbouncer: str) -> None:
+    assert run("db", "migrate", "--url", pgbouncer).returncode == 0
+    assert run("db", "verify", "--url", pgbouncer).returncode == 0
+    assert run("invalidate", "--all", "--url", pgbouncer).stdout == "invalidated\n"
+
+
+def test_cli_remote_wrong_password_is_not_shown(private_postgres: PostgresServer) -> None:
+    hba = private_postgres.sql("SHOW hba_file")[0][0]
+    assert hba
+    private_postgres.sql(f"CREATE ROLE locked LOGIN PASSWORD '{SECRET}x'")
+    rules = Path(hba).read_text()
+    Path(hba).write_text(f"host all locked all scram-sha-256\n{rules}")
+    private_postgres.sql("SELECT pg_reload_conf()")
+    wrong = f"postgresql://locked:{SECRET}@127.0.0.1:{private_postgres.port}/postgres"
+    done = run("stats", "--url", wrong)
+    assert done.returncode == 1
+    assert "password authentication failed" in done.stderr
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

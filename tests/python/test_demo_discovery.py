@@ -280,8 +280,8 @@ def test_discovery_searches_that_differ_only_in_price_do_not_share_an_entry(site
     assert not set(cheap.body["asins"]) & set(dear.body["asins"])
     assert site.discover(**BOOKS, price_max=20.0).label == "HIT"
     assert {hot["key"] for hot in site.stats()["hot_keys"]} == {
-        "discovery:1:283155:None-20000:None-20",
-        "discovery:1:283155:None-20000:20-None",
+        "discovery:1:283155:None-20000:None-20.0",
+        "discovery:1:283155:None-20000:20.0-None",
     }
 
 

@@ -33,26 +33,20 @@ __all__ = ["site"]
 
 
 def test_discovery_key_reads_the_same_for_ever() -> None:
-    assert discovery_key(1, 283155, 1, 50_000, 10.0, 49.9) == "discovery:1:283155:1-50000:10-49.9"
+    assert discovery_key(1, 283155, 1, 50_000, 10.0, 49.9) == "discovery:1:283155:1-50000:10.0-49.9"
     assert discovery_key(3) == discovery_key(3, 0) == "discovery:3:0:None-None:None-None"
-    assert discovery_key(1, None, None, None, 1e9, 1e9) == "discovery:1:0:None-None:1000000000-1000000000"
+    assert discovery_key(1, None, None, None, 10**9, 1e9) == "discovery:1:0:None-None:1000000000.0-1000000000.0"
 
 
-def test_discovery_tables_are_given_to_the_types_only_with_a_database() -> None:
-    class Recorder:
-        def __init__(self) -> None:
-            self.types: dict[str, dict[str, Any]] = {}
-
-        def define(self, name: str, **options: Any) -> None:
-            self.types[name] = options
-
-    memory, database = Recorder(), Recorder()
-    define_types(memory, database=False, empty_ttl=0)  # type: ignore[arg-type]
-    define_types(database, database=True, empty_ttl=0)  # type: ignore[arg-type]
-    assert not {"table", "columns", "indexes"} & set(memory.types["discovery"]) & set(memory.types["scoring"])
-    assert {**memory.types["discovery"], **DISCOVERY}.keys() == database.types["discovery"].keys()
-    assert database.types["discovery"]["table"] == "product_discovery_cache"
-    assert database.types["scoring"]["table"] == "product_scoring_cache"
+def test_discovery_types_have_tables_that_matter_only_with_a_database() -> None:
+    with Cache() as cache:
+        define_types(cache, empty_ttl=0)
+        assert {name: table.table for name, table in cache.tables.items()} == {
+            "discovery": "product_discovery_cache",
+            "scoring": "product_scoring_cache",
+        }
+        with pytest.raises(ConfigError, match="this needs the PostgreSQL tier"):
+            cache.migrate()
 
 
 def test_discovery_rows_hold_the_filters_and_scores_come_back_from_theirs() -> None:
@@ -243,6 +237,6 @@ def test_discovery_port_that_is_taken_is_an_error_and_leaves_nothing_open(site: 
 
 def test_discovery_wrong_settings_are_refused() -> None:
     with Cache() as cache, pytest.raises(ConfigError, match="empty_ttl"):
-        define_types(cache, database=False, empty_ttl="soon")
+        define_types(cache, empty_ttl="soon")
     with pytest.raises(ConfigError, match="url="):
         Discovery(url="postgresql//nobody")

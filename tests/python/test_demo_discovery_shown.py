@@ -247,7 +247,7 @@ def test_discovery_history_has_who_and_from_where(site: Site) -> None:
     assert site.ask("POST", DISCOVER, BOOKS, X_Search_Source="nowhere")[0] == 422
     assert site.ask("POST", DISCOVER, BOOKS, X_User_Id="x" * 37)[0] == 422
     (row,) = site.app.state.history.rows()
-    assert set(row) == set(HISTORY["columns"])
+    assert set(row) == {"id", "created_at", *HISTORY["columns"]}
     assert (row["source"], row["user_id"], row["results_count"]) == ("manual", "user-7", 23)
 
 

@@ -17,11 +17,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <iterator>
 #include <mutex>
+#include <optional>
 #include <new>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -46,16 +49,51 @@ class Inbox {
   }
 
   // The poll that began at `began` (the cache's clock) brought these.
-  void end_poll(std::string seen, std::uint64_t round, Nanos began, std::vector<Message>&& messages) {
+  void end_poll(std::string seen, std::uint64_t round, Nanos began, std::vector<Message>&& messages,
+                const std::optional<std::string>& server = std::nullopt) {
     const std::lock_guard lock(mutex_);
     if (round != round_) return;  // the link was lost meanwhile: what it saw is asked for again
+    if (server && *server != server_) {
+      server_ = *server;
+      known_.clear();
+    }
     add(messages);
     if (began >= began_) {
       began_ = began;
+      // A server with other data counts anew: what was known of the old one says nothing.
+      if (xmax_of(seen) < xmax_of(seen_)) known_.clear();
       seen_ = std::move(seen);
       trusted_until_ = began + max_lag_;
     }
     publish();
+  }
+
+  // Whether this is not the server that earlier polls met, or its life after a crash: what they saw says nothing then.
+  bool is_another(const std::string& server) const {
+    const std::lock_guard lock(mutex_);
+    return server != server_ && (!server_.empty() || round_ > 0);
+  }
+
+  // The tier's snapshot at an answer that this process has read, or wrote: what is visible in it is not news.
+  void know(std::string_view snapshot) {
+    const std::lock_guard lock(mutex_);
+    if (xmax_of(snapshot) >= xmax_of(known_)) known_ = snapshot;
+  }
+
+  // The newest moment of the tier that this process knows of; "" before the first.
+  std::string moment() const {
+    const std::lock_guard lock(mutex_);
+    return xmax_of(known_) > xmax_of(seen_) ? known_ : seen_;
+  }
+
+  // Of the text of a pg_snapshot, xmin:xmax:list. 0: there is none.
+  static std::uint64_t xmax_of(std::string_view snapshot) noexcept {
+    std::uint64_t xmax = 0;
+    const auto colon = snapshot.find(':');
+    if (colon != std::string_view::npos) {
+      std::from_chars(snapshot.data() + colon + 1, snapshot.data() + snapshot.size(), xmax);
+    }
+    return xmax;
   }
 
   // Before the first answer of the tier is used: nothing that happened before `seen` concerns this process.
@@ -131,6 +169,8 @@ class Inbox {
   mutable std::mutex mutex_;
   std::vector<Message> messages_;
   std::string seen_;
+  std::string known_;
+  std::string server_;
   std::uint64_t taken_ = 0;  // messages that are gone from here
   std::uint64_t round_ = 0;
   Nanos began_ = 0;  // of the last poll that counted

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <pqxx/pqxx>
 #include <unordered_set>
@@ -44,9 +45,46 @@ bool means_gone(std::string_view state) {
   return state.starts_with("08");
 }
 
+// The server's own deadline, or a lock that it did not get in time: as if no answer had come, on a good connection.
+bool means_late(std::string_view state) { return state == "57014" || state == "55P03"; }
+
+// What was prepared is of another session, or of a table that has changed: a new connection knows better.
+bool means_outdated(std::string_view state, std::string_view text) {
+  return state == "26000" || (state == "0A000" && text.find("cached plan") != std::string_view::npos);
+}
+
+TierFault fault_of(std::string_view state, std::string_view text, bool open) {
+  // 57P01 and 53300 often come without their SQLSTATE: then the connection's state tells.
+  if (!open || means_gone(state) || means_outdated(state, text)) return TierFault::kUnavailable;
+  return means_late(state) ? TierFault::kTimeout : TierFault::kRejected;
+}
+
 std::string first_line(std::string_view text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);
   return std::string(text.substr(0, text.find('\n')));
+}
+
+// What a server says in the verbose form: severity, state, text. libpqxx 6 loses the state of some errors, of 42501 and
+// of those that end a connection among them.
+struct Said {
+  std::string state;
+  std::string text;
+};
+
+Said said(const char* what) {
+  Said s{"", first_line(what)};
+  const auto is_code = [](char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z'); };
+  const auto at = s.text.find(":  ");
+  if (at == std::string::npos || s.text.size() < at + 10 || s.text.compare(at + 8, 2, ": ") != 0) return s;
+  s.state = s.text.substr(at + 3, 5);
+  if (!std::all_of(s.state.begin(), s.state.end(), is_code)) return {"", s.text};
+  s.text.erase(at + 3, 7);
+  return s;
+}
+
+TierError error_of(TierFault fault, const char* what) {
+  Said s = said(what);
+  return {fault, std::move(s.state), std::move(s.text)};
 }
 
 // Runs `f`, and turns what libpqxx throws into a PostgresFailure.
@@ -55,14 +93,18 @@ auto translated(const pqxx::connection_base* link, F&& f) {
   try {
     return f();
   } catch (const pqxx::broken_connection& e) {
-    throw PostgresFailure({TierFault::kUnavailable, "", first_line(e.what())});
-  } catch (const pqxx::sql_error& e) {
-    const std::string& state = e.sqlstate();
-    // 57P01 and 53300 often come without their SQLSTATE: then the connection's state tells.
-    const bool gone = means_gone(state) || (link != nullptr && !link->is_open());
-    throw PostgresFailure({gone ? TierFault::kUnavailable : TierFault::kRejected, state, first_line(e.what())});
-  } catch (const pqxx::failure& e) {
-    throw PostgresFailure({TierFault::kUnavailable, "", first_line(e.what())});
+    throw PostgresFailure(error_of(TierFault::kUnavailable, e.what()));
+  } catch (const pqxx::failure& e) {  // what the server answered, and what libpqxx makes of a connection that is lost
+    TierError error = error_of(TierFault::kUnavailable, e.what());
+    const auto* sql = dynamic_cast<const pqxx::sql_error*>(&e);
+    if (error.state.empty() && sql != nullptr) error.state = sql->sqlstate();
+    // In 6.x these two are no sql_error.
+    if (error.state.empty() && dynamic_cast<const pqxx::deadlock_detected*>(&e) != nullptr) error.state = "40P01";
+    if (error.state.empty() && dynamic_cast<const pqxx::serialization_failure*>(&e) != nullptr) error.state = "40001";
+    const bool open = link == nullptr || link->is_open();
+    if (sql != nullptr || !error.state.empty()) error.fault = fault_of(error.state, error.message, open);
+    if (!open && error.message.starts_with("Could not")) error.message = "the connection was lost";
+    throw PostgresFailure(std::move(error));
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& e) {  // libpqxx's own: wrong use, conversion; the connection is not trusted after it
@@ -83,11 +125,19 @@ std::size_t Rows::size() const noexcept { return result_->rows.size(); }
 std::size_t Rows::columns() const noexcept { return result_->rows.columns(); }
 std::size_t Rows::affected() const { return result_->rows.affected_rows(); }
 
+// A reply that lacks what was asked for is no reply.
+void Rows::expect(std::size_t row, std::size_t column) const {
+  if (row < size() && column < columns()) return;
+  throw PostgresFailure({TierFault::kUnavailable, "", "the server's answer is not what was asked for"});
+}
+
 bool Rows::null(std::size_t row, std::size_t column) const {
+  expect(row, column);
   return result_->rows[static_cast<pqxx::result_size_type>(row)][static_cast<pqxx::row_size_type>(column)].is_null();
 }
 
 std::string_view Rows::at(std::size_t row, std::size_t column) const {
+  expect(row, column);
   const auto field = result_->rows[static_cast<pqxx::result_size_type>(row)][static_cast<pqxx::row_size_type>(column)];
   return {field.c_str(), field.size()};
 }
@@ -103,6 +153,7 @@ PostgresLink::PostgresLink(const std::string& connection_string, bool prepares) 
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
   connection_->link.inhibit_reactivation(true);  // 6.x would connect anew by itself; here a lost connection is noticed
 #pragma GCC diagnostic pop
+  connection_->link.set_verbosity(pqxx::connection_base::verbose);
   if (!prepares) connection_->prepared.insert("");
   duplicate_ = ::fcntl(connection_->link.sock(), F_DUPFD_CLOEXEC, 0);
   if (duplicate_ < 0) {  // nobody could cut it

@@ -44,6 +44,7 @@ class Rows {
 
  private:
   friend class PostgresLink;
+  void expect(std::size_t row, std::size_t column) const;
   struct Result;
   std::shared_ptr<const Result> result_;
 };

@@ -174,9 +174,11 @@ void PostgresListener::listen(const std::shared_ptr<State>& state) {
         s.attend(*link);
       } catch (const PostgresFailure& failure) {
         if (failure.error.state == "42P01" || failure.error.state == "3F000") {
-          s.tier->set_up(began);
+          if (!s.tier->set_up(began)) throw;
+          s.attend(*link);
+        } else {
+          throw;
         }
-        throw;
       }
     } catch (const PostgresFailure& failure) {
       s.tier->inbox()->lost();

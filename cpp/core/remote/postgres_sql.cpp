@@ -166,9 +166,14 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       own_sets += ", payload = EXCLUDED.payload";
     }
   }
+  // A moment beyond this server's: another one is there now, with other data, and no mark of it would ever concern what
+  // was born then.
+  const std::string here = "pg_snapshot_xmax(g.born::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot())";
+  const std::string seen = load ? "coalesce(g.born::pg_snapshot, pg_current_snapshot())"
+                                : "CASE WHEN " + here + " THEN g.born::pg_snapshot ELSE pg_current_snapshot() END";
   std::string text =
-      "WITH given AS MATERIALIZED (SELECT g.*, g.tags::text[] AS tag_list, coalesce(g.born::pg_snapshot, "
-      "pg_current_snapshot()) AS seen, " +
+      "WITH given AS MATERIALIZED (SELECT g.*, g.tags::text[] AS tag_list, " + seen +
+      " AS seen, " +
       after("g.fresh") + " AS fresh_until, " + after("g.keep") + " AS expires_at FROM unnest(" + arrays + ") AS g(" +
       names + ")), ";
   // Only what was read before can have been overtaken; a set is of now.
@@ -176,7 +181,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       "CASE WHEN g.tag_list IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT 'tag:' || t FROM "
       "unnest(g.tag_list) AS t) END || ARRAY['all', 'fence', 'type:' || g.type, 'key:' || g.key]";
   text += "allowed AS MATERIALIZED (SELECT g.* FROM given g WHERE ";
-  text += of_before ? "NOT EXISTS (SELECT FROM " + s +
+  text += of_before ? "(g.born IS NULL OR " + here + ") AND NOT EXISTS (SELECT FROM " + s +
                      ".invalidations i WHERE i.namespace = $1 AND NOT i.soft AND i.name = ANY (" + list + ") AND " +
                      since("g.seen") + ") AND NOT EXISTS (SELECT FROM " + s +
                      ".floors f WHERE f.namespace = $1 AND f.xid > pg_snapshot_xmin(g.seen))"
@@ -223,7 +228,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
             own_sets + ")";
   }
   // Every parameter has to be mentioned.
-  text += " SELECT w.key, w.type, w.version::text FROM written w WHERE $9::text IS NULL OR $10::text IS NULL OR true";
+  text += " SELECT w.key, w.type, w.version::text, pg_current_snapshot()::text FROM written w WHERE $9::text IS NULL OR $10::text IS NULL OR true";
   return text;
 }
 
@@ -275,14 +280,15 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       ".flushes AS f (process, batch) VALUES ($2, "
       "$3::bigint) ON CONFLICT (process) DO UPDATE SET batch = EXCLUDED.batch, at = now() WHERE f.batch < "
       "EXCLUDED.batch "
-      "RETURNING f.batch), locked AS MATERIALIZED (SELECT e.key, e.type FROM " +
+      // The hits come along with the locked rows: a join of two lists, neither of which has an index, is quadratic. So
+      // is one with a table by another collation than its index has.
+      "RETURNING f.batch), locked AS MATERIALIZED (SELECT e.key, e.type, g.hits FROM given g JOIN " +
       s +
-      ".entries e WHERE e.namespace = $1 AND (e.key, e.type) IN (SELECT key, type FROM given) ORDER BY e.key, e.type "
-      "FOR "
-      "UPDATE), counted AS (UPDATE " +
+      ".entries e ON e.namespace = $1 AND e.key = g.key AND e.type = g.type ORDER BY e.key, e.type FOR UPDATE OF e), "
+      "counted AS (UPDATE " +
       s +
-      ".entries e SET hit_count = e.hit_count + g.hits FROM given g JOIN locked l ON l.key = g.key AND l.type = "
-      "g.type WHERE e.namespace = $1 AND e.key = g.key AND e.type = g.type AND EXISTS (SELECT FROM mine))";
+      ".entries e SET hit_count = e.hit_count + l.hits FROM locked l WHERE e.namespace = $1 AND e.key = l.key AND "
+      "e.type = l.type AND EXISTS (SELECT FROM mine))";
   for (std::size_t i = 0; i < tables_.size(); ++i) {
     const std::string key = quoted(tables_[i].key_column), n = std::to_string(i);
     gone += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + tables_[i].name + " WHERE " + key +
@@ -290,12 +296,11 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
             tables_[i].name + " t USING locked" + n + " l WHERE t." + key + " = l.key RETURNING t." + key +
             " AS key, t.expires_at)";
     keys += " UNION SELECT key::text FROM gone" + n + " WHERE expires_at AT TIME ZONE 'UTC' > clock_timestamp()";
-    counted += ", locked" + n + " AS MATERIALIZED (SELECT t." + key + " AS key FROM " + tables_[i].name +
-               " t WHERE t." + key + " IN (SELECT key FROM given WHERE type = " + literal(tables_[i].type) + ")" +
-               kThen + " ORDER BY 1 FOR UPDATE), counted" + n + " AS (UPDATE " + tables_[i].name +
-               " t SET hit_count = coalesce(t.hit_count, 0) + g.hits FROM given g JOIN locked" + n +
-               " l ON l.key = g.key WHERE g.type = " + literal(tables_[i].type) + " AND t." + key +
-               " = g.key AND EXISTS (SELECT FROM mine))";
+    counted += ", locked" + n + " AS MATERIALIZED (SELECT t." + key + " AS key, g.hits FROM given g JOIN " +
+               tables_[i].name + " t ON t." + key + " = g.key COLLATE \"default\" WHERE g.type = " +
+               literal(tables_[i].type) + kThen + " ORDER BY 1 FOR UPDATE OF t), counted" + n + " AS (UPDATE " + tables_[i].name +
+               " t SET hit_count = coalesce(t.hit_count, 0) + l.hits FROM locked" + n + " l WHERE t." + key +
+               " = l.key AND EXISTS (SELECT FROM mine))";
   }
   std::string matched =
       "WITH told AS (INSERT INTO " + s +
@@ -325,9 +330,15 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       "SELECT pg_current_snapshot()::text, coalesce(f.xid > pg_snapshot_xmin($2::pg_snapshot), false) OR "
       "pg_snapshot_xmax($2::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()), (SELECT "
       "array_agg(coalesce(pg_xact_status(a.x::xid8), '') ORDER BY a.n) FROM unnest($4::text[]) WITH ORDINALITY AS a(x, "
-      "n)), i.name, i.soft FROM (VALUES (1)) AS one LEFT JOIN " +
-          s + ".floors f ON f.namespace = $1 LEFT JOIN " + s + ".invalidations i ON i.namespace = $1 AND " +
+      "n)), i.name, i.soft, (SELECT owner FROM " +
+          s + ".leases WHERE namespace = '' AND key = '') FROM (VALUES (1)) AS one LEFT JOIN " + s + ".floors f ON f.namespace = $1 LEFT JOIN " + s + ".invalidations i ON i.namespace = $1 AND " +
           since("$2::pg_snapshot") + " AND i.origin IS DISTINCT FROM $3 LIMIT " + std::to_string(kMostPolled + 1)};
+  // The table of leases is empty after a crash of the server and on a standby that was promoted. There and then numbers
+  // of transactions are given away a second time, so that a snapshot from before means nothing: this row tells.
+  name_server = {"sw_name_server", "WITH mine AS (INSERT INTO " + s +
+                                       ".leases (namespace, key, owner, expires_at) VALUES ('', '', $1, 'infinity') ON CONFLICT DO "
+                                       "NOTHING RETURNING owner) SELECT owner FROM mine UNION ALL SELECT owner FROM " +
+                                       s + ".leases WHERE namespace = '' AND key = '' LIMIT 1"};
   take_lease = {
       "sw_take_lease",
       "INSERT INTO " + s +

@@ -62,6 +62,7 @@ class PostgresSql {
   // xid[]
   Statement poll;
   // A row if it was taken. $1 namespace, $2 key, $3 owner, $4 ms.
+  Statement name_server;
   Statement take_lease;
   Statement give_back_lease;
   // $1 namespace, $2 owner[], $3 ms.

@@ -2,7 +2,6 @@
 
 #include <charconv>
 #include <chrono>
-#include <map>
 #include <thread>
 
 #include "core/base/clock.hpp"
@@ -15,6 +14,7 @@ namespace {
 
 constexpr Nanos kFirstAnswer = 2'000'000'000;
 constexpr Nanos kSetUpPause = 30'000'000'000;  // after a failure: a user without rights does not ask all the time
+constexpr Nanos kSetUpSoon = 1'000'000'000;    // after it could not be asked
 constexpr Nanos kSetUpTimeout = 10'000'000'000;
 constexpr Nanos kSetUpWait = 200'000'000;  // for another thread that is at it
 
@@ -46,7 +46,8 @@ std::unique_ptr<PostgresLink> PostgresTier::open() {
 
 std::unique_ptr<Link> PostgresTier::connect(TierError& error) {
   try {
-    return std::make_unique<PostgresConnection>(shared_from_this(), open());
+    auto link = open();
+    return std::make_unique<PostgresConnection>(shared_from_this(), std::move(link));
   } catch (const PostgresFailure& e) {
     error = e.error;
     return nullptr;
@@ -84,7 +85,7 @@ bool PostgresTier::set_up(Nanos since) {
     const Nanos now = steady_now();
     if (set_up_at_ > since) return true;
     if (set_up_failed_at_ > since) throw PostgresFailure(set_up_error_);
-    if (now >= until || (set_up_failed_at_ != 0 && now < set_up_failed_at_ + kSetUpPause)) return false;
+    if (now >= until || now < set_up_from_) return false;
     if (setting_up_) continue;
     auto* share = new std::shared_ptr<PostgresTier>(shared_from_this());
     setting_up_ = start_thread(
@@ -112,7 +113,7 @@ void PostgresTier::make_tables() {
       if (!options_.pooler) link->run("SET statement_timeout = " + std::to_string(kSetUpTimeout / 1'000'000));
       for (const std::string& text : statements) link->run(text);
     });
-    inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
+    if (worked_) inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
   } catch (const PostgresFailure& failure) {
     error = failure.error;
   } catch (const std::exception& failure) {  // no memory
@@ -120,8 +121,20 @@ void PostgresTier::make_tables() {
   }
   const std::lock_guard lock(mutex_);
   setting_up_ = false;
-  (error ? set_up_failed_at_ : set_up_at_) = steady_now();
+  const Nanos now = steady_now();
+  (error ? set_up_failed_at_ : set_up_at_) = now;
+  set_up_from_ = !error ? 0 : now + (error.fault == TierFault::kRejected ? kSetUpPause : kSetUpSoon);
   set_up_error_ = std::move(error);
+}
+
+std::string PostgresTier::name_server(PostgresLink& link) {
+  try {
+    const Rows rows = link.run(sql()->name_server, {{process() + ":" + std::to_string(steady_now())}});
+    return rows.size() == 0 ? "" : std::string(rows.at(0, 0));
+  } catch (const PostgresFailure& failure) {
+    if (failure.error.fault != TierFault::kRejected) throw;
+    return "";  // who may only read, or a server that only reads for now
+  }
 }
 
 void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
@@ -131,8 +144,9 @@ void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
   for (const Poll* p : polls) asked.insert(asked.end(), p->asked.begin(), p->asked.end());
   const Rows rows = link.run(
       sql()->poll, {{options_.namespace_name}, {seen}, {process()}, {array_of(std::span<const std::string>(asked))}});
+  const std::string server = rows.null(0, 5) ? name_server(link) : std::string(rows.at(0, 5));
   std::vector<Message> messages;
-  if (rows.at(0, 1) == "t" || rows.size() > PostgresSql::kMostPolled) {
+  if (inbox_->is_another(server) || rows.at(0, 1) == "t" || rows.size() > PostgresSql::kMostPolled) {
     messages.push_back({"all", false});
   } else {
     for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -147,262 +161,7 @@ void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
       p->outcomes.push_back(next < outcomes.size() ? outcomes[next] : "");
     }
   }
-  inbox_->end_poll(std::string(rows.at(0, 0)), round, began, std::move(messages));
-}
-
-// ---------------------------------------------------------------------------------------------------------- connection
-
-bool PostgresConnection::serve(std::span<Request* const> batch) {
-  const Nanos began = steady_now();
-  for (int attempt = 0;; ++attempt) {
-    try {
-      perform(batch);
-      return link_->usable();
-    } catch (const PostgresFailure& failure) {
-      TierError error = failure.error;
-      if (error.fault == TierFault::kRejected && attempt == 0) {
-        try {
-          if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery && tier_->set_up(began)) continue;
-        } catch (const PostgresFailure& second) {
-          error = second.error;
-        }
-      }
-      if (is_collision(error) && attempt < 3) continue;  // keys go in order, so the next attempt meets nobody it met
-      if (batch.size() > 1 && is_about_data(error) && link_->usable()) {  // the others get what they asked for
-        const std::size_t half = batch.size() / 2;
-        const bool first = serve(batch.first(half));
-        if (first) return serve(batch.subspan(half));
-        for (Request* r : batch.subspan(half)) r->error = batch.front()->error;
-        return false;
-      }
-      if (error.fault == TierFault::kUnavailable && batch.front()->kind == Request::Kind::kStore) {
-        const auto mode = static_cast<const Store*>(batch.front())->mode;
-        if (mode == Store::Mode::kAdd || mode == Store::Mode::kSwap) error.fault = TierFault::kInDoubt;
-      }
-      for (Request* r : batch) r->error = error;
-      return error.fault == TierFault::kRejected && link_->usable();
-    }
-  }
-}
-
-bool PostgresConnection::ping() {
-  try {
-    link_->run(std::string("SELECT 1"));
-    return link_->usable();
-  } catch (const PostgresFailure&) {
-    return false;
-  }
-}
-
-void PostgresConnection::perform(std::span<Request* const> batch) {
-  switch (batch.front()->kind) {
-    case Request::Kind::kLookUp:
-      return look_up(batch);
-    case Request::Kind::kStore:
-      return store(batch);
-    case Request::Kind::kInvalidate:
-      return invalidate(batch);
-    case Request::Kind::kPoll: {
-      std::vector<Poll*> polls;
-      for (Request* r : batch) polls.push_back(static_cast<Poll*>(r));
-      return tier_->poll(*link_, polls);
-    }
-    case Request::Kind::kLease:
-      return lease(static_cast<Lease&>(*batch.front()));
-    case Request::Kind::kFlush:
-      return flush(static_cast<Flush&>(*batch.front()));
-    case Request::Kind::kQuery:
-      return query(static_cast<Query&>(*batch.front()));
-  }
-}
-
-// The short way for one key. Where it finds nothing several times in a row (a cold cache, or entries older than the
-// last invalidation) it is left out for a while: it would only come on top.
-bool PostgresConnection::look_up_one(LookUp& request) {
-  constexpr unsigned kPatience = 4, kPause = 64;
-  if (in_vain_ >= kPatience) {
-    in_vain_ = in_vain_ >= kPatience + kPause ? 0 : in_vain_ + 1;
-    return false;
-  }
-  const Rows rows =
-      link_->run(tier_->sql()->look_up_one, {{tier_->options().namespace_name}, {request.keys[0]}, {request.types[0]}});
-  if (rows.size() == 0) {
-    ++in_vain_;
-    return false;
-  }
-  in_vain_ = 0;
-  request.found.assign(1, {});
-  Found& found = request.found[0];
-  found.found = true;
-  found.has_payload = !rows.null(0, 0);
-  if (found.has_payload) found.payload = bytes_of(rows.at(0, 0));
-  found.fresh_left = until(rows.at(0, 1), rows.at(0, 2));
-  found.kept_left = found.fresh_left;
-  if (!rows.null(0, 3)) found.tags = texts_of(rows.at(0, 3));
-  return true;
-}
-
-void PostgresConnection::look_up(std::span<Request* const> batch) {
-  if (batch.size() == 1 && batch.front()->slot == 0) {
-    auto& one = static_cast<LookUp&>(*batch.front());
-    if (one.keys.size() == 1 && !one.whole && look_up_one(one)) return;
-  }
-  const auto sql = tier_->sql();
-  const std::uint32_t slot = batch.front()->slot;
-  std::vector<std::string> keys, types;
-  std::vector<Found*> places;
-  for (Request* r : batch) {
-    auto& l = static_cast<LookUp&>(*r);
-    l.found.assign(l.keys.size(), {});
-    for (std::size_t i = 0; i < l.keys.size(); ++i) {
-      keys.push_back(l.keys[i]);
-      types.push_back(l.types[i]);
-      places.push_back(&l.found[i]);
-    }
-  }
-  const Rows rows = link_->run(sql->look_up(slot), {{tier_->options().namespace_name},
-                                                    {array_of(std::span<const std::string>(keys))},
-                                                    {array_of(std::span<const std::string>(types))}});
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    std::size_t n = 0;
-    const auto number = rows.at(i, 0);
-    std::from_chars(number.data(), number.data() + number.size(), n);
-    if (i == 0) {
-      for (Request* r : batch) static_cast<LookUp&>(*r).seen = rows.at(0, 1);
-    }
-    if (n == 0 || n > places.size() || rows.at(i, 2) != "t") continue;
-    Found& found = *places[n - 1];
-    found.dead = rows.at(i, 3) == "t";
-    found.found = !found.dead;
-    if (found.dead) continue;
-    found.has_payload = !rows.null(i, 4);
-    if (found.has_payload) found.payload = bytes_of(rows.at(i, 4));
-    found.fresh_left = nanos(rows.at(i, 5));
-    found.kept_left = nanos(rows.at(i, 6));
-    found.version = rows.at(i, 7);
-    if (!rows.null(i, 8)) found.tags = texts_of(rows.at(i, 8));
-    for (std::size_t c = PostgresSql::kLookUpColumns; c < rows.columns(); ++c) {
-      found.columns.push_back(rows.text(i, c));
-    }
-  }
-}
-
-void PostgresConnection::store(std::span<Request* const> batch) {
-  const auto sql = tier_->sql();
-  const auto& head = static_cast<const Store&>(*batch.front());
-  using Array = std::vector<std::optional<std::string>>;
-  Array keys, types, payloads, tags, borns, fresh, keep;
-  std::vector<Array> columns(head.columns.size());
-  std::map<std::pair<std::string_view, std::string_view>, Store*> by_key;
-  const bool own = sql->table(head.slot) != nullptr && !sql->table(head.slot)->has_payload;
-  for (Request* r : batch) {
-    auto& s = static_cast<Store&>(*r);
-    s.stored = false;
-    by_key.emplace(std::pair<std::string_view, std::string_view>(s.key, s.type), &s);
-    keys.emplace_back(s.key);
-    types.emplace_back(s.type);
-    payloads.push_back(own ? std::nullopt : std::optional(hex_of(s.payload)));
-    tags.push_back(s.tags.empty() ? std::nullopt : std::optional(array_of(std::span<const std::string>(s.tags))));
-    borns.push_back(s.born.empty() ? std::nullopt : std::optional(s.born));
-    fresh.emplace_back(milliseconds(s.fresh_for));
-    keep.emplace_back(milliseconds(s.keep_for));
-    for (std::size_t c = 0; c < columns.size(); ++c) columns[c].push_back(s.columns[c]);
-  }
-  Parameters parameters = {{tier_->options().namespace_name},
-                           array_of(keys),
-                           array_of(types),
-                           array_of(payloads),
-                           array_of(tags),
-                           array_of(borns),
-                           array_of(fresh),
-                           array_of(keep),
-                           tier_->process(),
-                           head.expected.empty() ? std::nullopt : std::optional(head.expected)};
-  for (const Array& column : columns) parameters.emplace_back(array_of(column));
-  const Rows rows = link_->run(sql->store(head.slot, head.mode), parameters);
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const auto it = by_key.find({rows.at(i, 0), rows.at(i, 1)});
-    if (it == by_key.end()) continue;
-    it->second->stored = true;
-    it->second->version = rows.at(i, 2);
-  }
-}
-
-void PostgresConnection::invalidate(std::span<Request* const> batch) {
-  if (batch.front()->variant == Invalidate::kPattern) {
-    for (Request* r : batch) match(static_cast<Invalidate&>(*r));
-    return;
-  }
-  std::vector<std::optional<std::string>> names, softs;
-  std::vector<std::string> keys;
-  for (Request* r : batch) {
-    const auto& i = static_cast<const Invalidate&>(*r);
-    names.emplace_back(i.name);
-    softs.emplace_back(i.soft ? "true" : "false");
-    if (!i.soft && i.name.starts_with("key:")) keys.push_back(i.name.substr(4));
-  }
-  const Rows rows = link_->run(tier_->sql()->invalidate, {{tier_->options().namespace_name},
-                                                          array_of(names),
-                                                          array_of(softs),
-                                                          tier_->process(),
-                                                          array_of(std::span<const std::string>(keys))});
-  for (Request* r : batch) {
-    auto& i = static_cast<Invalidate&>(*r);
-    i.count = 0;
-    for (std::size_t row = 0; row < rows.size(); ++row) {
-      if (i.name.size() > 4 && rows.at(row, 0) == std::string_view(i.name).substr(4)) i.count = 1;
-    }
-  }
-}
-
-void PostgresConnection::match(Invalidate& request) {
-  const std::string glob = request.name.substr(std::string_view("pattern:").size());
-  const Rows rows = link_->run(tier_->sql()->invalidate_pattern, {{tier_->options().namespace_name},
-                                                                  {glob},
-                                                                  {request.soft ? "true" : "false"},
-                                                                  {tier_->process()},
-                                                                  {regular_expression_of(glob)}});
-  const auto count = rows.at(0, 0);
-  std::from_chars(count.data(), count.data() + count.size(), request.count);
-}
-
-void PostgresConnection::lease(Lease& request) {
-  const auto sql = tier_->sql();
-  const std::string& where = tier_->options().namespace_name;
-  if (request.verb == Lease::Verb::kGiveBack) {
-    link_->run(sql->give_back_lease, {{where}, {request.key}, {request.owner}});
-    return;
-  }
-  const Rows rows = link_->run(sql->take_lease, {{where}, {request.key}, {request.owner}, {milliseconds(request.age)}});
-  request.taken = rows.size() == 1;
-}
-
-void PostgresConnection::flush(Flush& request) {
-  std::vector<std::string> hits;
-  hits.reserve(request.hits.size());
-  for (const std::uint64_t n : request.hits) hits.push_back(std::to_string(n));
-  link_->run(tier_->sql()->flush, {{tier_->options().namespace_name},
-                                   {tier_->process()},
-                                   {std::to_string(request.batch)},
-                                   {array_of(std::span<const std::string>(request.keys))},
-                                   {array_of(std::span<const std::string>(hits))},
-                                   {array_of(std::span<const std::string>(request.types))}});
-}
-
-void PostgresConnection::query(Query& request) {
-  const bool slow = request.timeout > 0 && !tier_->options().pooler;
-  if (slow) link_->run("SET statement_timeout = " + std::to_string(request.timeout / 1'000'000));
-  try {
-    const Rows rows = link_->run(request.text, request.parameters);
-    request.rows.resize(rows.size());
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      for (std::size_t c = 0; c < rows.columns(); ++c) request.rows[i].push_back(rows.text(i, c));
-    }
-  } catch (const PostgresFailure& failure) {
-    if (slow && failure.error.fault == TierFault::kRejected) link_->run(std::string("RESET statement_timeout"));
-    throw;
-  }
-  if (slow) link_->run(std::string("RESET statement_timeout"));
+  inbox_->end_poll(std::string(rows.at(0, 0)), round, began, std::move(messages), server);
 }
 
 }  // namespace stillwarm

@@ -4,6 +4,7 @@
 // thread at a time. Refuses to know: Python, values, who asks; how requests are queued and merged (request_queue).
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -51,9 +52,11 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   // Makes what is missing, unless somebody did after `since`. False: it failed a moment ago, or takes its time. Throws
   // PostgresFailure.
   bool set_up(Nanos since);
+  void works() noexcept { worked_.store(true, std::memory_order_relaxed); }  // an answer came from the tables
 
  private:
   void make_tables();
+  std::string name_server(PostgresLink& link);
 
   const Options options_;
   const std::shared_ptr<Inbox> inbox_;
@@ -64,7 +67,9 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   std::shared_ptr<const PostgresSql> sql_;
   Nanos set_up_at_ = 0;
   Nanos set_up_failed_at_ = 0;
+  Nanos set_up_from_ = 0;  // not before this moment
   bool setting_up_ = false;
+  std::atomic<bool> worked_{false};
   TierError set_up_error_;
 };
 

@@ -21,6 +21,11 @@ QueuedWrite queued(const std::shared_ptr<Store>& store) {
   return {store->key, store->type, store->tags, size_of(*store), store};
 }
 
+// The server will not take it later either. A server that only reads for now (a standby about to be promoted) will.
+bool is_final(const TierError& error) noexcept {
+  return error.fault == TierFault::kRejected && error.state != "25006";
+}
+
 void note(TierError& last, const TierError& error) noexcept {
   try {
     last = error;
@@ -101,7 +106,7 @@ void Recovery::owe(const std::string& name, bool soft) {
 void Recovery::owe(const std::shared_ptr<Store>& store) {
   const auto later = again(*store);  // the first attempt may still be under way
   const std::lock_guard lock(mutex_);
-  if (later->born.empty()) later->born = inbox_->begin_poll().first;  // nothing younger than this moment is overwritten
+  if (later->born.empty()) later->born = inbox_->moment();  // nothing younger than this moment is overwritten
   keep(later);
 }
 
@@ -129,6 +134,18 @@ bool Recovery::concerns(std::string_view key, std::string_view type, std::span<c
   return owed_.invalidations() > 0 && owed_.concerns(key, type, tags);
 }
 
+// The tier has taken or refused it.
+void Recovery::settled(const Store& store) noexcept {
+  if (store.error) {
+    ++figures_.rejected;
+    note(figures_.last_rejection, store.error);
+    return;
+  }
+  figures_.last_rejection.fault = TierFault::kOk;
+  ++(store.stored ? figures_.written : figures_.refused);
+  if (!store.stored) outdated(store);
+}
+
 // A write behind came to its end. The queue's lock is held.
 void Recovery::ended(const std::shared_ptr<Request>& request) noexcept {
   const auto store = std::static_pointer_cast<Store>(request);
@@ -136,23 +153,11 @@ void Recovery::ended(const std::shared_ptr<Request>& request) noexcept {
   --under_way_;
   under_way_bytes_ -= size_of(*store);
   changed_.notify_all();
-  switch (store->error.fault) {
-    case TierFault::kOk:
-      ++(store->stored ? figures_.written : figures_.refused);
-      if (!store->stored) outdated(*store);
-      return;
-    case TierFault::kRejected:
-      ++figures_.rejected;
-      note(figures_.last_rejection, store->error);
-      return;
-    case TierFault::kClosed:
-      return;
-    default:
-      break;
-  }
+  if (store->error.fault == TierFault::kClosed) return;
+  if (!store->error || is_final(store->error)) return settled(*store);
   try {
     const auto once_more = again(*store);
-    if (once_more->born.empty()) once_more->born = inbox_->begin_poll().first;
+    if (once_more->born.empty()) once_more->born = inbox_->moment();
     keep(once_more);
   } catch (const std::bad_alloc&) {
     owed_.forget(store->key, store->type);
@@ -269,15 +274,9 @@ bool Recovery::send_writes(std::unique_lock<std::mutex>& lock) {
   bool moved = false;
   for (std::size_t i = 0; i < owed.size(); ++i) {
     const auto& store = static_cast<const Store&>(*requests[i]);
-    if (store.error && store.error.fault != TierFault::kRejected) continue;
+    if (store.error && !is_final(store.error)) continue;
     moved = true;
-    if (store.error) {
-      ++figures_.rejected;
-      note(figures_.last_rejection, store.error);
-    } else {
-      ++(store.stored ? figures_.written : figures_.refused);
-      if (!store.stored) outdated(store);
-    }
+    settled(store);
     owed_.confirmed(owed[i]);
   }
   return moved;

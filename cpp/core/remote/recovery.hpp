@@ -31,7 +31,7 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
     std::uint64_t refused = 0;   // by the fence
     std::uint64_t rejected = 0;  // by the server, for good
     std::uint64_t dropped = 0;   // there was no room to keep them
-    TierError last_rejection;
+    TierError last_rejection;    // kOk: the last write was not rejected
   };
 
   Recovery(std::shared_ptr<RequestQueue> queue, std::shared_ptr<Inbox> inbox)
@@ -64,6 +64,7 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   class Batch;
 
   void keep(const std::shared_ptr<Store>& store) noexcept;
+  void settled(const Store& store) noexcept;
   void outdated(const Store& store) noexcept;
   void wake() noexcept;
   void work();

@@ -67,6 +67,7 @@ struct Request {
   const std::uint32_t slot;
   std::uint32_t variant = 0;  // requests of one kind, slot and variant may be served by one statement
   bool idempotent = false;    // may be asked once more on another connection
+  bool once = false;          // must not be done twice: where the answer is lost, the error is kInDoubt. Served alone
   bool background = false;    // nobody waits: it is not refused while it queues for long
   Nanos timeout = 0;          // of the operation itself; 0: the tier's
   TierError error;
@@ -106,10 +107,14 @@ struct Store : Request {
   // kLoad: refused if anything that concerns it happened after `born`. kSet: a value that was not loaded; others are
   // told. kAdd: only where nothing is. kSwap: only over `expected`.
   enum class Mode : std::uint8_t { kLoad, kSet, kAdd, kSwap };
-  Store(std::uint32_t s, Mode m) : Request(Kind::kStore, s), mode(m) { variant = static_cast<std::uint32_t>(m); }
+  Store(std::uint32_t s, Mode m) : Request(Kind::kStore, s), mode(m) {
+    variant = static_cast<std::uint32_t>(m);
+    once = m == Mode::kAdd || m == Mode::kSwap;
+  }
 
   const Mode mode;
   std::string key, type, payload, born, expected;
+  std::string origin;  // what its message to the others says of where it comes from; empty: this process
   std::vector<std::string> tags;
   std::vector<std::optional<std::string>> columns;
   Nanos fresh_for = 0;

@@ -62,7 +62,8 @@ std::optional<TierError> RequestQueue::run(const std::shared_ptr<Request>& reque
           s->fail(request, TierFault::kTimeout, "", "no connection within the timeout");
           s->report_unserved(now);
         }
-        outcome = TierError{TierFault::kTimeout, "", "no answer within the timeout"};
+        const bool doubtful = r.once && r.stage == Request::Stage::kServed;  // another thread waits for its answer
+        outcome = TierError{doubtful ? TierFault::kInDoubt : TierFault::kTimeout, "", "no answer within the timeout"};
         break;
       }
       if (r.stage == Request::Stage::kWaiting) {

@@ -44,8 +44,8 @@ bool alone(const Request& head) {
     case Request::Kind::kFlush:
     case Request::Kind::kLease:
       return true;
-    case Request::Kind::kStore:  // each swap expects a version of its own
-      return static_cast<const Store&>(head).mode == Store::Mode::kSwap;
+    case Request::Kind::kStore:  // each swap expects a version of its own, each add has a name of its own
+      return head.once;
     default:
       return false;
   }

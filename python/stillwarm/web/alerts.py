@@ -12,10 +12,11 @@ Refuses to know: HTTP. Who asks: the management endpoints, the metrics, or the a
 | reuse     | hits of an entry, on average, are below, of at least `min_entries`   | 2                |
 | expired   | share of entries that are over and still there is above, as `reuse`  | 0.2              |
 
-A raised alert writes one WARNING line and an AlertRaised event; when the figure is back on the good side it writes one
-INFO line and an AlertCleared, and may be raised again. A figure that cannot be told, as the hit rate of three calls,
-changes nothing. reuse and expired read every entry: not for `/stats`, not above 100,000 entries, and only as often as
-costs at most a hundredth of the time.
+A raised alert writes one WARNING line and an AlertRaised event; when the figure is back on the good side it writes
+one INFO line and an AlertCleared, and may be raised again. A figure that cannot be told, as the hit rate of three
+calls, changes nothing. With a database, entries, reuse and expired are those of its tables, of all processes. reuse
+and expired read every entry: not for `/stats`, not above 100,000 entries, and only as often as costs at most a
+hundredth of the time.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stillwarm import _core, hooks
 from stillwarm._durations import duration, shown
-from stillwarm.errors import ConfigError
+from stillwarm.errors import ConfigError, TierError
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
@@ -155,11 +156,13 @@ class Alerts:
             "hit_rate": served / requests if requests and requests >= self._min_requests else None,
             "errors": sample.errors - first.errors,
             "tier_down": float(stats.state.value == "DOWN"),
-            "entries": stats.entries,
+            "entries": stats.entries if cache._tier is None else None,  # the database tells
         }
 
     def _entry_figures(self, cache: Cache, now: int) -> dict[str, float | None]:
         self._read_after = now + _SECOND
+        if cache._tier is not None:
+            return self._shared_figures(cache, now)
         held = _core.totals(cache)["entries"]
         if held < self._min_entries:
             return {"expired": 0.0}  # not worth a purge
@@ -171,6 +174,22 @@ class Alerts:
         self._read_after = now + max(_SECOND, 100 * (time.perf_counter_ns() - began))
         reuse = hits / len(rows) if len(rows) >= self._min_entries else None
         return {"reuse": reuse, "expired": max(0, held - len(rows)) / held}
+
+    def _shared_figures(self, cache: Cache, now: int) -> dict[str, float | None]:
+        began = time.perf_counter_ns()
+        tier = cache._tier
+        try:
+            assert tier is not None
+            tier.query("SELECT 1", (), tier.timeout / 1e9)  # nobody waits longer for a database that does not answer
+            shared = cache.shared_stats()
+        except TierError:
+            return {}
+        self._read_after = now + max(_SECOND, 100 * (time.perf_counter_ns() - began))
+        if shared.entries < self._min_entries:
+            return {"entries": shared.entries, "reuse": None, "expired": 0.0}
+        hits = sum(one.hits for one in shared.types.values())
+        share = {"reuse": hits / shared.entries, "expired": shared.expired / shared.entries}
+        return {"entries": shared.entries, **share}
 
     def _judge(self, name: str, value: float | None) -> list[hooks.AlertRaised | hooks.AlertCleared]:
         was = self._alerts.get(name)

@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from stillwarm import Cache
 from stillwarm.demo.discovery import models
 from stillwarm.demo.discovery.figures import Figures
-from stillwarm.demo.discovery.history import History, MemoryHistory
+from stillwarm.demo.discovery.history import History, history_of
 from stillwarm.demo.discovery.page import page_routes
 from stillwarm.demo.discovery.service import Found, Search, Service
 from stillwarm.demo.discovery.source import Source, SourceError
@@ -59,7 +59,6 @@ def create_app(
     cache: Cache,
     *,
     key_configured: bool = True,
-    database: bool = False,
     empty_ttl: Duration = "10m",
     history: History | None = None,
     alerts: Mapping[str, Any] | None = None,
@@ -71,19 +70,18 @@ def create_app(
         source: its client of the product API.
         cache: where answers are kept. The types `discovery` and `scoring` are defined on it.
         key_configured: whether there is a key of the product API, for /health.
-        database: whether the cache has a PostgreSQL URL: the types get their tables.
         empty_ttl: how long a search that found nothing is kept; 0: not at all.
-        history: where searches are recorded; None: in memory.
+        history: where searches are recorded; None: in the cache's database, in memory if it has none.
         alerts: thresholds other than the usual ones, see stillwarm.web.alerts.
         token: opens the operator's page, under /api/cache; None: there is none.
 
     Raises:
         ConfigError: an argument is not accepted.
     """
-    define_types(cache, database=database, empty_ttl=empty_ttl)
-    service = Service(source, cache, "memory and PostgreSQL" if database else "memory")
-    history = MemoryHistory() if history is None else history
-    figures = Figures(service, history, database, alerts)
+    define_types(cache, empty_ttl=empty_ttl)
+    service = Service(source, cache, "memory" if cache._tier is None else "memory and PostgreSQL")
+    history = history_of(cache) if history is None else history
+    figures = Figures(service, history, alerts)
     app = FastAPI(
         title="Product discovery",
         version="1",
@@ -167,7 +165,10 @@ def _operating(figures: Figures, key_configured: bool) -> APIRouter:
 
     @routes.get("/cache/stats", summary="Figures of both caches", response_description="The figures.")
     def stats() -> models.StatsBody:
-        """Reads every entry: for people and scrapers, not for every request."""
+        """Reads every entry: for people and scrapers, not for every request.
+
+        With a database the entries, their use and the history are those of all processes.
+        """
         return figures.stats()
 
     return routes

@@ -147,6 +147,10 @@ class AlertBody(Body):
     message: str = Field(description="The same for people.")
 
 
+Database = Literal["none", "up", "down"]
+_DATABASE = Field(description="none: the cache is in memory only. down: it does not answer, and memory stands in.")
+
+
 class HealthBody(Body):
     """Whether the service can do its work."""
 
@@ -154,7 +158,7 @@ class HealthBody(Body):
         description="degraded: no key, a database that is down, or an alert."
     )
     upstream_key_configured: bool = Field(description="Whether there is a key of the product API.")
-    database: Literal["none", "up", "down"] = Field(description="none: the cache is in memory only.")
+    database: Database = _DATABASE
     cache_enabled: bool = Field(description="False: every request asks the product API.")
     cache_state: Literal["HEALTHY", "WARMING", "DEGRADED", "DOWN"] = Field(description="The state of the cache.")
     alerts: list[AlertBody] = Field(description="The alerts that are active.")
@@ -199,14 +203,15 @@ class HistoryFigures(Body):
 
 
 class StatsBody(Body):
-    """Figures of both caches and of the history."""
+    """Figures of both caches and of the history: of all processes where there is a database."""
 
+    database: Database = _DATABASE
     discovery: CacheFigures = Field(description="Ids by filters, 24 h.")
     scoring: CacheFigures = Field(description="Scores by id, 6 h.")
     hit_ratio: float = Field(ge=0, le=1, description="Of both together.")
     upstream_calls: int = Field(description="Calls of the product API since the start.")
     hot_keys: list[HotKey] = Field(description="The ten most reused entries.")
-    history: HistoryFigures = Field(description="The searches.")
+    history: HistoryFigures | None = Field(description="The searches; null: the database does not answer.")
     alerts: list[AlertBody] = Field(description="All alerts.")
 
 
@@ -231,6 +236,15 @@ class InvalidBody(BaseModel):
     detail: list[FieldError] = Field(description="Each field that is not accepted.")
 
 
-__all__ = ["AlertBody", "CacheFigures", "DiscoverBody", "ErrorBody", "Filters", "FrequentFilters", "HealthBody"]
+__all__ = [
+    "AlertBody",
+    "CacheFigures",
+    "Database",
+    "DiscoverBody",
+    "ErrorBody",
+    "Filters",
+    "FrequentFilters",
+    "HealthBody",
+]
 __all__ += ["HistoryFigures", "HotKey", "InvalidBody", "Metadata", "ScoreMetadata", "ScoreRequest", "ScoredBody"]
 __all__ += ["ScoredProduct", "ScoresBody", "ScoringFilters", "StatsBody"]

@@ -13,6 +13,7 @@ from typing import Any, Final
 from stillwarm import Cache
 from stillwarm.demo.aserving import AsgiServer
 from stillwarm.demo.discovery.app import create_app
+from stillwarm.demo.discovery.history import History
 from stillwarm.demo.discovery.source import ProductSource
 from stillwarm.demo.lines import Lines
 from stillwarm.demo.product_api import ProductApi
@@ -28,7 +29,7 @@ class Discovery:
         fast: a tenth of the API's latencies and fewer callers; for tests.
         port: of the app; 0 for any free one.
         token: of the operator's page; None: a new one.
-        url: of the cache; None: memory.
+        url: of the cache's database, whose tables are made; None: memory.
 
     Raises:
         OSError: the port cannot be had.
@@ -42,8 +43,8 @@ class Discovery:
         self.api = ProductApi(scale=0.1 if fast else 1.0).start()
         self.source = ProductSource(self.api.url, self.api.key)
         try:
-            tables = url is not None and url.startswith(("postgresql:", "postgres:"))
-            self.app: Any = create_app(self.source, self.cache, database=tables, token=self.token)
+            self.app: Any = create_app(self.source, self.cache, token=self.token)
+            self.history: History = self.app.state.history
             self.server = AsgiServer(self.app, port)
         except BaseException:
             self.api.kill()
@@ -56,6 +57,12 @@ class Discovery:
         from stillwarm.demo.discovery.story import Story
 
         return Story(self, progress).steps()
+
+    def empty(self) -> None:
+        """Empties both caches, in the database down to the rows."""
+        self.cache.clear()
+        if self.cache._tier is not None:
+            self.cache.purge()
 
     def invitation(self) -> list[str]:
         """What a person can do with it now."""
@@ -78,6 +85,7 @@ class Discovery:
         self.api.release()
         self.server.stop()
         self.api.kill()
+        self.history.close()
         self.cache.close()
 
     def __enter__(self) -> Discovery:

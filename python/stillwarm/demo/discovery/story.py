@@ -36,6 +36,7 @@ class Story(Trouble):
 
     def steps(self) -> Iterator[Step]:
         try:
+            self.site.empty()
             self.progress("the first search", 0, 1)
             miss = self.client.post(DISCOVER, BOOKS)
             yield self._miss(miss)

@@ -1,9 +1,10 @@
 """The two caches as types: their ttl, their readable keys, and the tables that they have in a database.
 
-The tables are given to `cache.define` only where there is a database; in memory the same types go without.
+Without a database the same definitions hold, and the tables are nowhere.
 
 Keys are text for people and for SQL, and must read the same for ever: a filter that is not set reads `None`, a price
-reads as PostgreSQL writes a float8 (`10`, `10.5`), and no category is category 0.
+reads as Python writes a float (`10.0`), and no category is category 0. The reference system's older table left the
+price out of the key and had the filters in one JSON column; the migration gives its rows these columns and keys.
 
 Thread rule: constants and pure functions.
 Refuses to know: what fills the caches.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm._durations import duration
 from stillwarm.demo.discovery.scoring import Score
+from stillwarm.tables import rekeyed
 
 if TYPE_CHECKING:
     from stillwarm import Cache
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 DISCOVERY_TTL: Final = "24h"
 SCORING_TTL: Final = "6h"
+DISCOVERY_KEY: Final = "discovery:{domain}:{category or 0}:{bsr_min}-{bsr_max}:{price_min}-{price_max}"
 SCORING_KEY: Final = "scoring:{asin}:{domain}"
 
 
@@ -34,15 +37,13 @@ def discovery_key(
     price_min: float | None = None,
     price_max: float | None = None,
 ) -> str:
-    """`discovery:1:283155:1-50000:10-49.9`: one text per set of filters."""
-    prices = f"{written(price_min)}-{written(price_max)}"
-    return f"discovery:{domain}:{category or 0}:{written(bsr_min)}-{written(bsr_max)}:{prices}"
+    """`discovery:1:283155:1-50000:10.0-49.9`: one text per set of filters; DISCOVERY_KEY, as a function."""
+    prices = f"{_price(price_min)}-{_price(price_max)}"
+    return f"discovery:{domain}:{category or 0}:{bsr_min}-{bsr_max}:{prices}"
 
 
-def written(value: float | None) -> str:
-    """A filter as it stands in a key."""
-    text = repr(value)
-    return text.removesuffix(".0")
+def _price(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _discovery_row(asins: list[str], **filters: Any) -> dict[str, Any]:
@@ -69,6 +70,9 @@ DISCOVERY: Final[dict[str, Any]] = {
     "indexes": {"idx_discovery_expires_at": "expires_at", "idx_discovery_created_at": "created_at"},
     "value": "asins",
     "project": _discovery_row,
+    "history": [
+        rekeyed("filters_applied", DISCOVERY_KEY, defaults={"domain": 1}, fill={"count": "json_array_length(asins)"})
+    ],
 }
 
 SCORING: Final[dict[str, Any]] = {
@@ -92,16 +96,15 @@ SCORING: Final[dict[str, Any]] = {
     "value": _score_of_row,
 }
 
+# Of stillwarm.journal.Journal, whose tables have the columns id and created_at by themselves.
 HISTORY: Final[dict[str, Any]] = {
     "table": "search_history",
     "columns": {
-        "id": "varchar(36) primary key default gen_random_uuid()",
         "user_id": "varchar(36)",
         "search_type": "varchar(50) not null",
         "filters": "json not null",
         "results_count": "int not null",
         "source": "varchar(50)",
-        "created_at": "timestamp default now()",
     },
     "indexes": {
         "idx_history_created_at": "created_at",
@@ -111,11 +114,10 @@ HISTORY: Final[dict[str, Any]] = {
 }
 
 
-def define_types(cache: Cache, *, database: bool, empty_ttl: Duration) -> None:
+def define_types(cache: Cache, *, empty_ttl: Duration) -> None:
     """Defines both types; their ttl is exact (no jitter), for `expires_at` is read by people.
 
     Args:
-        database: whether they get their tables.
         empty_ttl: how long a search that found nothing is kept; 0: not at all.
 
     Raises:
@@ -123,15 +125,22 @@ def define_types(cache: Cache, *, database: bool, empty_ttl: Duration) -> None:
     """
     duration(empty_ttl, "empty_ttl", allow_zero=True)
     ttl: Callable[[Any], Any] = lambda asins: DISCOVERY_TTL if asins else empty_ttl  # noqa: E731
-    found: dict[str, Any] = {"ttl": ttl, "jitter": 0.0, **(DISCOVERY if database else {})}
-    scores: dict[str, Any] = {"ttl": SCORING_TTL, "jitter": 0.0, "unless": _is_none, **(SCORING if database else {})}
-    cache.define("discovery", **found)
-    cache.define("scoring", **scores)
+    cache.define("discovery", ttl=ttl, jitter=0.0, **DISCOVERY)
+    cache.define("scoring", ttl=SCORING_TTL, jitter=0.0, unless=_is_none, **SCORING)
 
 
 def _is_none(score: Score | None) -> bool:
     return score is None
 
 
-__all__ = ["DISCOVERY", "DISCOVERY_TTL", "HISTORY", "SCORING", "SCORING_KEY", "SCORING_TTL", "define_types"]
+__all__ = [
+    "DISCOVERY",
+    "DISCOVERY_KEY",
+    "DISCOVERY_TTL",
+    "HISTORY",
+    "SCORING",
+    "SCORING_KEY",
+    "SCORING_TTL",
+    "define_types",
+]
 __all__ += ["discovery_key"]

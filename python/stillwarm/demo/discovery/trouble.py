@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stillwarm import _core
 from stillwarm.demo.client import Client
 from stillwarm.demo.discovery.day import AROUND, PRODUCTS, REQUESTS, TIMES, WORKING, run_day
+from stillwarm.demo.discovery.tables import DISCOVERY, SCORING
 from stillwarm.demo.step import Progress, Step, text
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Trouble:
             _core.clock_set(
                 start + 25 * _HOUR
             )  # the ids are over, for an hour; the scores for longer than they are kept
+            self._age_rows(25)
             self.site.api.kill()
             ids = [self.client.post(DISCOVER, _BOOKS) for _ in range(20)]
             cold = self.client.post(DISCOVER, _TOYS)
@@ -94,7 +96,7 @@ class Trouble:
             back = self.client.post(SCORED, _BOOKS)
         finally:
             self.site.api.start()
-            self.site.cache.clear()  # what was kept in a time to come
+            self.site.empty()  # what was kept in a time to come
             _core.clock_set(0)
             _core.settle(self.site.cache)
         failed = sum(answer.status != 200 for answer in ids)
@@ -116,13 +118,25 @@ class Trouble:
         }
         return step
 
+    def _age_rows(self, hours: int) -> None:
+        """The clock of a database is its own: there the rows are made older."""
+        tier = self.site.cache._tier
+        if tier is None:
+            return
+        past = f"interval '{hours} hours'"
+        for table in (DISCOVERY["table"], SCORING["table"]):
+            times = f"created_at = created_at - {past}, expires_at = expires_at - {past}"
+            tier.query(f'UPDATE "{table}" SET {times}')
+        times = ", ".join(f"{name} = {name} - {past}" for name in ("created_at", "fresh_until", "expires_at"))
+        tier.query(f'UPDATE "{tier.schema}".entries SET {times} WHERE namespace = $1', [tier.namespace])
+
     def _statistics(self) -> Step:
         step = Step("Statistics")
         self.progress("a search with scores", 0, 1)
         for _ in range(3):
             self.client.post(SCORED, _BOOKS)
         stats, health = self.client.get(STATS), self.client.get(HEALTH)
-        self.site.cache.clear()
+        self.site.empty()
         cleared = self.client.get(STATS).body
         body, searches = stats.body, stats.body["history"]["total"]
         step.figures = {

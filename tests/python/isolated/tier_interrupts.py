@@ -1,0 +1,71 @@
+"""Ctrl-C while the main thread waits for a frozen PostgreSQL: `tier_interrupts.py`. Prints how long it took.
+
+Thread rule: a process of its own, with a server of its own.
+Refuses to know: pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from outages import Shared, eventually, is_of
+from stillwarm._servers import PostgresServer
+
+
+def interrupted(action: Callable[[], Any], after: float) -> float:
+    """Seconds from Ctrl-C, which comes while `action` waits, until it raised."""
+    sent: list[float] = []
+
+    def ctrl_c() -> None:
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(after, ctrl_c)
+    try:
+        timer.start()
+        while True:  # calls that end before do not count
+            action()
+    except KeyboardInterrupt:
+        return time.monotonic() - sent[0]
+
+
+def main() -> None:
+    with PostgresServer() as server:
+        for timeout in ("250ms", "20s"):
+            for verb in ("load", "get", "set", "invalidate", "incr", "query"):
+                one = Shared(server.url, timeout=timeout)
+                one.get("warm")
+                one.cache.set("n", 1)
+                one.written()
+                server.freeze()
+                actions: dict[str, Callable[[], Any]] = {
+                    "load": lambda one=one: one.fresh("k"),  # type: ignore[misc]
+                    "get": lambda one=one: one.cache.get("other"),  # type: ignore[misc]
+                    "set": lambda one=one: one.cache.set("s", 1),  # type: ignore[misc]
+                    "invalidate": lambda one=one: one.cache.invalidate(tag="t"),  # type: ignore[misc]
+                    "incr": lambda one=one: _quiet(lambda: one.cache.incr("n")),  # type: ignore[misc]
+                    "query": lambda one=one: _quiet(lambda: one.cache.query("SELECT 1", timeout=20.0)),  # type: ignore[misc]
+                }
+                print("took", interrupted(actions[verb], 0.1), timeout, verb)
+                server.thaw()
+                eventually(one.cache.confirm)
+                assert is_of(one.get("k"), "k")
+                assert one.cache.stats().flights == 0
+                one.cache.close()
+
+
+def _quiet(action: Callable[[], Any]) -> None:
+    from stillwarm.errors import TierError
+
+    try:
+        action()
+    except TierError:
+        pass
+
+
+main()

@@ -1,0 +1,159 @@
+"""Fork, exit and Ctrl-C of a process that uses the PostgreSQL tier; servers that fork after loading, as gunicorn does.
+
+Thread rule: what may hang or end the process runs in a child under a watchdog.
+Refuses to know: figures; `trust.py --part remote` has the long versions and their limits.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from outages import Raw, Shared, eventually, is_of, shared
+from reliability import children, remote
+from stillwarm._servers import PostgresServer
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.mark.forks
+def test_tier_faults_a_child_after_fork_under_load_works() -> None:
+    ended = children.run("tier_forks", 30, watchdog=240)
+    assert ended.ok, ended
+    assert "stuck or failed: 0\nerrors of the parent: 0" in ended.output, ended
+
+
+@pytest.mark.forks
+def test_tier_faults_a_naive_child_breaks_its_parents_connection() -> None:
+    ended = children.run("tier_forks", 3, "naive", watchdog=120)
+    assert ended.ok, ended
+    assert "stuck or failed: 3" in ended.output, ended
+
+
+def in_child(work: Callable[[], bool]) -> bool:
+    """Whether it was true in a child, which ends without a word."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if work() else 1)
+        finally:
+            os._exit(2)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.forks
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tier_faults_preloaded_workers_share_no_connection(warm_postgres: PostgresServer) -> None:
+    """As gunicorn --preload: the cache is made and used, then workers are forked, and each serves."""
+    url = warm_postgres.new_database()
+    with shared(url, timeout="20s") as one, Raw(url) as raw:
+        one.cache.check()
+        first = one.get("k")
+        one.written()
+        mine = set(
+            raw(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()"
+            )
+        )
+
+        def serve() -> bool:
+            assert one.get("k") == first
+            one.get(f"w{os.getpid()}")
+            one.cache.set(f"d{os.getpid()}", os.getpid())
+            one.cache._upkeep.flush()
+            now = set(raw_of(url))
+            return now > mine or not (now & mine) or len(now) > len(mine)
+
+        def raw_of(url: str) -> list[tuple[int]]:
+            with Raw(url) as own:
+                return list(
+                    own(
+                        "SELECT pid FROM pg_stat_activity"
+                        " WHERE application_name = 'stillwarm' AND datname = current_database()"
+                    )
+                )
+
+        assert all(in_child(serve) for _ in range(4))
+        assert is_of(one.fresh("k"), "k")
+        assert one.load.calls == ["k"], "the parent's connections go on"
+        still = set(
+            raw(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()"
+            )
+        )
+        assert mine <= still
+        assert one.cache.stats().remote_errors == 0
+        assert one.health["reconnects"] == 0
+        assert raw("SELECT count(*) FROM stillwarm.entries WHERE type = 'direct'") == [(4,)]
+
+
+@pytest.mark.forks
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tier_faults_hits_are_counted_once_after_a_fork(warm_postgres: PostgresServer) -> None:
+    """Hits that the parent has not told yet are the parent's; the child tells its own."""
+    url = warm_postgres.new_database()
+    with shared(url) as one:
+        one.get("k")
+        one.written()
+        for _ in range(5):
+            one.get("k")
+
+        def serve() -> bool:
+            for _ in range(3):
+                one.get("k")
+            return bool(one.cache._upkeep.flush())
+
+        assert in_child(serve)
+        one.cache._flush_hits()
+        with Raw(url) as raw:
+            eventually(lambda: raw("SELECT hit_count FROM stillwarm.entries") == [(8,)])
+
+
+@pytest.mark.forks
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tier_faults_a_fork_during_an_outage(private_postgres: PostgresServer) -> None:
+    one = Shared(private_postgres.url)
+    old = one.get("k")
+    one.written()
+    private_postgres.freeze()
+    threads = [threading.Thread(target=one.get, args=(f"t{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    one.cache.invalidate(key="get:'k'")
+    assert in_child(lambda: one.get("k") != old and is_of(one.get("c"), "c"))
+    private_postgres.thaw()
+    for thread in threads:
+        thread.join()
+    eventually(lambda: one.health["owed_invalidations"] == 0)
+    assert one.fresh("k") != old
+    one.cache.close()
+
+
+# ------------------------------------------------------------------------------------------------------ exit, Ctrl-C
+
+
+@pytest.mark.parametrize("how", remote.EXITS)
+def test_tier_faults_exit_with_the_tier_in_use(private_postgres: PostgresServer, how: str) -> None:
+    ended = remote.exit_of(how, private_postgres)
+    assert ended.ok, ended
+    assert ended.errors == ""
+    assert ended.after_last_line < 10, "no order of magnitude above a second"
+
+
+def test_tier_faults_exit_writes_what_is_known(private_postgres: PostgresServer) -> None:
+    ended = remote.exit_of("idle", private_postgres)
+    assert ended.ok, ended
+    with Raw(private_postgres.url) as raw:
+        assert raw("SELECT count(*) FROM stillwarm.entries WHERE key = 'last'") == [(1,)]
+        assert raw("SELECT hit_count FROM stillwarm.entries WHERE key = 'get:''k'''") == [(7,)]
+
+
+def test_tier_faults_ctrl_c_while_a_frozen_server_is_waited_for() -> None:
+    ended = children.run("tier_interrupts", watchdog=180)
+    assert ended.ok, ended
+    took = [float(line.split()[1]) for line in ended.output.splitlines() if line.startswith("took")]
+    assert len(took) == 12
+    assert max(took) < 3.0, "no order of magnitude above 0.3 s"
