@@ -60,13 +60,16 @@ PyObject* value_at(PyFlow* flow, Index i) {
 }
 
 int put(pb::handle self, ScopeId scope, pb::handle key, pb::handle value, Nanos ttl, Nanos swr, Nanos sie,
-        const std::vector<std::uint64_t>& tags, std::int64_t weight, bool only_if_absent) {
+        const std::vector<std::uint64_t>& tags, std::int64_t weight, bool only_if_absent, std::uint64_t since,
+        bool answered) {
   CacheBase* cache = cache_of(self);
   PyFlow* flow = cache->flow;
   const Releasing releasing{flow};
   const Key k(cache, scope, key);
   Result result;
   result.value = value.ptr();
+  result.since = since;
+  result.answered = answered;
   result.weight = static_cast<std::uint64_t>(weight >= 0 ? weight : static_cast<std::int64_t>(py::weigh(value.ptr()))) +
                   py::weigh(k.object) + py::kEntryOverhead;
   result.durations = flow->scopes()[scope].durations;
@@ -364,6 +367,7 @@ void bind_cache(pb::module_& m) {
     const Releasing releasing{cache->flow};
     const Key k(cache, scope, key);
     if (!cache->flow->detach(k.probe)) throw pb::error_already_set();
+    return cache->flow->marks().counter();
   });
   m.def("detach_all", [](pb::handle self) { cache_of(self)->flow->detach_all(); });
   m.def("check_invariants", [](pb::handle self) { return cache_of(self)->flow->check_invariants(); });

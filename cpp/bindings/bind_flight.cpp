@@ -53,9 +53,10 @@ int adopt(pb::handle flight, pb::handle value, const std::array<Nanos, 4>& durat
 // durations: None for those of the scope, or (ttl, swr, sie, keep), or these with (early, jitter). Returns 0 stored, 1
 // lost, 2 too large, 3 not kept.
 int commit(pb::handle flight, pb::handle value, pb::handle durations, const std::vector<std::uint64_t>& tags,
-           std::int64_t weight, bool negative) {
+           std::int64_t weight, bool negative, bool answered) {
   PyFlight* f = flight_of(flight);
   py::Keep keep;
+  keep.answered = answered;
   keep.durations = flow_of(f)->scopes()[f->flight.scope].durations;
   if (!durations.is_none()) {
     const auto own = durations.cast<pb::tuple>();
@@ -116,7 +117,8 @@ pb::object kept(pb::handle flight) {
 }  // namespace
 
 void bind_flight(pb::module_& m) {
-  m.def("commit", commit);
+  m.def("commit", commit, pb::arg("flight"), pb::arg("value"), pb::arg("durations"), pb::arg("tags"), pb::arg("weight"),
+        pb::arg("negative"), pb::arg("answered") = false);
   m.def("adopt", adopt);
   m.def("land", land);
   m.def("fail", fail);

@@ -168,6 +168,16 @@ void bind_postgres(pb::module_& m) {
       .def("used", [](Tier& t) { t.listener->used(); })
       .def("tell", [](Tier& t) { t.listener->tell(); })
       .def("hold_lease", [](Tier& t, const std::string& owner) { t.listener->hold_lease(owner); })
+      // The same, and the tier forgets it soon; nobody waits for that.
+      .def("give_back",
+           [](Tier& t, std::string key, std::string owner) {
+             t.listener->drop_lease(owner);
+             auto lease = std::make_shared<Lease>(Lease::Verb::kGiveBack);
+             lease->background = true;
+             lease->key = std::move(key);
+             lease->owner = std::move(owner);
+             t.queue->post(lease);
+           })
       .def("drop_lease", [](Tier& t, const std::string& owner) { t.listener->drop_lease(owner); })
       .def("health", health)
       .def("drain",

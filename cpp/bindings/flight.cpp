@@ -308,6 +308,7 @@ bool commit(PyFlight* f, PyObject* value, const Keep& keep, Stored& stored) {
   result.tags = keep.tags;
   result.negative = keep.negative;
   result.adopted = keep.adopted;
+  result.answered = keep.answered;
   result.fresh_left = keep.fresh_left;
   if (spreads(keep.durations)) result.random = next_random(as_cache(f->cache));
   return store(f, value, result, stored, Clock::now());

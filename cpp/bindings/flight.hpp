@@ -66,6 +66,7 @@ struct Keep {
   std::uint64_t weight = 0;
   bool negative = false;
   bool adopted = false;  // it comes from a remote tier
+  bool answered = false;
   Nanos fresh_left = 0;
 };
 

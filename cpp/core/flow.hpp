@@ -180,6 +180,7 @@ class Flow : public Stations<Traits> {
   // [foreign] A value that was not loaded: it fences and detaches what is being loaded, then is stored.
   Outcome set(const Probe& probe, Handle key, const Result& result, bool& took_key, Nanos now) {
     took_key = false;
+    if (result.since != 0 && !this->untouched_since(result.since, probe.hash)) return {Stored::kLost, nullptr};
     if (!detach(probe)) return {};
     return put(probe.scope, probe, key, result, marks_.counter(), took_key, now, nullptr);
   }
@@ -289,11 +290,11 @@ class Flow : public Stations<Traits> {
     }
     const Nanos took = flight != nullptr ? now - flight->t0 : 0;
     now = add(now, Clock::resync(now));
-    const bool away = !trusted(now);
+    const bool away = !trusted(now) && !result.adopted && !result.answered;
     std::unique_ptr<Extra> extra = away || needs_extra(result, took) ? make_extra(result) : nullptr;
     const auto filled = [&](Entry& e) noexcept {
       fill(e, result, extra.release(), scope, born, now, took);
-      if (!away || result.adopted) return;  // else it is served for so long, and then looked at again
+      if (!away) return;  // else it is served for so long, and then looked at again
       e.extra->retry_at = std::min(add(now, kServedWhileAway), e.extra->fresh_until);
     };
     Outcome outcome{Stored::kStored, nullptr};

@@ -41,6 +41,11 @@ class Stations {
     return !failed;
   }
 
+  // Did nothing concern the key since this number was taken? Any mark counts: those of tags are forgotten once looked at.
+  bool untouched_since(std::uint64_t number, std::uint64_t hash) const noexcept {
+    return fences_.passes(hash, number) && marks_.epoch() <= number;
+  }
+
   // [foreign] One key. Soft: what is stored is stale from now on. True if there was something that could be returned.
   bool invalidate_key(const Probe& probe, bool soft, Nanos now) {
     if (!detach(probe)) return false;

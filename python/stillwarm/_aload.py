@@ -65,11 +65,15 @@ async def areload(target: Any) -> Any:
 
 
 async def run(target: Any, anew: bool = False) -> Any:
-    count, away = True, False
+    count, away, settled = True, False, False
     while True:
         step, value, flight = target.begin_anew(count) if anew else target.begin(count, away)
         if step == CONFIRM:
             away = not await target.cache._aconfirm()
+            continue
+        if step == FOLLOW and not settled and _tier_loads.pending(target):
+            await target.cache._aconfirm()
+            count, settled = False, True
             continue
         try:
             if step in SERVED and count and target.cache._hooks:
@@ -142,10 +146,10 @@ async def run_load(target: Any, flight: Any, anew: bool = False) -> None:
     if tier is not None:
         flight.loop, flight.thread = asyncio.get_running_loop(), 0
         try:
-            reading = await adrive(tier, _tier_loads.read(target, flight, anew))
+            reading = await adrive(tier, _tier_loads.read(target, flight, anew or flight.background))
             there = _tier_loads.landed(target, flight, reading, anew)
             if not there and target.settings.fleet and reading.seen:
-                there = await adrive(tier, _tier_loads.lease(target, flight, reading))
+                there = await adrive(tier, _tier_loads.lease(target, flight, reading, anew))
         except Exception as error:
             finish(flight, ERROR, (error, error.__traceback__))
             return

@@ -191,7 +191,12 @@ class Invalidating(Verbs):
             self._place(), plan.type or "", plan.name, plan.params, origin=tier.process, stale=plan.stale
         )
         request = _core.query(sql, values, 30_000_000_000)
-        error = yield request
+        try:
+            error = yield request
+        except BaseException:  # cancelled: the tier may have it, and nobody knows which keys
+            _core.mark(self, "all", 0, plan.stale)
+            tier.core.tell()
+            raise
         if error is not None:
             raise raised(error)
         _core.fence_pattern(self)
@@ -228,6 +233,8 @@ class Invalidating(Verbs):
         return there
 
     def _invalidate_text(self, text: str, stale: bool) -> int:
+        if _keys.is_digested(text):  # of a key that memory has in full
+            return self._invalidate_matching(lambda readable: _tier_values.storable(readable) == text, stale, -1)
         count = sum(_core.invalidate_key(self, scope, text, stale) for scope in (0, *self._keyed.values()))
         for number, scope in list(self._scopes.items()):
             if scope.keyed or not (text == scope.name or text.startswith(scope.name + ":")):

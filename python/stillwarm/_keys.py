@@ -168,6 +168,14 @@ def digested(text: str) -> str:
     return data[:_KEPT_BYTES].decode("utf-8", "ignore").replace("\0", "") + "~" + digest
 
 
+_DIGESTED: Final = re.compile(r".{0,150}~[0-9a-f]{32}", re.DOTALL)
+
+
+def is_digested(text: str) -> bool:
+    """Whether it may be what `digested` made."""
+    return _DIGESTED.fullmatch(text) is not None
+
+
 def glob_escaped(text: str) -> str:
     """A glob that matches exactly the text."""
     return re.sub(r"([*?[])", r"[\1]", text)

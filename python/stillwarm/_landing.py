@@ -68,6 +68,7 @@ class Plan(NamedTuple):
     weight: int
     request: Any
     memory: bool
+    answered: bool
 
 
 def planned(target: Any, flight: Any, value: Any, reading: Reading | None = None) -> Plan | None:
@@ -91,7 +92,7 @@ def planned(target: Any, flight: Any, value: Any, reading: Reading | None = None
     if load is not None:
         tags += tag_names(load.tags)
     weight = -1 if settings.weigh is None else weight_of(settings.weigh, value)
-    request, memory = None, True
+    request, memory = None, memory_may_keep(target, reading, tags)
     if reading is not None:
         from stillwarm import _tier_loads
 
@@ -99,15 +100,26 @@ def planned(target: Any, flight: Any, value: Any, reading: Reading | None = None
         if prepared is not None:
             request, size = prepared
             weight = size if weight < 0 else weight
-        memory = not _tier_loads.concerned(target.cache._tier, reading.place, tags)
     kept = copy.deepcopy(value) if settings.copy else value
-    return Plan(value, kept, durations, tags, weight, request, memory)
+    answered = reading is not None and bool(reading.seen)
+    return Plan(value, kept, durations, tags, weight, request, memory, answered)
 
 
-def committed(target: Any, flight: Any, value: Any, took: int, plan: Plan | None, refused: bool = False) -> Any:
+def memory_may_keep(target: Any, reading: Reading | None, tags: list[str]) -> bool:
+    """Not what an open transaction invalidates."""
+    if reading is None:
+        return True
+    from stillwarm import _tier_loads
+
+    return not _tier_loads.concerned(target.cache._tier, reading.place, tags)
+
+
+def committed(
+    target: Any, flight: Any, value: Any, took: int, plan: Plan | None, refused: bool = False, behind: bool = False
+) -> Any:
     """Stores what the loader returned, if it may be stored, and lands the flight. Returns what it brought.
 
-    `refused`: the remote tier's fence refused it, so it is lost.
+    `refused`: the remote tier's fence refused it, so it is lost. `behind`: it is not written yet, whatever the scope.
     """
     load = flight.load
     if load is not None and load._revives:
@@ -119,12 +131,12 @@ def committed(target: Any, flight: Any, value: Any, took: int, plan: Plan | None
             stored = LOST
         elif plan is not None and plan.memory:
             fingerprints = [_core.tag_fingerprint(tag) for tag in plan.tags]
-            stored = _core.commit(flight, plan.kept, plan.durations, fingerprints, plan.weight, False)
+            stored = _core.commit(flight, plan.kept, plan.durations, fingerprints, plan.weight, False, plan.answered)
     except Exception as error:  # Ctrl-C is not an answer: then a follower leads
         finish(flight, ERROR, (error, error.__traceback__))
         raise
     finish(flight, VALUE, value)
-    if plan is not None and plan.request is not None and stored != LOST and not target.settings.fleet:
+    if plan is not None and plan.request is not None and stored != LOST and (behind or not target.settings.fleet):
         target.cache._tier.core.write_behind(plan.request)
     if target.cache._hooks:
         seconds = took / 1e9
@@ -153,7 +165,10 @@ def failed(target: Any, flight: Any, error: Exception, kind: int, reading: Readi
     if kind == NOT_FOUND:
         if target.settings.negative_ttl:
             durations = (target.settings.negative_ttl, 0, 0, 0)
-            _core.commit(flight, str(error), durations, [_core.tag_fingerprint(t) for t in target.tags()], -1, True)
+            fingerprints = [_core.tag_fingerprint(tag) for tag in target.tags()]
+            answered = reading is not None and bool(reading.seen)
+            if memory_may_keep(target, reading, target.tags()):
+                _core.commit(flight, str(error), durations, fingerprints, -1, True, answered)
         if reading is not None:
             from stillwarm import _tier_loads
 

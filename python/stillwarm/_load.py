@@ -85,11 +85,15 @@ def reload(target: Any) -> Any:
 
 
 def run(target: Any, anew: bool = False) -> Any:
-    count, away = True, False
+    count, away, settled = True, False, False
     while True:
         step, value, flight = target.begin_anew(count) if anew else target.begin(count, away)
         if step == CONFIRM:  # memory has a value, and only the tier knows whether it is still right
             away = not target.cache._confirm()
+            continue
+        if step == FOLLOW and not settled and _tier_loads.pending(target):
+            target.cache._confirm()  # a transaction that has ended by now detaches what began before
+            count, settled = False, True
             continue
         try:
             if step in SERVED and count and target.cache._hooks:
@@ -178,10 +182,10 @@ def run_load(target: Any, flight: Any, parent: bool = True, anew: bool = False) 
     tier = target.cache._tier
     if tier is not None:
         try:
-            reading = drive(tier, _tier_loads.read(target, flight, anew))
+            reading = drive(tier, _tier_loads.read(target, flight, anew or flight.background))
             there = _tier_loads.landed(target, flight, reading, anew)
             if not there and target.settings.fleet and reading.seen:
-                there = drive(tier, _tier_loads.lease(target, flight, reading))
+                there = drive(tier, _tier_loads.lease(target, flight, reading, anew))
         except Exception as error:
             finish(flight, ERROR, (error, error.__traceback__))
             raise

@@ -157,6 +157,9 @@ class Batch:
             step, value, flight = target.begin(True, not self.call._cache._confirm())
         if step == CONFIRM:  # trust ran out in between
             step, value, flight = target.begin(True, True)
+        if step == FOLLOW and _tier_loads.pending(target):
+            self.call._cache._confirm()
+            step, value, flight = target.begin(False, True)
         if step == FOLLOW:
             self.following.append((i, target, flight, value))
         elif step == ABSENT:
@@ -182,9 +185,10 @@ class Batch:
         for _, _, flight in self.leading:
             place = _tier_values.place_of(self.call._cache._tier, flight.scope, flight.key)
             self.readings[flight] = _tier_loads.Reading(place)
+        self.call._cache._tier.core.used()
         readings = list(self.readings.values())
         places = [reading.place for reading in readings]
-        request = _core.look_up(places[0].slot, [place.key for place in places], [place.type for place in places])
+        request = _core.look_up(places[0].slot, [place.key for place in places], [place.type for place in places], True)
         error = yield request
         left = []
         for number, (i, target, flight) in enumerate(self.leading):
@@ -225,7 +229,8 @@ class Batch:
                 self._settle(i, target, flight, nothing_for(item))
                 continue
             _core.count_load(flight, 0, False)
-            committed(target, flight, value, 0, planned(target, flight, value, self.readings.get(flight)))
+            plan = planned(target, flight, value, self.readings.get(flight))
+            committed(target, flight, value, 0, plan, behind=True)
             if i >= 0:
                 self.results[i] = give(target, value)
 

@@ -39,7 +39,13 @@ def invalidate(tier: Tier, names: list[str], soft: bool) -> Steps[tuple[int, Err
     failure: Error = None
     for name in names:
         request = _core.invalidation(name, soft)
-        error = yield request
+        try:
+            error = yield request
+        except BaseException:  # cancelled: the tier may have it, and tells nobody of his own
+            for each in names:
+                apply(tier.cache, each, soft)
+            tier.core.tell()
+            raise
         if error is None:
             count += request.count
         else:
@@ -54,6 +60,7 @@ def confirm(tier: Tier) -> Steps[bool]:
     if tier.away:
         return False
     cache = tier.used()
+    tier.core.used()
     asked = [held for held in list(tier.pending) if held.xid is not None]
     request = _core.poll([str(held.xid) for held in asked])
     error = yield request

@@ -63,11 +63,11 @@ def codec_of(target: Target) -> Codec:
     return cast("Codec", target.cache._codec if target.call is None else target.call._codec)
 
 
-def read(target: Target, flight: _core.Flight, anew: bool = False) -> Steps[Reading]:
-    """Step 5: asks the tier for the key. `anew`: what is there does not matter, only the moment does."""
+def read(target: Target, flight: _core.Flight, whole: bool = False) -> Steps[Reading]:
+    """Step 5: asks the tier for the key. `whole`: a load is to follow whatever is there, so the moment matters."""
     tier = of(target)
     reading = Reading(_tier_values.place_of(tier, flight.scope, flight.key))
-    yield from look(target, reading, anew)
+    yield from look(target, reading, whole)
     return reading
 
 
@@ -76,35 +76,39 @@ def look(target: Target, reading: Reading, whole: bool = False) -> Steps[None]:
     tier = of(target)
     place = reading.place
     tier.core.used()
+    tier.used()
     request = _core.look_up(place.slot, [place.key], [place.type], whole)
     error = yield request
     reading.seen, reading.value = "", None
     if error is not None:
         return
-    take(target, reading, request, 0)
-    if reading.value is None and not request.seen and not whole:
-        yield from look(target, reading, True)  # it cannot be read here, and is to be written anew: as of when?
+    may_write = take(target, reading, request, 0)
+    if may_write and reading.value is None and not request.seen and not whole:  # unreadable, and to be written anew
+        again = _core.look_up(place.slot, [place.key], [place.type], True)
+        error = yield again
+        reading.seen = "" if error is not None else again.seen
 
 
-def take(target: Target, reading: Reading, request: _core.Request, i: int) -> None:
-    """What a look-up said of this key."""
+def take(target: Target, reading: Reading, request: _core.Request, i: int) -> bool:
+    """What a look-up said of this key. False: nothing may be written there."""
     tier = of(target)
     place = reading.place
     reading.seen = request.seen
     row = request.opened(i, tier.namespace, place.sealed_as, tier.max_value)
     if row is None:
-        return
+        return True
     if tier.core.owes() and tier.core.concerns(place.key, place.type, list(row[7])):
         reading.seen = ""  # invalidated here, which the tier has not heard of: nobody else may get what is loaded now
-        return
+        return False
     reading.value = _tier_values.opened(tier, place, row, codec_of(target), target.settings)
+    return True
 
 
 def landed(target: Target, flight: _core.Flight, reading: Reading, anew: bool) -> bool:
     """Lands the flight with what the tier has, if that may be returned. A value past that goes to memory: it may stand
     in for an error, or be revived."""
     value = reading.value
-    if value is None or anew or (flight.background and value.fresh_left <= 0):
+    if value is None or anew or (flight.background and not newer(target, flight, value)):
         return False
     tier = of(target)
     if not tier.pending or not concerned(tier, reading.place, value.tags):
@@ -121,6 +125,15 @@ def landed(target: Target, flight: _core.Flight, reading: Reading, anew: bool) -
         return False
     finish(flight, REMOTE, value.value)
     return True
+
+
+def newer(target: Target, flight: _core.Flight, value: Value) -> bool:
+    """Whether what the tier has makes a refresh needless: fresh, and not the value that is to be refreshed early."""
+    life = _core.life(target.cache, flight.scope, flight.key)
+    left = 0 if life is None or life[0] > 1 else life[1]
+    if left <= 0:
+        return value.fresh_left > 0
+    return value.fresh_left > left + int(value.durations[0] * target.settings.jitter)  # each has a jitter of its own
 
 
 def outcome(target: Target, flight: _core.Flight) -> Any:
@@ -148,6 +161,12 @@ def follow_up(target: Target, start: Callable[[Target, Any], None]) -> None:
         finish(flight, ABANDONED, None)
 
 
+def pending(target: Any) -> bool:
+    """Whether transactions are open that invalidate something: what is loading may be of before their commit."""
+    tier = target.cache._tier
+    return tier is not None and bool(tier.pending)
+
+
 def concerned(tier: Tier, place: Place, tags: Sequence[str]) -> bool:
     """Whether an open transaction invalidates this: then memory must not keep it."""
     pending = tier.pending
@@ -162,7 +181,7 @@ def concerned(tier: Tier, place: Place, tags: Sequence[str]) -> bool:
 # ------------------------------------------------------------------------------------------------------------- leases
 
 
-def lease(target: Target, flight: _core.Flight, reading: Reading) -> Steps[bool]:
+def lease(target: Target, flight: _core.Flight, reading: Reading, anew: bool) -> Steps[bool]:
     """Step 6: until this load may run (False), or the flight has landed with what another process stored (True).
 
     Raises:
@@ -175,23 +194,30 @@ def lease(target: Target, flight: _core.Flight, reading: Reading) -> Steps[bool]
     limit = hard / 1e9 if hard else LEASE_WAIT
     until = time.monotonic() + limit
     pause = 0.02
+    whole = anew or flight.background
     while True:
         request = _core.lease(True, name, owner, LEASE_AGE)
-        error = yield request
-        if error is not None:
-            return False  # no lease service: each process for itself
-        if request.taken:
-            reading.owner = owner
-            tier.core.hold_lease(owner)
-            yield from look(target, reading)  # it may have been loaded since we looked
-            if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, False):
-                yield from give_back(tier, reading)
-                return True
-            return False
+        try:
+            error = yield request
+            if error is not None:
+                tier.core.give_back(name, owner)  # it may have been taken all the same
+                return False  # no lease service: each process for itself
+            if request.taken:
+                reading.owner = owner
+                tier.core.hold_lease(owner)
+                yield from look(target, reading, whole)  # it may have been loaded since we looked
+                if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, anew):
+                    yield from give_back(tier, reading)
+                    return True
+                return False
+        except BaseException:  # cancelled: nobody would end it
+            reading.owner = ""
+            tier.core.give_back(name, owner)
+            raise
         if flight.background:
             finish(flight, ABANDONED, None)
             return True
-        if reading.value is not None and reading.value.servable:
+        if reading.value is not None and reading.value.servable and not anew:
             finish(flight, REMOTE, reading.value.value)
             return True
         if time.monotonic() >= until:
@@ -199,8 +225,8 @@ def lease(target: Target, flight: _core.Flight, reading: Reading) -> Steps[bool]
             raise LoadTimeout(f"another process loads {key} for longer than {limit:g} s; it goes on and may be stored")
         yield pause * (0.75 + random.random() / 2)
         pause = min(pause * 2, 0.25)
-        yield from look(target, reading)
-        if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, False):
+        yield from look(target, reading, whole)
+        if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, anew):
             return True
 
 

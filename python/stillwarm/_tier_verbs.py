@@ -10,11 +10,12 @@ that a process that reads afterwards sees them; what the tier does not take wait
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_invalidation, _tier_loads, _tier_values
-from stillwarm._landing import finish
+from stillwarm._landing import LOST, finish
 from stillwarm._sql_types import quoted
 from stillwarm._target import (
     ABANDONED,
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from stillwarm._cache import Cache
     from stillwarm._tier import Tier
 
-_ATTEMPTS: Final = 16  # at a value that others change at the same time
+_ATTEMPTS: Final = 64  # at a value that others change at the same time
+_PAUSE, _LONGEST_PAUSE = 0.001, 0.1  # s before the next one: doubles
 _writes: Final = itertools.count()
 _PLAIN: Final = Settings(ttl=FOREVER, jitter=0.0)
 
@@ -85,11 +87,17 @@ def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str,
                 found[key] = value
         if asked:
             tier.used()
+            tier.core.used()
             request = _core.look_up(0, [r.place.key for _, _, r in asked], [DIRECT] * len(asked))
             error = yield request
             for i, (target, flight, reading) in enumerate(asked):
                 if error is None:
                     _tier_loads.take(target, reading, request, i)
+                elif not tier.strict:  # what memory has is better than nothing
+                    value = _core.peek(cache, 0, target.text)
+                    if value is not MISSING:
+                        found[target.text] = value
+                    continue
                 value = reading.value
                 if value is None or value.negative or not value.servable:
                     continue
@@ -122,8 +130,10 @@ def get_now(tier: Tier, key: str, default: Any) -> Any:
         tier.used()
         target, reading = KeyLook(cache, key), _tier_loads.Reading(place(key))
         request = _core.look_up(0, [reading.place.key], [DIRECT])
+        tier.core.used()
         if tier.run(request) is not None:
-            return default
+            held = MISSING if tier.strict else _core.peek(cache, 0, key)
+            return default if held is MISSING else held
         _tier_loads.take(target, reading, request, 0)
         found = reading.value
         if found is None or found.negative or not found.servable:
@@ -158,49 +168,72 @@ def put(
     kept: dict[str, bool] = {}
     failure: Error = None
     for key, request_and_size in made.items():
-        stored_there = True
-        weight = -1
+        stored_there, asked = True, False
+        weight, since = -1, 0
+        if request_and_size is None and not only_if_absent:  # no room for it there, nor for what it replaces
+            _, error = yield from _tier_invalidation.invalidate(tier, [f"key:{storable(key)}"], False)
+            failure = failure or error
         if request_and_size is not None:
             request, weight = request_and_size
+            since = _core.detach(cache, 0, key)
             if only_if_absent:
                 request.origin = _named(tier)
-            error = yield request
+            try:
+                error = yield request
+            except BaseException:  # cancelled: it may be stored, and nobody tells this process of its own
+                _core.invalidate_key(cache, 0, key, False)
+                tier.core.tell()
+                raise
             if error is None:
-                stored_there = request.stored
+                stored_there, asked = request.stored, True
             elif error[0] == IN_DOUBT and only_if_absent:
-                stored_there = yield from _done(tier, key, request.origin)
-                if not stored_there:  # sent again under its name, which makes no two of it: one finds nothing there
+                done = yield from _done(tier, key, request.origin)
+                if done is False:  # sent again under its name, which makes no two of it: one finds nothing there
                     again = _tier_values.stored(
                         tier, place(key), values[key], tier.codec, (ttl, 0, 0, 0), tags, mode=mode
                     )
                     assert again is not None
                     again[0].origin = request.origin
                     error = yield again[0]
-                    stored_there = (error is None and again[0].stored) or (yield from _done(tier, key, request.origin))
+                    done = (error is None and again[0].stored) or (yield from _done(tier, key, request.origin))
+                stored_there, asked = done is not False, done is not None
             else:
                 failure = failure or error
                 if (error[0] != REJECTED or error[1] in LATER) and not only_if_absent:
                     tier.core.owe_write(request)
-        kept[key] = stored_there and _keep(tier, key, values[key], ttl, tags, weight, only_if_absent)
-        if not stored_there and not only_if_absent:
-            _core.invalidate_key(cache, 0, key, False)  # another's set came in between: the tier has that one
-            kept[key] = True
+        if stored_there:
+            kept[key] = _keep(tier, key, values[key], ttl, tags, weight, only_if_absent and not asked, since, asked)
+        else:
+            _core.invalidate_key(cache, 0, key, False)  # the tier has another's
+            kept[key] = not only_if_absent
     tier.core.tell()
     if failure is not None and tier.strict:
         raise raised(failure)
     return kept
 
 
-def _keep(tier: Tier, key: str, value: Any, ttl: int, tags: list[str], weight: int, only_if_absent: bool) -> bool:
+def _keep(
+    tier: Tier,
+    key: str,
+    value: Any,
+    ttl: int,
+    tags: list[str],
+    weight: int,
+    only_if_absent: bool,
+    since: int,
+    asked: bool,
+) -> bool:
+    """What the tier has taken, in memory too. Whatever concerned the key after `since` may be younger than this: then
+    memory keeps neither, and the next get asks the tier."""
     cache = tier.cache
     if _tier_loads.concerned(tier, place(key), tags):
         _core.invalidate_key(cache, 0, key, False)
         return True
-    if only_if_absent:
-        _core.invalidate_key(cache, 0, key, False)  # the tier says that there was nothing
     fingerprints = [_core.tag_fingerprint(tag) for tag in tags]
-    stored = _core.put(cache, 0, key, value, ttl, 0, 0, fingerprints, weight, False)
-    return stored == 0 or (weight >= 0 and stored == 2)
+    stored = _core.put(cache, 0, key, value, ttl, 0, 0, fingerprints, weight, only_if_absent, since, asked)
+    if stored == LOST:
+        _core.invalidate_key(cache, 0, key, False)
+    return stored in (0, LOST) or (weight >= 0 and stored == 2)
 
 
 def _named(tier: Tier) -> str:
@@ -208,15 +241,15 @@ def _named(tier: Tier) -> str:
     return f"{tier.process}+{next(_writes)}"
 
 
-def _done(tier: Tier, key: str, name: str) -> Steps[bool]:
-    """The connection broke at the answer to a write that must not be done twice: was it done?
+def _done(tier: Tier, key: str, name: str) -> Steps[bool | None]:
+    """The connection broke at the answer to a write that must not be done twice: was it done? None: nobody says.
 
     What is there does not say it: an equal value may be another's. The message that the write left has its name.
     """
     sql = f"SELECT 1 FROM {quoted(tier.schema)}.invalidations WHERE namespace = $1 AND name = $2 AND origin = $3"
     request = _core.query(sql, [tier.namespace, f"key:{storable(key)}", name], 0)
     error = yield request
-    return error is None and len(request.rows) > 0
+    return None if error is not None else len(request.rows) > 0
 
 
 def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = None) -> Steps[Any]:
@@ -230,7 +263,11 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
     cache = tier.used()
     where = place(key)
     error: Error = None
-    for _ in range(_ATTEMPTS):
+    pause = _PAUSE
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            yield random.random() * pause
+            pause = min(pause * 2, _LONGEST_PAUSE)
         look = _core.look_up(0, [where.key], [DIRECT], True)
         error = yield look
         if error is not None:
@@ -243,16 +280,21 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
         fresh = found.fresh_left if ttl is None else ttl
         durations = found.durations if ttl is None else (ttl, 0, 0, 0)
         made = _tier_values.stored(
-            tier, where, value, tier.codec, durations, found.tags, mode=SWAP, expected=found.version, fresh_for=fresh
-        )
+            tier, where, value, tier.codec, durations, found.tags, mode=SWAP, born=look.seen,
+            expected=found.version, fresh_for=fresh,
+        )  # fmt: skip
         if made is None:
             return MISSING
         made[0].origin = _named(tier)
-        error = yield made[0]
+        try:
+            error = yield made[0]
+        except BaseException:
+            _core.invalidate_key(cache, 0, key, False)
+            raise
         done = error is None and made[0].stored
         if error is not None:
             if error[0] == IN_DOUBT:
-                done = yield from _done(tier, key, made[0].origin)
+                done = bool((yield from _done(tier, key, made[0].origin)))
             if not done:
                 _core.invalidate_key(cache, 0, key, False)  # it may be done yet, and memory has the value of before
                 break

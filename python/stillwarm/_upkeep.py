@@ -45,7 +45,7 @@ class Upkeep:
         self._starting = threading.Lock()
         self._flushing = threading.Lock()
         self._stop = threading.Event()
-        self._extra: list[tuple[int, Any, int]] = []  # hits of what memory could not keep
+        self._extra: deque[tuple[int, Any, int]] = deque()  # hits of what memory could not keep
         self._batch = 0
         self._unsent: deque[tuple[int, dict[tuple[str, str], int]]] = deque()
         # Not all processes at once, and not right at the start.
@@ -102,7 +102,7 @@ class Upkeep:
         with self._flushing:
             if not self._send(cache, timeout):
                 return False
-            taken, self._extra = self._extra, []
+            taken = [self._extra.popleft() for _ in range(len(self._extra))]
             counted: dict[tuple[str, str], int] = {}
             for scope, key, hits in (*_core.take_hits(cache), *taken):
                 try:

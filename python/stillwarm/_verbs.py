@@ -278,7 +278,7 @@ class Verbs(Observed):
         fingerprints = [_core.tag_fingerprint(tag) for tag in tag_names(tags)]
         if not self._enabled:
             return 3
-        return _core.put(self, 0, _text(key), value, ns, 0, 0, fingerprints, -1, only_if_absent)
+        return _core.put(self, 0, _text(key), value, ns, 0, 0, fingerprints, -1, only_if_absent, 0, False)
 
     def _direct_ttl(self, ttl: Any) -> int:
         if ttl is not UNSET:

@@ -146,6 +146,7 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
 
 std::string PostgresSql::store_text(const std::string& s, const OwnTable* table, Store::Mode mode) const {
   const bool load = mode == Store::Mode::kLoad;
+  const bool of_before = load || mode == Store::Mode::kSwap;  // made from what was read at `born`
   std::string arrays = "$2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::float8[], $8::float8[]";
   std::string names = "key, type, payload, tags, born, fresh, keep";
   std::string own_names, own_values, own_sets;
@@ -175,12 +176,12 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       " AS seen, " +
       after("g.fresh") + " AS fresh_until, " + after("g.keep") + " AS expires_at FROM unnest(" + arrays + ") AS g(" +
       names + ")), ";
-  // Only a load can have been overtaken; a set is of now.
+  // Only what was read before can have been overtaken; a set is of now.
   const std::string list =
       "CASE WHEN g.tag_list IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT 'tag:' || t FROM "
       "unnest(g.tag_list) AS t) END || ARRAY['all', 'fence', 'type:' || g.type, 'key:' || g.key]";
   text += "allowed AS MATERIALIZED (SELECT g.* FROM given g WHERE ";
-  text += load ? "(g.born IS NULL OR " + here + ") AND NOT EXISTS (SELECT FROM " + s +
+  text += of_before ? "(g.born IS NULL OR " + here + ") AND NOT EXISTS (SELECT FROM " + s +
                      ".invalidations i WHERE i.namespace = $1 AND NOT i.soft AND i.name = ANY (" + list + ") AND " +
                      since("g.seen") + ") AND NOT EXISTS (SELECT FROM " + s +
                      ".floors f WHERE f.namespace = $1 AND f.xid > pg_snapshot_xmin(g.seen))"
@@ -304,14 +305,14 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
   std::string matched =
       "WITH told AS (INSERT INTO " + s +
       ".invalidations (namespace, name, soft, origin, seen) VALUES ($1, 'pattern:' || $2::text, $3::boolean, $4, "
-      "NULL), ($1, 'fence', false, $4, pg_current_snapshot())), locked AS MATERIALIZED (SELECT key, type FROM " +
+      "NULL), ($1, 'fence', false, $4, pg_current_snapshot())), locked AS MATERIALIZED (SELECT key, type, expires_at FROM " +
       s + ".entries WHERE namespace = $1 AND key ~ $5 ORDER BY key, type FOR UPDATE), gone AS (DELETE FROM " + s +
       ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key AND e.type = l.type AND NOT "
       "$3::boolean), staled AS (UPDATE " +
       s +
       ".entries e SET fresh_until = least(e.fresh_until, clock_timestamp()) FROM locked l WHERE e.namespace = $1 "
       "AND e.key = l.key AND e.type = l.type AND $3::boolean)";
-  std::string counts = " SELECT count(*) FROM (SELECT key FROM locked";
+  std::string counts = " SELECT count(*) FROM (SELECT key FROM locked WHERE expires_at > clock_timestamp()";
   for (std::size_t i = 0; i < tables_.size(); ++i) {
     const std::string key = quoted(tables_[i].key_column), n = std::to_string(i), &name = tables_[i].name;
     matched += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + name + " WHERE " + key + " ~ $5" +

@@ -1,0 +1,164 @@
+"""A tier that does not answer: memory goes on, and the verbs keep their word in this process.
+
+Thread rule: one thread; the proxy lets nothing through; the clock is moved.
+Refuses to know: which faults there are (test_tier_faults*.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+
+from chaos import ChaosProxy
+from stillwarm import Cache, NotFound
+from stillwarm.errors import TierError
+from tiers import PATIENCE, Counted, Ground, eventually, function, with_port
+
+
+@pytest.fixture
+def proxy(ground: Ground, chaos: Callable[..., ChaosProxy]) -> ChaosProxy:
+    return chaos(int(str(ground.url).rpartition(":")[2].partition("/")[0]))
+
+
+def through(ground: Ground, proxy: ChaosProxy, **options: Any) -> Cache:
+    cache = Cache(with_port(str(ground.url), proxy.port), namespace=ground.namespace, jitter=0.0, **options)
+    ground.caches.append(cache)
+    return cache
+
+
+def away(ground: Ground, proxy: ChaosProxy) -> None:
+    proxy.behave(refuse=True)
+    proxy.end_all()
+
+
+@pytest.fixture(autouse=True)
+def _close_before_the_proxy(ground: Ground, proxy: ChaosProxy) -> Iterator[None]:
+    yield
+    for cache in ground.caches:
+        cache.close()
+    ground.caches.clear()
+
+
+async def test_away_a_get_has_what_memory_has(ground: Ground, proxy: ChaosProxy, warm_clock: Any) -> None:
+    cache, strict = through(ground, proxy), through(ground, proxy, strict=True)
+    cache.set("k", 1, ttl=100)
+    assert strict.get("k") == 1
+    away(ground, proxy)
+    warm_clock.move(2)  # nothing is trusted any more
+    for _ in range(2):
+        assert cache.get("k") == 1
+        assert await cache.aget("k") == 1
+        assert cache.get_many(["k", "l"]) == {"k": 1}
+        assert cache.contains("k")
+        assert cache.get("l", 5) == 5
+        assert strict.get("k") is None
+        assert strict.get_many(["k"]) == {}
+    warm_clock.move(100)
+    assert cache.get("k") is None
+
+
+async def test_away_an_add_is_once_in_this_process(ground: Ground, proxy: ChaosProxy) -> None:
+    cache = through(ground, proxy)
+    assert cache.get("k") is None
+    away(ground, proxy)
+    assert cache.add("k", 1, ttl=100) is True
+    assert cache.add("k", 2, ttl=100) is False
+    assert await cache.aadd("k", 3, ttl=100) is False
+    assert cache.get("k") == 1
+
+
+def test_away_a_strict_verb_raises_after_memory_has_it(ground: Ground, proxy: ChaosProxy) -> None:
+    cache = through(ground, proxy, strict=True)
+    cache.set("k", 1, ttl=100)
+    away(ground, proxy)
+    for verb in (lambda: cache.set("k", 2, ttl=100), lambda: cache.delete("k"), lambda: cache.invalidate(all=True)):
+        with pytest.raises(TierError):
+            verb()
+    assert cache.get("k") is None
+
+
+def test_away_what_is_owed_is_done_when_it_is_back(ground: Ground, proxy: ChaosProxy) -> None:
+    cache, other = through(ground, proxy), ground.cache()
+    source = Counted()
+    f = function(cache, source)
+    f("k")
+    cache.set("d", 1, ttl=100)
+    eventually(lambda: len(ground.rows()) == 2)
+    assert cache.confirm()
+    away(ground, proxy)
+    cache.invalidate(key="f:'k'")
+    cache.set("d", 2, ttl=100)
+    assert f("k") == "k#2"
+    proxy.behave()
+    eventually(lambda: other.confirm() and other.get("d") == 2)
+    ground.written()
+    assert function(other, source)("k") in ("k#2", "k#3")
+    assert cache.get("d") == 2
+
+
+def test_away_is_not_what_a_first_load_finds(ground: Ground, warm_clock: Any) -> None:
+    """Before the first poll memory is not trusted, and yet the tier answers: what is stale is refreshed at once."""
+    source = Counted()
+    f = function(ground.cache(), source, stale_while_revalidate=50, tags=["t"])
+    assert f("k") == "k#1"
+    ground.caches[0].invalidate(tag="t", stale=True)
+    f("k")
+    eventually(lambda: source.total == 2)
+
+
+def test_away_an_absence_is_not_kept_beside_a_transaction(ground: Ground) -> None:
+    cache = ground.cache()
+    there: list[int] = []
+
+    def load(key: Any) -> int:
+        if not there:
+            raise NotFound("not yet")
+        return there[0]
+
+    f = function(cache, load, tags=["t"], negative_ttl=100)
+    with psycopg.connect(str(ground.url)) as connection:
+        cache.invalidate(tag="t", connection=connection)
+        with pytest.raises(NotFound):
+            f("k")
+        there.append(1)
+        ground.written()
+        connection.commit()
+        assert f("k") == 1
+
+
+def test_away_callers_of_an_open_transaction_do_not_join_what_began_before(ground: Ground) -> None:
+    cache, source = ground.cache(), Counted()
+    f = function(cache, source, tags=["t"])
+    with psycopg.connect(str(ground.url)) as connection, ThreadPoolExecutor(2) as pool:
+        cache.invalidate(tag="t", connection=connection)
+        source.gate.clear()
+        running = pool.submit(f, "k")
+        assert source.begun.acquire(timeout=PATIENCE)
+        connection.commit()
+        second = pool.submit(f, "k")
+        assert source.begun.acquire(timeout=PATIENCE)
+        source.gate.set()
+        assert (running.result(PATIENCE), second.result(PATIENCE)) == ("k#1", "k#2")
+
+
+def test_away_increments_of_many_threads_all_count(ground: Ground, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR)
+    caches = [ground.cache() for _ in range(2)]
+    caches[0].set("n", 0, ttl=100)
+    start = threading.Barrier(16)
+
+    def work(i: int) -> None:
+        start.wait(PATIENCE)
+        for _ in range(10):
+            caches[i % 2].incr("n")
+
+    with ThreadPoolExecutor(16) as pool:
+        for future in [pool.submit(work, i) for i in range(16)]:
+            future.result(PATIENCE)
+    assert ground.cache().get("n") == 160

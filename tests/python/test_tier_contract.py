@@ -1,0 +1,50 @@
+"""One contract over every tier: memory; PostgreSQL; strict; through a pooler. Plain and async.
+
+Thread rule: one thread with a loop.
+Refuses to know: what is promised (contract.py, contract_invalidation.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from contract import *  # noqa: F403
+from contract import Way
+from contract_invalidation import *  # noqa: F403
+from pooling import PgBouncer
+from stillwarm._servers import PostgresServer
+from stillwarm.testing import Clock
+from tiers import Ground
+
+
+@pytest.fixture(scope="session")
+def shared_pooler(warm_postgres: PostgresServer) -> Iterator[PgBouncer]:
+    pooler = PgBouncer(warm_postgres.port, size=4)
+    try:
+        yield pooler
+    finally:
+        pooler.close()
+
+
+@pytest.fixture(params=["memory", "postgres", "strict", "pooler"])
+def ground(request: pytest.FixtureRequest, warm_clock: Clock) -> Iterator[Ground]:
+    if request.param == "memory":
+        ground = Ground(None)
+    else:
+        url = request.getfixturevalue("shared_database")
+        if request.param == "pooler":
+            pooler = request.getfixturevalue("shared_pooler")
+            ground = Ground(pooler.url(url.rpartition("/")[2]), url, pooler=True)
+        else:
+            ground = Ground(url, strict=request.param == "strict")
+    try:
+        yield ground
+    finally:
+        ground.close()
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "async"])
+def way(request: pytest.FixtureRequest) -> Way:
+    return Way(request.param)

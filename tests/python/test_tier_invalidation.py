@@ -1,0 +1,351 @@
+"""Invalidation across processes through PostgreSQL: heard by the others, never undone by a load that was running.
+
+Thread rule: threads are held by gates; two caches in one process stand for two processes, and children are real ones.
+Refuses to know: transactions of the app (test_tier_transactions.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from fleet_child import Child
+from stillwarm import ConfigError
+from stillwarm._servers import PostgresServer
+from stillwarm.errors import TierError
+from tiers import PATIENCE, Counted, Ground, eventually, function
+
+INTENTS: list[dict[str, Any]] = [
+    {"key": "f:'k'"},
+    {"type": "default"},
+    {"tag": "t"},
+    {"pattern": "f:*"},
+    {"all": True},
+]
+NAMES = ["key", "type", "tag", "pattern", "all"]
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(20) as pool:
+        yield pool
+
+
+# --------------------------------------------------------------------------------------------------------- is heard
+
+
+@pytest.mark.parametrize("intent", INTENTS, ids=NAMES)
+def test_invalidation_is_heard_by_other_processes(ground: Ground, intent: dict[str, Any]) -> None:
+    source = Counted()
+    f = function(ground.cache(), source, tags=["t"])
+    with Child(ground) as child:
+        assert child.do("f", "k") == "child:k#1"
+        eventually(lambda: ground.rows())
+        assert f("k") == "child:k#1"
+        what = {"tag": "tag:k"} if "tag" in intent else intent
+        ground.caches[0].invalidate(**what)
+        eventually(lambda: child.do("get_many", ["x"]) == {} and child.do("f", "k") != "child:k#1")
+        assert f("k") != "child:k#1"
+        child.do("invalidate", **what)
+        ground.caches[0].confirm()
+        before = source.total
+        value = f("k")
+        assert source.total == before + 1 or value.startswith("child:k#")
+
+
+def test_invalidation_travels_by_message(ground: Ground) -> None:
+    """With a lag of an hour nobody polls: what is heard was told."""
+    a, b = (ground.cache(max_lag="1h") for _ in range(2))
+    a.set("k", 1, ttl=100)
+    assert b.get("k") == 1
+    eventually(lambda: b.stats().tier["linked"] and a.stats().tier["linked"])
+    a.set("k", 2, ttl=100)
+    eventually(lambda: b.get("k") == 2)
+    a.delete("k")
+    eventually(lambda: b.get("k") is None)
+    assert b.stats().tier["heard"] > 0
+
+
+def test_invalidation_is_heard_without_messages_within_max_lag(ground: Ground, warm_clock: Any) -> None:
+    """The others' clocks stand still until max_lag is over; then what they have is asked about."""
+    a, b = (ground.cache(max_lag="1s") for _ in range(2))
+    a.set("k", 1, ttl=100)
+    assert b.get("k") == 1
+    ground.sql(
+        "INSERT INTO stillwarm.invalidations (namespace, name) VALUES (%s, 'key:k')", ground.namespace
+    )  # without a notification
+    warm_clock.move(1)
+    assert b.get("k") is None
+
+
+def test_invalidation_is_heard_although_listeners_are_cut(ground: Ground) -> None:
+    a, b = (ground.cache() for _ in range(2))
+    for value in range(5):
+        a.set("k", value, ttl=100)
+        assert eventually(lambda value=value: b.get("k") == value)
+        ground.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND "
+            "pid <> pg_backend_pid() AND query ~ '^(LISTEN|NOTIFY|SELECT pg_current_snapshot\\(\\)::text, coalesce)'"
+        )
+        a.invalidate(key="k")
+        eventually(lambda: b.get("k") is None)
+    assert a.stats().tier["reconnects"] + b.stats().tier["reconnects"] > 0
+
+
+def test_invalidation_of_more_than_can_be_listed_drops_everything(ground: Ground) -> None:
+    a, b = (ground.cache() for _ in range(2))
+    a.set("k", 1, ttl=100, tags=["x"])
+    assert b.get("k") == 1
+    assert b.confirm()
+    assert b._tier is not None
+    b._tier.core.lost()  # nothing is heard meanwhile
+    ground.sql(
+        "INSERT INTO stillwarm.invalidations (namespace, name) "
+        "SELECT %s, 'key:n' || n FROM generate_series(1, 10001) n",
+        ground.namespace,
+    )
+    ground.sql("UPDATE stillwarm.entries SET payload = NULL WHERE namespace = %s", ground.namespace)
+    assert b.confirm()
+    assert b.get("k") is None, "memory kept an entry that may have been among what was not listed"
+
+
+def test_invalidation_in_order_of_a_set_and_another(ground: Ground) -> None:
+    """B's set comes to A between the tier's answer to A's own set and A's memory: the tier has B's."""
+    a, b = ground.cache(), ground.cache()
+    assert a.get("k") is None
+    assert a._tier is not None
+    run = a._tier.run
+    between = []
+
+    def slowly(request: Any) -> Any:
+        error = run(request)
+        if type(request).__name__ == "Request" and not between:
+            between.append(True)
+            b.set("k", "B", ttl=100)
+            assert a.confirm()
+        return error
+
+    a._tier.run = slowly  # type: ignore[method-assign]
+    a.set("k", "A", ttl=100)
+    del a._tier.run
+    assert b.get("k") == "B"
+    assert a.get("k") == "B"
+
+
+def test_invalidation_while_a_set_is_on_its_way(ground: Ground) -> None:
+    a = ground.cache()
+    assert a.get("k") is None
+    assert a._tier is not None
+    run, between = a._tier.run, []
+
+    def slowly(request: Any) -> Any:
+        error = run(request)
+        if not between:
+            between.append(True)
+            a.invalidate(tag="t")
+        return error
+
+    a._tier.run = slowly  # type: ignore[method-assign]
+    a.set("k", "A", ttl=100, tags=["t"])
+    del a._tier.run
+    assert a.get("k") is None
+
+
+@pytest.mark.parametrize("verb", ["touch", "incr"])
+@pytest.mark.parametrize("intent", [{"tag": "t"}, {"all": True}, {"type": "default"}, {"pattern": "*"}, {"key": "k"}])
+def test_invalidation_beside_touch_and_incr_is_not_undone(ground: Ground, verb: str, intent: dict[str, Any]) -> None:
+    """They read and write what they read: an invalidation in between counts."""
+    a, b = ground.cache(), ground.cache()
+    a.set("k", 1, ttl=100, tags=["t"])
+    assert a._tier is not None
+    run, between = a._tier.run, []
+
+    def slowly(request: Any) -> Any:
+        error = run(request)
+        if not between:
+            between.append(True)
+            b.invalidate(**intent)
+        return error
+
+    a._tier.run = slowly  # type: ignore[method-assign]
+    if verb == "touch":
+        assert a.touch("k", 100) is False
+    else:
+        with pytest.raises(KeyError):
+            a.incr("k")
+    del a._tier.run
+    a.confirm()
+    assert (a.get("k"), b.get("k"), ground.cache().get("k")) == (None, None, None)
+
+
+def test_invalidation_softly_beside_incr_is_not_undone(ground: Ground) -> None:
+    a, b = ground.cache(), ground.cache()
+    a.set("k", 1, ttl=100, tags=["t"])
+    assert a._tier is not None
+    run, between = a._tier.run, []
+
+    def slowly(request: Any) -> Any:
+        error = run(request)
+        if not between:
+            between.append(True)
+            b.invalidate(tag="t", stale=True)
+        return error
+
+    a._tier.run = slowly  # type: ignore[method-assign]
+    try:
+        a.incr("k")
+    except KeyError:
+        pass
+    del a._tier.run
+    left = ground.cache().ttl_left("k")
+    assert left is None or left <= 0
+
+
+async def test_invalidation_that_is_cancelled_is_done_here_too(ground: Ground) -> None:
+    """Whether the tier has it is unknown: memory must not go on with what the tier may not have any more."""
+    import asyncio
+
+    a, b = ground.cache(), ground.cache()
+    for doing in (lambda: a.ainvalidate(key="k"), lambda: a.adelete("k"), lambda: a.aset("k", 2, ttl=100)):
+        a.set("k", 1, ttl=100)
+        assert a.get("k") == 1
+        task = asyncio.ensure_future(doing())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        ground.written()
+        eventually(lambda: a.stats().tier["waiting"] == 0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        eventually(lambda: b.confirm() and a.get("k") == b.get("k"))
+
+
+# --------------------------------------------------------------------------------------------- a load that is running
+
+
+@pytest.mark.parametrize("scope", ["process", "fleet"])
+@pytest.mark.parametrize("intent", INTENTS, ids=NAMES)
+def test_invalidation_of_what_another_process_loads(
+    ground: Ground, pool: ThreadPoolExecutor, intent: dict[str, Any], scope: str
+) -> None:
+    a, b = ground.cache(), ground.cache()
+    source = Counted()
+    f = function(a, source, tags=["t"], scope=scope)
+    source.gate.clear()
+    running = pool.submit(f, "k")
+    assert source.begun.acquire(timeout=PATIENCE)
+    b.invalidate(**intent)
+    source.gate.set()
+    assert running.result(PATIENCE) == "k#1"  # who waited before gets it
+    ground.written()
+    assert ground.rows(where="payload IS NOT NULL") == []
+    assert function(b, source, tags=["t"])("k") == "k#2"
+    ground.written()
+    a.confirm()
+    assert f("k") == "k#2"
+    assert a.stats().lost_fills + a.stats().tier["refused"] > 0
+
+
+def test_invalidation_a_refused_write_leaves_memory(ground: Ground, pool: ThreadPoolExecutor) -> None:
+    """Even where this process hears of nothing: its own write tells it."""
+    a = ground.cache(max_lag="1h")
+    source = Counted()
+    f = function(a, source)
+    f("x")
+    source.gate.clear()
+    running = pool.submit(f, "k")
+    assert source.begun.acquire(timeout=PATIENCE)
+    assert source.begun.acquire(timeout=PATIENCE)
+    ground.sql("INSERT INTO stillwarm.invalidations (namespace, name) VALUES (%s, 'key:f:''k''')", ground.namespace)
+    source.gate.set()
+    assert running.result(PATIENCE) == "k#1"
+    ground.written()
+    assert a.stats().tier["refused"] == 1
+    assert f("k") == "k#2"
+
+
+def test_invalidation_of_a_key_that_is_too_long_to_read(ground: Ground, pool: ThreadPoolExecutor) -> None:
+    a, b = ground.cache(), ground.cache()
+    long = "x" * 500
+    a.set(long, 1, ttl=100)
+    assert b.get(long) == 1
+    a.set(long, 2, ttl=100)
+    assert b.confirm()
+    assert b.get(long) == 2
+    source = Counted()
+    source.value = lambda key: source.calls[key]
+    f, g = (cache.cached(ttl=100, name="f", key="{key}")(lambda key: source(key)) for cache in (a, b))
+    assert f(long) == 1
+    ground.written()
+    assert g(long) == 1
+    f.cache_invalidate(long)
+    assert b.confirm()
+    assert g(long) == 2
+
+
+def test_invalidation_where(ground: Ground, pool: ThreadPoolExecutor, warm_postgres: PostgresServer) -> None:
+    ground = Ground(warm_postgres.new_database())
+    try:
+        source = Counted()
+        source.value = lambda key: {"n": key, "call": source.calls[key]}
+
+        def made() -> Any:
+            cache = ground.cache()
+            cache.define("numbers", ttl=100, table="numbers", columns={"n": "int"})
+            return cache, function(cache, source, type="numbers")
+
+        (a, f), (b, g) = made(), made()
+        a.migrate()
+        for key in (1, 2, 3):
+            assert f(key)["call"] == 1
+        ground.written()
+        assert [g(key)["call"] for key in (1, 2, 3)] == [1, 1, 1]
+        source.gate.clear()
+        running = pool.submit(f, 10)
+        assert eventually(lambda: source.calls.get(10))
+        assert b.invalidate(type="numbers", where="n >= :least", params={"least": 2}) == 2
+        source.gate.set()
+        assert running.result(PATIENCE) == {"n": 10, "call": 1}
+        ground.written()
+        a.confirm()
+        assert [f(key)["call"] for key in (1, 2, 3, 10)] == [1, 2, 2, 2]
+        ground.written()
+        b.confirm()
+        assert [g(key)["call"] for key in (1, 2, 3, 10)] == [1, 2, 2, 2]
+        with pytest.raises(TierError):
+            b.invalidate(type="numbers", where="no_such_column = 1")
+        with pytest.raises(ConfigError):
+            b.invalidate(type="default", where="n = 1")
+    finally:
+        ground.close()
+
+
+def test_invalidation_under_fire(ground: Ground) -> None:
+    """What a get after an invalidation returned brings is never older: three caches, loads all the time."""
+    version = [0]
+    functions = [function(ground.cache(), lambda key: version[0], tags=["t"]) for _ in range(3)]
+    over = threading.Event()
+
+    def load(f: Any) -> None:
+        while not over.is_set():
+            f("k")
+
+    with ThreadPoolExecutor(6) as pool:
+        loads = [pool.submit(load, f) for f in functions for _ in range(2)]
+        try:
+            for n in range(1, 60):
+                version[0] = n
+                cache = ground.caches[n % 3]
+                cache.invalidate(**({"tag": "t"} if n % 2 else {"key": "f:'k'"}))
+                assert functions[n % 3]("k") == n
+                other = ground.caches[(n + 1) % 3]
+                assert other.confirm()
+                assert functions[(n + 1) % 3]("k") == n
+        finally:
+            over.set()
+        for future in loads:
+            future.result(PATIENCE)

@@ -1,0 +1,147 @@
+"""Grounds to test a cache on: memory alone, or a namespace of its own in a private PostgreSQL; time that passes there.
+
+Thread rule: a Ground belongs to its test's thread; its `sql` may be called by any thread.
+Refuses to know: what is tested.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from stillwarm import Cache, _core
+from stillwarm._servers import PostgresServer
+
+PATIENCE = 30.0  # s that a condition may need on a busy machine
+_numbers = itertools.count(1)
+
+
+def eventually(condition: Callable[[], Any], what: str = "") -> Any:
+    """The first true answer of the condition: for the state of other threads, processes and the server."""
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, what or "the condition never became true"
+        pause.wait(0.005)
+    return answer
+
+
+class Ground:
+    """A namespace: `cache()` makes caches of it, which know each other only through the server."""
+
+    def __init__(self, url: str | None, direct_url: str | None = None, **options: Any) -> None:
+        self.url = url
+        self.direct_url = direct_url or url  # past a pooler
+        self.namespace = f"t{next(_numbers)}"
+        self.caches: list[Cache] = []
+        self._options = {"jitter": 0.0, **options}
+        if url is not None:  # the machine may be busy: nothing here is about time limits
+            self._options = {"timeout": "20s", "connect_timeout": "20s", "purge_every": None, **self._options}
+
+    def cache(self, **options: Any) -> Cache:
+        cache = Cache(self.url, namespace=self.namespace, **{**self._options, **options})
+        self.caches.append(cache)
+        return cache
+
+    def other(self, cache: Cache, **options: Any) -> Cache:
+        """What another process has: memory alone is nobody else's."""
+        return cache if self.url is None else self.cache(**options)
+
+    def sql(self, text: str, *params: object) -> list[tuple[Any, ...]]:
+        assert self.direct_url is not None
+        with psycopg.connect(self.direct_url, autocommit=True) as connection:
+            cursor = connection.execute(text, params or None)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+    def rows(self, columns: str = "key", where: str = "true") -> list[tuple[Any, ...]]:
+        return self.sql(
+            f"SELECT {columns} FROM stillwarm.entries WHERE namespace = %s AND {where} ORDER BY key", self.namespace
+        )
+
+    def written(self) -> None:
+        """Until everything that was written behind is there."""
+        for cache in self.caches:
+            if cache._tier is not None and not cache._tier.closed:
+                assert cache._tier.core.drain(int(PATIENCE * 1e9)), "something is owed for ever"
+
+    def pass_time(self, seconds: float) -> None:
+        """Both clocks: the caches' is moved, and rows become older."""
+        if self.url is not None:
+            self.written()
+            self.sql(
+                "UPDATE stillwarm.entries SET created_at = created_at - %s * interval '1 s', "
+                "fresh_until = fresh_until - %s * interval '1 s', expires_at = expires_at - %s * interval '1 s' "
+                "WHERE namespace = %s",
+                seconds, seconds, seconds, self.namespace,
+            )  # fmt: skip
+        _core.clock_set(_core.clock_now() + int(seconds * 1e9))
+
+    def close(self) -> None:
+        for cache in self.caches:
+            cache.close()
+
+
+@pytest.fixture(scope="session")
+def shared_database(warm_postgres: PostgresServer) -> str:
+    """A database with the library's tables, for namespaces."""
+    url = warm_postgres.new_database()
+    with Cache(url, timeout="20s", connect_timeout="20s") as cache:
+        cache.migrate()
+    return url
+
+
+@pytest.fixture
+def ground(shared_database: str) -> Iterator[Ground]:
+    """PostgreSQL."""
+    ground = Ground(shared_database)
+    try:
+        yield ground
+    finally:
+        ground.close()
+
+
+def with_port(url: str, port: int) -> str:
+    """The same database through a proxy."""
+    return re.sub(r":\d+/", f":{port}/", url)
+
+
+class Counted:
+    """A loader that counts itself, by key, and may be held: `gate` is what it waits for, `begun` what it tells."""
+
+    def __init__(self) -> None:
+        self.calls: dict[Any, int] = {}
+        self.begun = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.value: Callable[[Any], Any] = lambda key: f"{key}#{self.calls[key]}"
+        self._lock = threading.Lock()
+
+    def __call__(self, key: Any = "k") -> Any:
+        with self._lock:
+            self.calls[key] = self.calls.get(key, 0) + 1
+            value = self.value(key)  # what a load brings is what it found when it began
+        self.begun.release()
+        assert self.gate.wait(PATIENCE), "the gate was never opened"
+        return value
+
+    @property
+    def total(self) -> int:
+        return sum(self.calls.values())
+
+
+def function(cache: Cache, source: Callable[..., Any], name: str = "f", **options: Any) -> Any:
+    """The source behind a plain cached function of one argument."""
+    options.setdefault("ttl", 100)
+
+    @cache.cached(name=name, **options)
+    def f(key: Any = "k") -> Any:
+        return source(key)
+
+    return f
