@@ -148,6 +148,13 @@ def test_discovery_hits_right_after_the_load_are_counted(shop: Shop, site: Site)
     assert sorted(shop.counts("product_discovery_cache").values()) == [1] * 50
 
 
+def test_discovery_hits_are_written_by_themselves(shop: Shop, site: Site) -> None:
+    search = Search(1, 283155, None, 20_000)
+    site.service.discover_now(search)
+    assert site.service.discover_now(search).cache_hit
+    until(lambda: shop.counts("product_discovery_cache") == {KEY: 1}, "the hit is written")
+
+
 def test_discovery_hits_of_many_keys_are_counted_in_time(shop: Shop, site: Site) -> None:
     shop.sql(ENTRIES.format(n=5_000, expired=0, hits=0))
     for first in range(1, 5_000, 500):
