@@ -1,4 +1,4 @@
-"""The benchmarks of the PostgreSQL tier, one after the other; a full run keeps what they say in benchmarks/results/remote.md.
+"""The benchmarks of the PostgreSQL tier, one after the other; a full run keeps all in benchmarks/results/remote.md.
 
     python benchmarks/remote/run.py [--quick]
 
@@ -45,7 +45,8 @@ def main() -> int:
         packages = ", ".join(f"{name} {version(name)}" for name in ("psycopg", "psycopg-pool", "asyncpg", "SQLAlchemy"))
         head = (
             f"# The PostgreSQL tier\n\n{datetime.date.today()}; {cpu()}, {os.cpu_count()} cores, Python "
-            f"{platform.python_version()}, {packages}; server, client and rivals on this one machine, over TCP on loopback. "
+            f"{platform.python_version()}, {packages}; server, client and rivals on this one machine, over TCP on "
+            "loopback. "
             "`python benchmarks/remote/run.py`\n\n"
         )
         RESULTS.write_text(head + "\n".join(parts))
