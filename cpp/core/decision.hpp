@@ -40,8 +40,8 @@ struct Result {
   double random = 0;                      // [0, 1): for the jitter, and for an early refresh by the load's time
   bool adopted = false;                   // it was loaded before, and is stored in a remote tier
   bool answered = false;                  // a remote tier was asked, and answered
-  std::uint64_t since = 0;                // of a set: lost if something concerned the key after this number; 0: it is not
-  Nanos fresh_left = 0;                   // then: what is left of its ttl
+  std::uint64_t since = 0;  // of a set: lost if something concerned the key after this number; 0: it is not
+  Nanos fresh_left = 0;     // then: what is left of its ttl
 };
 
 enum class Stored : std::uint8_t { kStored, kLost, kTooLarge, kNotKept };

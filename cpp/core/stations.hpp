@@ -41,7 +41,8 @@ class Stations {
     return !failed;
   }
 
-  // Did nothing concern the key since this number was taken? Any mark counts: those of tags are forgotten once looked at.
+  // Did nothing concern the key since this number was taken? Any mark counts: those of tags are forgotten once looked
+  // at.
   bool untouched_since(std::uint64_t number, std::uint64_t hash) const noexcept {
     return fences_.passes(hash, number) && marks_.epoch() <= number;
   }

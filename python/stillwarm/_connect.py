@@ -101,7 +101,7 @@ class connect_query:  # noqa: N801  # used like the function that it stands for
         request = _core.query(sql, list(params), _LONGEST * _SECOND)
         error = self._core.run(request)
         if error is None:
-            return request.rows  # type: ignore[no-any-return]
+            return request.rows
         failure = raised(error)
         kind = TierTimeout if error[1] == _CANCELED else type(failure)
         text = without_passwords(str(failure), self._url)

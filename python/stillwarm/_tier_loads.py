@@ -75,6 +75,7 @@ def look(target: Target, reading: Reading, whole: bool = False) -> Steps[None]:
     """Asks once more."""
     tier = of(target)
     place = reading.place
+    tier.used()
     tier.core.used()
     tier.used()
     request = _core.look_up(place.slot, [place.key], [place.type], whole)

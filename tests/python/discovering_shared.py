@@ -17,6 +17,7 @@ from stillwarm import Cache
 from stillwarm.testing import PostgresServer
 
 NAMESPACE = "discovery"
+KEY = "discovery:1:283155:None-20000:None-None"  # of the search for discovering.BOOKS
 TABLES = ("product_discovery_cache", "product_scoring_cache")
 
 

@@ -139,7 +139,7 @@ def test_cli_remote_app_is_a_cache(database: Database, tmp_path: Path) -> None:
 
 
 def test_cli_remote_invalidate_is_heard_at_once(database: Database) -> None:
-    with Cache(database.url, max_lag="10m") as cache:  # the poll alone would take five minutes
+    with Cache(database.url, max_lag="10m", ttl="1h") as cache:  # the poll alone would take five minutes
         cache.set("k", 1)
         cache.set("other", 2)
         assert cache._tier is not None

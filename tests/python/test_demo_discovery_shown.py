@@ -164,7 +164,7 @@ def test_discovery_log_lines(make_site: Make, caplog: pytest.LogCaptureFixture) 
 
 def test_discovery_log_lines_shorten_long_keys() -> None:
     key = discovery_key(11, 2**31 - 1, 2**31 - 1, 2**31 - 1, 0.1 + 0.2, 1e9)
-    assert len(key) == 76
+    assert len(key) == 78
     assert short(key) == key[:45] + "..."
     assert short("scoring:B000000000:1") == "scoring:B000000000:1"
 

@@ -307,7 +307,8 @@ def test_tier_faults_53100_a_full_disk(private_postgres: PostgresServer) -> None
             assert "53100" in str(one.health["last_error"]), "the disk is full"
             with pytest.raises(psycopg.errors.DiskFull):
                 raw(
-                    "CREATE TABLE more TABLESPACE small AS SELECT repeat(md5(i::text), 50) FROM generate_series(1, 99999) i"
+                    "CREATE TABLE more TABLESPACE small AS"
+                    " SELECT repeat(md5(i::text), 50) FROM generate_series(1, 99999) i"
                 )
             assert is_of(one.fresh("k"), "k")
             assert one.load.calls == ["k"], "reads go on"

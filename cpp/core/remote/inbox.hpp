@@ -20,8 +20,8 @@
 #include <charconv>
 #include <iterator>
 #include <mutex>
-#include <optional>
 #include <new>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>

@@ -275,6 +275,7 @@ std::string bytes_of(std::string_view hex) {
     std::array<unsigned char, 256> digit{};
     for (int c = '0'; c <= '9'; ++c) digit[static_cast<std::size_t>(c)] = static_cast<unsigned char>(c - '0');
     for (int c = 'a'; c <= 'f'; ++c) digit[static_cast<std::size_t>(c)] = static_cast<unsigned char>(c - 'a' + 10);
+    for (int c = 'A'; c <= 'F'; ++c) digit[static_cast<std::size_t>(c)] = static_cast<unsigned char>(c - 'A' + 10);
     return digit;
   }();
   const auto digit = [](char c) { return kDigit[static_cast<unsigned char>(c)]; };

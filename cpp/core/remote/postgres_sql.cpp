@@ -171,21 +171,19 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
   const std::string here = "pg_snapshot_xmax(g.born::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot())";
   const std::string seen = load ? "coalesce(g.born::pg_snapshot, pg_current_snapshot())"
                                 : "CASE WHEN " + here + " THEN g.born::pg_snapshot ELSE pg_current_snapshot() END";
-  std::string text =
-      "WITH given AS MATERIALIZED (SELECT g.*, g.tags::text[] AS tag_list, " + seen +
-      " AS seen, " +
-      after("g.fresh") + " AS fresh_until, " + after("g.keep") + " AS expires_at FROM unnest(" + arrays + ") AS g(" +
-      names + ")), ";
+  std::string text = "WITH given AS MATERIALIZED (SELECT g.*, g.tags::text[] AS tag_list, " + seen + " AS seen, " +
+                     after("g.fresh") + " AS fresh_until, " + after("g.keep") + " AS expires_at FROM unnest(" + arrays +
+                     ") AS g(" + names + ")), ";
   // Only what was read before can have been overtaken; a set is of now.
   const std::string list =
       "CASE WHEN g.tag_list IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT 'tag:' || t FROM "
       "unnest(g.tag_list) AS t) END || ARRAY['all', 'fence', 'type:' || g.type, 'key:' || g.key]";
   text += "allowed AS MATERIALIZED (SELECT g.* FROM given g WHERE ";
   text += of_before ? "(g.born IS NULL OR " + here + ") AND NOT EXISTS (SELECT FROM " + s +
-                     ".invalidations i WHERE i.namespace = $1 AND NOT i.soft AND i.name = ANY (" + list + ") AND " +
-                     since("g.seen") + ") AND NOT EXISTS (SELECT FROM " + s +
-                     ".floors f WHERE f.namespace = $1 AND f.xid > pg_snapshot_xmin(g.seen))"
-               : "true";
+                          ".invalidations i WHERE i.namespace = $1 AND NOT i.soft AND i.name = ANY (" + list +
+                          ") AND " + since("g.seen") + ") AND NOT EXISTS (SELECT FROM " + s +
+                          ".floors f WHERE f.namespace = $1 AND f.xid > pg_snapshot_xmin(g.seen))"
+                    : "true";
   text +=
       "), written AS (INSERT INTO " + s +
       ".entries AS e (namespace, key, type, payload, tags, born, version, created_at, fresh_until, expires_at) SELECT "
@@ -228,7 +226,9 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
             own_sets + ")";
   }
   // Every parameter has to be mentioned.
-  text += " SELECT w.key, w.type, w.version::text, pg_current_snapshot()::text FROM written w WHERE $9::text IS NULL OR $10::text IS NULL OR true";
+  text +=
+      " SELECT w.key, w.type, w.version::text, pg_current_snapshot()::text FROM written w WHERE $9::text IS NULL OR "
+      "$10::text IS NULL OR true";
   return text;
 }
 
@@ -297,15 +297,17 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
             " AS key, t.expires_at)";
     keys += " UNION SELECT key::text FROM gone" + n + " WHERE expires_at AT TIME ZONE 'UTC' > clock_timestamp()";
     counted += ", locked" + n + " AS MATERIALIZED (SELECT t." + key + " AS key, g.hits FROM given g JOIN " +
-               tables_[i].name + " t ON t." + key + " = g.key COLLATE \"default\" WHERE g.type = " +
-               literal(tables_[i].type) + kThen + " ORDER BY 1 FOR UPDATE OF t), counted" + n + " AS (UPDATE " + tables_[i].name +
+               tables_[i].name + " t ON t." + key +
+               " = g.key COLLATE \"default\" WHERE g.type = " + literal(tables_[i].type) + kThen +
+               " ORDER BY 1 FOR UPDATE OF t), counted" + n + " AS (UPDATE " + tables_[i].name +
                " t SET hit_count = coalesce(t.hit_count, 0) + l.hits FROM locked" + n + " l WHERE t." + key +
                " = l.key AND EXISTS (SELECT FROM mine))";
   }
   std::string matched =
       "WITH told AS (INSERT INTO " + s +
       ".invalidations (namespace, name, soft, origin, seen) VALUES ($1, 'pattern:' || $2::text, $3::boolean, $4, "
-      "NULL), ($1, 'fence', false, $4, pg_current_snapshot())), locked AS MATERIALIZED (SELECT key, type, expires_at FROM " +
+      "NULL), ($1, 'fence', false, $4, pg_current_snapshot())), locked AS MATERIALIZED (SELECT key, type, expires_at "
+      "FROM " +
       s + ".entries WHERE namespace = $1 AND key ~ $5 ORDER BY key, type FOR UPDATE), gone AS (DELETE FROM " + s +
       ".entries e USING locked l WHERE e.namespace = $1 AND e.key = l.key AND e.type = l.type AND NOT "
       "$3::boolean), staled AS (UPDATE " +
@@ -331,14 +333,16 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       "pg_snapshot_xmax($2::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()), (SELECT "
       "array_agg(coalesce(pg_xact_status(a.x::xid8), '') ORDER BY a.n) FROM unnest($4::text[]) WITH ORDINALITY AS a(x, "
       "n)), i.name, i.soft, (SELECT owner FROM " +
-          s + ".leases WHERE namespace = '' AND key = '') FROM (VALUES (1)) AS one LEFT JOIN " + s + ".floors f ON f.namespace = $1 LEFT JOIN " + s + ".invalidations i ON i.namespace = $1 AND " +
+          s + ".leases WHERE namespace = '' AND key = '') FROM (VALUES (1)) AS one LEFT JOIN " + s +
+          ".floors f ON f.namespace = $1 LEFT JOIN " + s + ".invalidations i ON i.namespace = $1 AND " +
           since("$2::pg_snapshot") + " AND i.origin IS DISTINCT FROM $3 LIMIT " + std::to_string(kMostPolled + 1)};
   // The table of leases is empty after a crash of the server and on a standby that was promoted. There and then numbers
   // of transactions are given away a second time, so that a snapshot from before means nothing: this row tells.
-  name_server = {"sw_name_server", "WITH mine AS (INSERT INTO " + s +
-                                       ".leases (namespace, key, owner, expires_at) VALUES ('', '', $1, 'infinity') ON CONFLICT DO "
-                                       "NOTHING RETURNING owner) SELECT owner FROM mine UNION ALL SELECT owner FROM " +
-                                       s + ".leases WHERE namespace = '' AND key = '' LIMIT 1"};
+  name_server = {"sw_name_server",
+                 "WITH mine AS (INSERT INTO " + s +
+                     ".leases (namespace, key, owner, expires_at) VALUES ('', '', $1, 'infinity') ON CONFLICT DO "
+                     "NOTHING RETURNING owner) SELECT owner FROM mine UNION ALL SELECT owner FROM " +
+                     s + ".leases WHERE namespace = '' AND key = '' LIMIT 1"};
   take_lease = {
       "sw_take_lease",
       "INSERT INTO " + s +

@@ -22,9 +22,7 @@ QueuedWrite queued(const std::shared_ptr<Store>& store) {
 }
 
 // The server will not take it later either. A server that only reads for now (a standby about to be promoted) will.
-bool is_final(const TierError& error) noexcept {
-  return error.fault == TierFault::kRejected && error.state != "25006";
-}
+bool is_final(const TierError& error) noexcept { return error.fault == TierFault::kRejected && error.state != "25006"; }
 
 void note(TierError& last, const TierError& error) noexcept {
   try {
