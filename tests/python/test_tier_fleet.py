@@ -187,13 +187,10 @@ async def test_fleet_a_cancelled_wait_keeps_no_lease(ground: Ground, monkeypatch
     def look(target: Any, reading: Any, whole: bool = False) -> Any:
         looks.append(reading.owner)
         if reading.owner and sum(map(bool, looks)) == 1:
-            next(iter(_aload_tasks())).cancel()
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
         return (yield from original(target, reading, whole))
-
-    def _aload_tasks() -> set[Any]:
-        from stillwarm import _aload
-
-        return _aload._tasks
 
     monkeypatch.setattr(_tier_loads, "look", look)
     caller = asyncio.ensure_future(f())
