@@ -35,6 +35,7 @@ def interrupted(action: Callable[[], Any], after: float) -> float:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells switch it off for what runs in the background
     with PostgresServer() as server:
         for timeout in ("250ms", "20s"):
             for verb in ("load", "get", "set", "invalidate", "incr", "query"):
