@@ -151,11 +151,12 @@ void RequestQueue::close(Nanos wait) {
 
 void RequestQueue::after_fork_in_child() {
   // Nothing of the old state is touched but the descriptors: its lock may be held by a thread that does not exist here.
-  auto* const inherited = new std::shared_ptr<State>(state_);
-  for (auto& place : (*inherited)->links) {
+  static auto* const inherited = new std::vector<std::shared_ptr<State>>;  // never destroyed
+  const State& old = *inherited->emplace_back(state_);
+  for (const auto& place : old.links) {
     if (Link* link = place.load()) link->forget();
   }
-  state_ = std::make_shared<State>((*inherited)->connector, (*inherited)->options);
+  state_ = std::make_shared<State>(old.connector, old.options);
 }
 
 }  // namespace stillwarm

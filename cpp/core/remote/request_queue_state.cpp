@@ -163,7 +163,7 @@ void RequestQueue::State::report_unserved(Nanos now) noexcept {
   }
 }
 
-void RequestQueue::State::take_batch(Waiting::iterator first, Requests& batch) noexcept {
+void RequestQueue::State::take_batch(const Waiting::iterator& first, Requests& batch) noexcept {
   batch.push_back(std::move(*first));
   waiting.erase(first);
   const Request& head = *batch.front();
@@ -194,7 +194,7 @@ void RequestQueue::State::take_batch(Waiting::iterator first, Requests& batch) n
   }
 }
 
-void RequestQueue::State::serve(Lock& lock, Waiting::iterator first, Nanos limit) {
+void RequestQueue::State::serve(Lock& lock, const Waiting::iterator& first, Nanos limit) {
   Requests batch;
   std::vector<Request*> requests;
   const std::size_t most = std::min(waiting.size(), options.most_merged);

@@ -86,9 +86,9 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
   void report_unserved(Nanos now) noexcept;
 
   // Takes the first of a batch and what the same statement can serve out of the line. Both vectors have room.
-  void take_batch(Waiting::iterator first, Requests& batch) noexcept;
+  void take_batch(const Waiting::iterator& first, Requests& batch) noexcept;
   // Serves one batch, until `limit` if that is given. Throws std::bad_alloc, and then nothing has changed.
-  void serve(Lock& lock, Waiting::iterator first, Nanos limit);
+  void serve(Lock& lock, const Waiting::iterator& first, Nanos limit);
 
   // ---- worker threads and connections (request_queue_workers.cpp)
 

@@ -1,11 +1,11 @@
 #include "core/remote/watchdog.hpp"
 
 #include <pthread.h>
-#include <signal.h>
-#include <time.h>
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
+#include <ctime>
 #include <new>
 
 #include "core/remote/remote_tier.hpp"
