@@ -44,6 +44,7 @@ def invalidate(tier: Tier, names: list[str], soft: bool) -> Steps[tuple[int, Err
         except BaseException:  # cancelled: the tier may have it, and tells nobody of his own
             for each in names:
                 apply(tier.cache, each, soft)
+            tier.echo(request, names, soft)
             tier.core.tell()
             raise
         if error is None:

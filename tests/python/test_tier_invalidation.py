@@ -7,10 +7,12 @@ Refuses to know: transactions of the app (test_tier_transactions.py).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 
 from fleet_child import Child
@@ -222,6 +224,29 @@ async def test_invalidation_that_is_cancelled_is_done_here_too(ground: Ground) -
         with pytest.raises(asyncio.CancelledError):
             await task
         eventually(lambda: b.confirm() and a.get("k") == b.get("k"))
+
+
+async def test_invalidation_that_is_cancelled_while_it_is_under_way(ground: Ground) -> None:
+    """The row is locked, so that the write ends after a read that found the value of before."""
+    import asyncio
+
+    a = ground.cache()
+    for doing in (lambda: a.ainvalidate(key="k"), lambda: a.adelete("k"), lambda: a.aset("k", 2, ttl=100)):
+        a.set("k", 1, ttl=100)
+        ground.written()
+        with psycopg.connect(ground.direct_url) as other:
+            other.execute("SELECT 1 FROM stillwarm.entries FOR UPDATE")
+            task = asyncio.ensure_future(doing())
+            while not other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert a.get("k") == 1
+        end = time.monotonic() + PATIENCE
+        while a.get("k") == 1:
+            assert time.monotonic() < end, "memory goes on with the value of before"
+            await asyncio.sleep(0)
 
 
 # --------------------------------------------------------------------------------------------- a load that is running
