@@ -176,17 +176,19 @@ class Tier:
         try:
             await future
         except BaseException:
-            of_loop.forget(token)
-            if request.kind in _WRITES:  # it may be on its way: it is followed to its end
-                of_loop.cancelled[token] = request
-            else:
+            expected = of_loop.futures.pop(token, None)  # None: it has ended, and the task was cancelled after that
+            if request.kind not in _WRITES:
                 self.core.abandon(request)
+            elif expected is not None:  # it may be on its way: it is followed to its end
+                of_loop.cancelled[token] = request
+                self._echoes[request] = []
             raise
         return self._noted(request.error, request.kind)
 
     def echo(self, request: _core.Request, names: list[str], soft: bool) -> None:
         """A cancelled write, of which nobody tells this process: what was read until it ended is dropped then."""
-        self._echoes[request] = [(name, soft) for name in names]
+        if request in self._echoes:
+            self._echoes[request] = [(name, soft) for name in names]
 
     def cancelled_ended(self, request: _core.Request) -> None:
         for name, soft in self._echoes.pop(request, ()):
@@ -341,9 +343,6 @@ class _Loop:
         assert loop is not None
         future = self.futures[token] = loop.create_future()
         return token, future
-
-    def forget(self, token: int) -> None:
-        self.futures.pop(token, None)
 
     def _ended(self) -> None:
         for token in self.completions.take():

@@ -295,10 +295,9 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
             raise
         done = error is None and made[0].stored
         if error is not None:
-            if error[0] == IN_DOUBT:
-                done = bool((yield from _done(tier, key, made[0].origin)))
+            _core.invalidate_key(cache, 0, key, False)  # it may be done yet, and memory has the value of before
+            done = error[0] == IN_DOUBT and bool((yield from _done(tier, key, made[0].origin)))
             if not done:
-                _core.invalidate_key(cache, 0, key, False)  # it may be done yet, and memory has the value of before
                 break
         if done:
             _core.invalidate_key(cache, 0, key, False)  # the next get brings it

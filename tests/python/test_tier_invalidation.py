@@ -247,6 +247,8 @@ async def test_invalidation_that_is_cancelled_while_it_is_under_way(ground: Grou
         while a.get("k") == 1:
             assert time.monotonic() < end, "memory goes on with the value of before"
             await asyncio.sleep(0)
+        assert a._tier is not None
+        assert not a._tier._echoes
 
 
 # --------------------------------------------------------------------------------------------- a load that is running
