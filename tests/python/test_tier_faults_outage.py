@@ -7,13 +7,14 @@ Refuses to know: how it goes away in other ways (test_tier_faults_away), poolers
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from outages import Raw, Shared, eventually, forget, is_of, shared, timed, value_of
+from chaos import ChaosProxy
+from outages import Loader, Raw, Shared, eventually, forget, is_of, shared, timed, value_of
 from pooling import PgBouncer
 from stillwarm import State
 from stillwarm._servers import PostgresServer
@@ -216,6 +217,63 @@ def test_tier_faults_a_recovered_write_does_not_undo_a_later_one(private_postgre
         forget(other.cache)
         assert other.cache.get("d") == "newest"
         eventually(lambda: one.cache.get("d") == "newest", what="all processes agree")
+
+
+def burn(server: PostgresServer, n: int = 200) -> None:
+    """Numbers of transactions that a crash forgets: none of these writes anything that is flushed."""
+    for _ in range(n):
+        server.sql("SELECT pg_current_xact_id()")
+
+
+def test_tier_faults_a_recovered_write_does_not_undo_one_whose_number_was_given_away_twice(
+    private_postgres: PostgresServer, chaos: Callable[..., ChaosProxy]
+) -> None:
+    """What the process saw before the crash is numbered above what was written after it."""
+    way = chaos(private_postgres.port)
+    with shared(way.url()) as one, shared(private_postgres.url) as other:
+        one.cache.set("d", "first")
+        one.cache.set("e", "first")
+        one.written()
+        burn(private_postgres)
+        assert one.cache.confirm()
+        with outage(private_postgres):
+            one.cache.set("d", "owed")
+            one.cache.set("e", "owed")
+            way.behave(refuse=True)
+        eventually(other.cache.confirm)
+        other.cache.set("d", "newest")
+        way.behave()
+        eventually(lambda: one.health["owed_writes"] == 0)
+        forget(other.cache)
+        assert other.cache.get("d") == "newest"
+        assert other.cache.get("e") == "owed", "of which nothing is newer"
+        eventually(lambda: one.cache.get("d") == "newest", what="all processes agree")
+
+
+def test_tier_faults_a_load_over_a_crash_is_not_stored_over_an_invalidation_after_it(
+    private_postgres: PostgresServer,
+) -> None:
+    with shared(private_postgres.url) as one, shared(private_postgres.url) as other:
+        one.cache.set("d", "makes the tables")
+        one.written()
+        burn(private_postgres)
+        load = one.load
+        one.load = Loader()
+
+        def slow(key: str) -> str:
+            value = load(key)
+            with outage(private_postgres):
+                pass
+            eventually(other.cache.confirm)
+            other.cache.invalidate(key="slow:'k'")
+            burn(private_postgres, 300)  # beyond where the load began
+            return value
+
+        get = one.cache.cached(name="slow")(slow)
+        old = get("k")
+        one.written()
+        assert private_postgres.sql("SELECT count(*) FROM stillwarm.entries WHERE type = 'slow'") == [("0",)]
+        assert other.cache.cached(name="slow")(lambda key: "new")("k") == "new" != old
 
 
 def test_tier_faults_what_is_owed_is_bounded(private_postgres: PostgresServer) -> None:

@@ -17,7 +17,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <charconv>
 #include <iterator>
 #include <mutex>
 #include <new>
@@ -28,6 +27,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/remote/postgres_moment.hpp"
 #include "core/remote/remote_tier.hpp"
 
 namespace stillwarm {
@@ -74,32 +74,27 @@ class Inbox {
     return server != server_ && (!server_.empty() || round_ > 0);
   }
 
-  // The tier's snapshot at an answer that this process has read, or wrote: what is visible in it is not news.
-  void know(std::string_view snapshot) {
+  // The tier's moment at an answer that this process has read, or wrote: what is visible in it is not news.
+  void know(std::string&& moment) {
     const std::lock_guard lock(mutex_);
-    if (xmax_of(snapshot) >= xmax_of(known_)) known_ = snapshot;
+    const bool other = Moment::of(moment).life != Moment::of(known_).life;
+    if (other || xmax_of(moment) >= xmax_of(known_)) known_ = std::move(moment);
   }
 
   // The newest moment of the tier that this process knows of; "" before the first.
   std::string moment() const {
     const std::lock_guard lock(mutex_);
-    return xmax_of(known_) > xmax_of(seen_) ? known_ : seen_;
+    const bool newer = Moment::of(known_).life != server_ || xmax_of(known_) > xmax_of(seen_);
+    return newer && !known_.empty() ? known_ : moment_text(seen_, server_);
   }
 
-  // Of the text of a pg_snapshot, xmin:xmax:list. 0: there is none.
-  static std::uint64_t xmax_of(std::string_view snapshot) noexcept {
-    std::uint64_t xmax = 0;
-    const auto colon = snapshot.find(':');
-    if (colon != std::string_view::npos) {
-      std::from_chars(snapshot.data() + colon + 1, snapshot.data() + snapshot.size(), xmax);
-    }
-    return xmax;
-  }
-
-  // Before the first answer of the tier is used: nothing that happened before `seen` concerns this process.
-  void begin_from(const std::string& seen) {
+  // Before the first answer of the tier is used: nothing that happened before `seen`, a snapshot of this life of the
+  // server, concerns this process.
+  void begin_from(std::string_view seen, std::string_view server) {
     const std::lock_guard lock(mutex_);
-    if (seen_.empty()) seen_ = seen;
+    if (!seen_.empty()) return;
+    server_ = server;
+    seen_ = seen;
   }
 
   void post(Message&& message) noexcept {

@@ -1,4 +1,5 @@
 // One connection of the PostgreSQL tier. Thread rule and what it refuses to know: see postgres_tier.hpp.
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <map>
@@ -15,12 +16,14 @@ namespace stillwarm {
 
 namespace {
 
+constexpr Nanos kNamePause = 1'000'000'000;  // a server that only reads for now is not asked all the time
+
 // The snapshot of a statement, in which what it wrote itself is visible.
 std::string with_own(std::string_view snapshot, std::string_view version) {
   constexpr std::uint64_t kMostBetween = 64;
   std::uint64_t own = 0;
   std::from_chars(version.data(), version.data() + version.size(), own);
-  const std::uint64_t xmax = Inbox::xmax_of(snapshot);
+  const std::uint64_t xmax = xmax_of(snapshot);
   if (xmax == 0 || own < xmax || own - xmax > kMostBetween) return std::string(snapshot);
   const auto first = snapshot.find(':'), second = snapshot.find(':', first + 1);
   std::string text(snapshot.substr(0, first));
@@ -86,6 +89,11 @@ bool PostgresConnection::ping() {
 }
 
 void PostgresConnection::perform(std::span<Request* const> batch) {
+  if (link_->life.empty() && steady_now() >= name_at_) {  // the tables were not there when it was opened
+    std::string now;
+    const TierError error = tier_->name_life(*link_, now);
+    name_at_ = is_missing_table(error) ? 0 : steady_now() + kNamePause;
+  }
   switch (batch.front()->kind) {
     case Request::Kind::kLookUp:
       return look_up(batch);
@@ -159,8 +167,9 @@ void PostgresConnection::look_up(std::span<Request* const> batch) {
     const auto number = rows.at(i, 0);
     std::from_chars(number.data(), number.data() + number.size(), n);
     if (i == 0) {
-      for (Request* r : batch) static_cast<LookUp&>(*r).seen = rows.at(0, 1);
-      tier_->inbox()->know(rows.at(0, 1));
+      const std::string moment = moment_text(rows.at(0, 1), link_->life);
+      for (Request* r : batch) static_cast<LookUp&>(*r).seen = moment;
+      tier_->inbox()->know(std::string(moment));
     }
     if (n == 0 || n > places.size() || rows.at(i, 2) != "t") continue;
     Found& found = *places[n - 1];
@@ -179,7 +188,26 @@ void PostgresConnection::look_up(std::span<Request* const> batch) {
   }
 }
 
+// The snapshot that a store is measured by, in the numbers of this life of the server; none: it is refused. What was read
+// in an earlier life is stored no more, since marks of now may have its numbers. A set that was owed over the crash is: it
+// yields to everything that was written since.
+std::optional<std::string> PostgresConnection::born_of(const Store& store) const {
+  const Moment born = Moment::of(store.born);
+  if (born.snapshot.empty() || born.life == link_->life) return std::string(born.snapshot);
+  if (store.mode != Store::Mode::kSet) return std::nullopt;
+  return cut_at(born.snapshot, first_of(link_->life));
+}
+
 void PostgresConnection::store(std::span<Request* const> batch) {
+  // A connection to a pooler outlives the server behind it; and the name may have been made anew by hand.
+  const bool asks = std::any_of(batch.begin(), batch.end(), [this](const Request* r) {
+    const auto& s = static_cast<const Store&>(*r);
+    return !s.born.empty() && (tier_->options().pooler || Moment::of(s.born).life != link_->life);
+  });
+  if (asks) {
+    std::string now;
+    tier_->name_life(*link_, now);
+  }
   const auto sql = tier_->sql();
   const auto& head = static_cast<const Store&>(*batch.front());
   using Array = std::vector<std::optional<std::string>>;
@@ -190,16 +218,19 @@ void PostgresConnection::store(std::span<Request* const> batch) {
   for (Request* r : batch) {
     auto& s = static_cast<Store&>(*r);
     s.stored = false;
+    const auto born = born_of(s);
+    if (!born) continue;
     by_key.emplace(std::pair<std::string_view, std::string_view>(s.key, s.type), &s);
     keys.emplace_back(s.key);
     types.emplace_back(s.type);
     payloads.push_back(own ? std::nullopt : std::optional(hex_of(s.payload)));
     tags.push_back(s.tags.empty() ? std::nullopt : std::optional(array_of(std::span<const std::string>(s.tags))));
-    borns.push_back(s.born.empty() ? std::nullopt : std::optional(s.born));
+    borns.push_back(born->empty() ? std::nullopt : born);
     fresh.emplace_back(milliseconds(s.fresh_for));
     keep.emplace_back(milliseconds(s.keep_for));
     for (std::size_t c = 0; c < columns.size(); ++c) columns[c].push_back(s.columns[c]);
   }
+  if (keys.empty()) return;
   Parameters parameters = {{tier_->options().namespace_name},
                            array_of(keys),
                            array_of(types),
@@ -217,7 +248,7 @@ void PostgresConnection::store(std::span<Request* const> batch) {
     if (it == by_key.end()) continue;
     it->second->stored = true;
     it->second->version = rows.at(i, 2);
-    if (i == 0) tier_->inbox()->know(with_own(rows.at(0, 3), rows.at(0, 2)));
+    if (i == 0) tier_->inbox()->know(moment_text(with_own(rows.at(0, 3), rows.at(0, 2)), link_->life));
   }
 }
 

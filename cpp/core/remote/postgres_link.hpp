@@ -72,6 +72,9 @@ class PostgresLink {
   int notifications(const std::string& channel);
   int descriptor() const noexcept;
 
+  // The life of the server that this connection belongs to, as the tier names it; empty: not known.
+  std::string life;
+
   void cut() noexcept;
   // In the child of a fork: closes descriptors, sends nothing; the rest is leaked on purpose.
   void forget() noexcept;

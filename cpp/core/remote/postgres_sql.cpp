@@ -338,11 +338,13 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
           since("$2::pg_snapshot") + " AND i.origin IS DISTINCT FROM $3 LIMIT " + std::to_string(kMostPolled + 1)};
   // The table of leases is empty after a crash of the server and on a standby that was promoted. There and then numbers
   // of transactions are given away a second time, so that a snapshot from before means nothing: this row tells.
-  name_server = {"sw_name_server",
-                 "WITH mine AS (INSERT INTO " + s +
-                     ".leases (namespace, key, owner, expires_at) VALUES ('', '', $1, 'infinity') ON CONFLICT DO "
-                     "NOTHING RETURNING owner) SELECT owner FROM mine UNION ALL SELECT owner FROM " +
-                     s + ".leases WHERE namespace = '' AND key = '' LIMIT 1"};
+  name_life = {"sw_name_life",
+               "WITH there AS MATERIALIZED (SELECT owner FROM " + s +
+                   ".leases WHERE namespace = '' AND key = ''), mine AS (INSERT INTO " + s +
+                   ".leases (namespace, key, owner, expires_at) SELECT '', '', $1 || '@' || pg_current_xact_id(), "
+                   "'infinity' WHERE NOT EXISTS (SELECT FROM there) ON CONFLICT DO NOTHING RETURNING owner) SELECT "
+                   "pg_current_snapshot()::text, owner FROM (SELECT owner FROM there UNION ALL SELECT owner FROM mine) "
+                   "AS l"};
   take_lease = {
       "sw_take_lease",
       "INSERT INTO " + s +

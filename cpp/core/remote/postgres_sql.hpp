@@ -61,8 +61,10 @@ class PostgresSql {
   // (seen, whether rows were purged that might concern us, outcomes, name, soft). $1 namespace, $2 seen, $3 origin, $4
   // xid[]
   Statement poll;
+  // (seen, name) of the server's life; no row where another connection is naming it just now. $1 the name it gets if
+  // it has none.
+  Statement name_life;
   // A row if it was taken. $1 namespace, $2 key, $3 owner, $4 ms.
-  Statement name_server;
   Statement take_lease;
   Statement give_back_lease;
   // $1 namespace, $2 owner[], $3 ms.

@@ -37,10 +37,11 @@ std::unique_ptr<PostgresLink> PostgresTier::open() {
   // The server may have stopped between the greeting and this.
   Watchdog watchdog;
   std::string seen;
-  guarded(watchdog, *link, kFirstAnswer,
-          [&] { seen = link->run(std::string("SELECT pg_current_snapshot()::text")).at(0, 0); });
+  guarded(watchdog, *link, kFirstAnswer, [&] {
+    if (name_life(*link, seen)) seen = link->run(std::string("SELECT pg_current_snapshot()::text")).at(0, 0);
+  });
   // Before anything that this process keeps is read: messages from here on concern it.
-  inbox_->begin_from(seen);
+  inbox_->begin_from(seen, link->life);
   return link;
 }
 
@@ -127,13 +128,21 @@ void PostgresTier::make_tables() {
   set_up_error_ = std::move(error);
 }
 
-std::string PostgresTier::name_server(PostgresLink& link) {
+TierError PostgresTier::name_life(PostgresLink& link, std::string& seen) {
   try {
-    const Rows rows = link.run(sql()->name_server, {{process() + ":" + std::to_string(steady_now())}});
-    return rows.size() == 0 ? "" : std::string(rows.at(0, 0));
+    const std::string name = process() + ":" + std::to_string(steady_now());
+    for (int attempt = 0; attempt < 3; ++attempt) {
+      const Rows rows = link.run(sql()->name_life, {{name}});
+      if (rows.size() == 0) continue;  // another has named it meanwhile
+      link.life = rows.at(0, 1);
+      seen = rows.at(0, 0);
+      return {};
+    }
+    return {TierFault::kRejected, "55006", "the server's life is being named all the time"};
   } catch (const PostgresFailure& failure) {
     if (failure.error.fault != TierFault::kRejected) throw;
-    return "";  // who may only read, or a server that only reads for now
+    link.life.clear();  // no tables yet, who may only read, or a server that only reads for now
+    return failure.error;
   }
 }
 
@@ -144,9 +153,14 @@ void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
   for (const Poll* p : polls) asked.insert(asked.end(), p->asked.begin(), p->asked.end());
   const Rows rows = link.run(
       sql()->poll, {{options_.namespace_name}, {seen}, {process()}, {array_of(std::span<const std::string>(asked))}});
-  const std::string server = rows.null(0, 5) ? name_server(link) : std::string(rows.at(0, 5));
+  if (rows.null(0, 5)) {
+    std::string now;
+    name_life(link, now);
+  } else {
+    link.life = rows.at(0, 5);
+  }
   std::vector<Message> messages;
-  if (inbox_->is_another(server) || rows.at(0, 1) == "t" || rows.size() > PostgresSql::kMostPolled) {
+  if (inbox_->is_another(link.life) || rows.at(0, 1) == "t" || rows.size() > PostgresSql::kMostPolled) {
     messages.push_back({"all", false});
   } else {
     for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -161,7 +175,7 @@ void PostgresTier::poll(PostgresLink& link, std::span<Poll* const> polls) {
       p->outcomes.push_back(next < outcomes.size() ? outcomes[next] : "");
     }
   }
-  inbox_->end_poll(std::string(rows.at(0, 0)), round, began, std::move(messages), server);
+  inbox_->end_poll(std::string(rows.at(0, 0)), round, began, std::move(messages), link.life);
 }
 
 }  // namespace stillwarm

@@ -49,6 +49,10 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   // A poll on this connection, from what the inbox has seen to what it sees now. Throws PostgresFailure.
   void poll(PostgresLink& link, std::span<Poll* const> polls);
 
+  // The life of the server that this connection belongs to gets its name or tells it, as of the snapshot `seen`. What
+  // the server says where it cannot be named. Throws PostgresFailure if the connection is lost.
+  TierError name_life(PostgresLink& link, std::string& seen);
+
   // Makes what is missing, unless somebody did after `since`. False: it failed a moment ago, or takes its time. Throws
   // PostgresFailure.
   bool set_up(Nanos since);
@@ -56,7 +60,6 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
 
  private:
   void make_tables();
-  std::string name_server(PostgresLink& link);
 
   const Options options_;
   const std::shared_ptr<Inbox> inbox_;
@@ -88,6 +91,7 @@ class PostgresConnection : public Link {
   void look_up(std::span<Request* const> batch);
   bool look_up_one(LookUp& request);
   void store(std::span<Request* const> batch);
+  std::optional<std::string> born_of(const Store& store) const;
   void invalidate(std::span<Request* const> batch);
   void match(Invalidate& request);
   void lease(Lease& request);
@@ -96,6 +100,7 @@ class PostgresConnection : public Link {
 
   std::shared_ptr<PostgresTier> tier_;
   std::unique_ptr<PostgresLink> link_;
+  Nanos name_at_ = 0;     // not before: the life of the server gets its name
   unsigned in_vain_ = 0;  // short look-ups without an answer, in a row
 };
 

@@ -161,7 +161,7 @@ TEST(Recovery, AWriteWhoseConnectionIsNotThereComesBackLater) {
 
 TEST(Recovery, AnOwedSetOverwritesNothingYoungerThanTheMomentItWasMadeAt) {
   Recovering r;
-  r.inbox->begin_from("5:5:");
+  r.inbox->begin_from("5:5:", "life");
   std::string born;
   r.server->set([&] {
     r.server->away = true;
@@ -174,7 +174,7 @@ TEST(Recovery, AnOwedSetOverwritesNothingYoungerThanTheMomentItWasMadeAt) {
   r.server->await("it is tried", [&] { return r.server->attempts > 0; });
   r.server->set([&] { r.server->away = false; });
   EXPECT_TRUE(r.recovery->drain(kLong));
-  EXPECT_EQ(r.server->get([&] { return born; }), "5:5:");
+  EXPECT_EQ(r.server->get([&] { return born; }), "5:5:/life");
 }
 
 TEST(Recovery, TheNewestWriteOfAKeyInItsTypeIsOwed) {
