@@ -2,6 +2,7 @@
 //
 // Thread rule: with the GIL; `run` releases it while it waits.
 // Refuses to know: values, keys and caches' settings (python/stillwarm/_remote.py), SQL (core/remote/postgres_sql).
+#include <pthread.h>
 #include <pybind11/stl.h>
 
 #include "bindings/bind.hpp"
@@ -16,12 +17,60 @@ namespace {
 
 namespace pb = pybind11;
 
+// The tables and the inbox of a tier, whole in the child of a fork: their locks are held across it. By the C library's
+// hooks and not by Python's, between which the interpreter may go on with another thread: one that asks for such a lock
+// with the GIL would wait for a thread that waits for the GIL.
+class Whole {
+ public:
+  Whole(PostgresTier& tier, Inbox& inbox) : tier_(tier), inbox_(inbox) {
+    static const int registered = pthread_atfork(before, after, after);
+    if (registered != 0) throw std::bad_alloc();
+    const std::lock_guard lock(mutex());
+    all().push_back(this);
+  }
+  Whole(const Whole&) = delete;
+  Whole& operator=(const Whole&) = delete;
+  ~Whole() {
+    const std::lock_guard lock(mutex());
+    std::erase(all(), this);
+  }
+
+ private:
+  // Neither is ever destroyed: a fork may be the last thing that a process does.
+  static std::mutex& mutex() {
+    static auto* const m = new std::mutex;
+    return *m;
+  }
+  static std::vector<const Whole*>& all() {
+    static auto* const v = new std::vector<const Whole*>;
+    return *v;
+  }
+  static void before() {
+    mutex().lock();
+    for (const Whole* one : all()) {
+      one->tier_.lock();
+      one->inbox_.lock();
+    }
+  }
+  static void after() {
+    for (const Whole* one : all()) {
+      one->inbox_.unlock();
+      one->tier_.unlock();
+    }
+    mutex().unlock();
+  }
+
+  PostgresTier& tier_;
+  Inbox& inbox_;
+};
+
 struct Tier {
   std::shared_ptr<Inbox> inbox;
   std::shared_ptr<PostgresTier> tier;
   std::shared_ptr<RequestQueue> queue;
   std::shared_ptr<Recovery> recovery;
   std::shared_ptr<PostgresListener> listener;
+  const Whole whole{*tier, *inbox};
 
   Tier(std::string connection_string, std::string namespace_name, std::string schema, std::string process,
        std::vector<std::string> setup, bool pooler, unsigned connections, Nanos timeout, std::size_t most_waiting,
@@ -45,18 +94,8 @@ struct Tier {
     queue->close(wait);
   }
 
-  void before_fork() {
-    tier->lock();
-    inbox->lock();
-  }
-  void after_fork_in_parent() {
-    inbox->unlock();
-    tier->unlock();
-  }
   void after_fork_in_child(std::string process) {
-    inbox->lost_locked();
-    inbox->unlock();
-    tier->unlock();
+    inbox->lost();
     tier->set_process(std::move(process));
     queue->after_fork_in_child();
     listener->after_fork_in_child();
@@ -187,8 +226,6 @@ void bind_postgres(pb::module_& m) {
              return done;
            })
       .def("close", [](Tier& t, Nanos wait) { without_gil([&] { t.close(wait); }); })
-      .def("before_fork", &Tier::before_fork)
-      .def("after_fork_in_parent", &Tier::after_fork_in_parent)
       .def("after_fork_in_child", &Tier::after_fork_in_child);
 }
 

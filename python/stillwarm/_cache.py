@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from stillwarm._tier import Tier, TierSettings
+    from stillwarm._tier import TierSettings
     from stillwarm._types import CacheOptions, Duration, Options, TableOptions, Ttl
     from stillwarm._typing import CachedCoroutine, CachedFunction, Decorator
     from stillwarm.codecs import Codec, OwnCodec
@@ -335,25 +335,10 @@ def drain(cache: Cache) -> None:
     drain(cache)
 
 
-_forking: list[Tier] = []
-
-
-def _before_fork() -> None:
-    _forking[:] = [cache._tier for cache in list(_caches) if cache._tier is not None]
-    for tier in _forking:
-        tier.core.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for tier in _forking:
-        tier.core.after_fork_in_parent()
-    _forking.clear()
-
-
 def _after_fork_in_child() -> None:
-    for tier in _forking:
-        tier.after_fork_in_child()
-    _forking.clear()
+    for cache in list(_caches):
+        if cache._tier is not None:
+            cache._tier.after_fork_in_child()
     # Loads of the parent's threads do not run here, and neither do its pool's threads; what is in memory stays.
     _core.enter(None)
     for cache in list(_caches):
@@ -377,7 +362,7 @@ def _at_exit() -> None:
         cache._close_tier(0.2, deadline)
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)
 
 __all__ = ["Cache"]

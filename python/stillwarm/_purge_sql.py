@@ -194,7 +194,7 @@ def marks(place: Place) -> str:
     table = place.table("invalidations")
     return (
         f"WITH {_lock(place)}, old AS (SELECT ctid AS place, xid FROM {table} WHERE namespace = $1 "
-        f"AND at < $3::timestamptz AND xid < pg_snapshot_xmin(pg_current_snapshot()) AND {_GOT} "
+        f"AND name <> '' AND at < $3::timestamptz AND xid < pg_snapshot_xmin(pg_current_snapshot()) AND {_GOT} "
         "ORDER BY xid LIMIT $2::int), "
         f"raised AS (INSERT INTO {place.table('floors')} AS f (namespace, xid) "
         "SELECT $1, (max(xid::text::numeric) + 1)::text::xid8 FROM old HAVING count(*) > 0 "

@@ -9,6 +9,7 @@ batch twice, so one whose commit is in doubt is simply sent again. A kill loses 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -19,6 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_invalidation, _tier_values
+from stillwarm._schema import analyze
 from stillwarm._tier import drive
 from stillwarm.errors import KeyTypeError, TierError
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 EVERY: Final = 1.0  # s
 MOST: Final = 500  # keys of a statement, which has to end within the timeout
+ENOUGH: Final = 200  # requests after which new tables are worth describing to the planner
 BEHIND: Final = 200_000_000  # ns; what the count of a value waits for that value to be written
 _log = logging.getLogger("stillwarm")
 
@@ -47,6 +50,7 @@ class Upkeep:
         self._stop = threading.Event()
         self._extra: deque[tuple[int, Any, int]] = deque()  # hits of what memory could not keep
         self._batch = 0
+        self._analyzed = False
         self._unsent: deque[tuple[int, dict[tuple[str, str], int]]] = deque()
         # Not all processes at once, and not right at the start.
         every = self._purge_every
@@ -81,6 +85,10 @@ class Upkeep:
         if cache is None or cache._tier is None or cache._tier.closed:
             return
         self.flush()
+        if not self._analyzed and cache._tier.core.health()["served"] >= ENOUGH:
+            self._analyzed = True
+            with contextlib.suppress(TierError):
+                analyze(cache._tier.query, cache._tier.schema)
         if cache._tier.pending:
             drive(cache._tier, _tier_invalidation.confirm(cache._tier))
         if self._purge_every and time.monotonic() >= self._purge_at:

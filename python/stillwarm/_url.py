@@ -20,7 +20,7 @@ _POSTGRES: Final = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 # As rows are read back: dates and bytes are written so, whatever the database's own settings are.
 _FORMATS: Final = "-c DateStyle=ISO -c bytea_output=hex"
 _PLANS: Final = "-c enable_seqscan=off -c plan_cache_mode=force_generic_plan -c jit=off"
-_NEEDS: Final = "libpqxx-dev libzstd-dev libxxhash-dev"
+_NEEDS: Final = "libpq-dev libzstd-dev libxxhash-dev"
 
 
 def without_password(url: object) -> str:

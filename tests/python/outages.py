@@ -114,6 +114,11 @@ def shared(url: str, **options: Any) -> Iterator[Shared]:
         one.cache.close()
 
 
+def patient(url: str, **options: Any) -> contextlib.AbstractContextManager[Shared]:
+    """`shared` for what is about no deadline: the machine may be busy."""
+    return shared(url, **{"timeout": "10s", **options})
+
+
 def timed(call: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     """What it returns or raises, and its seconds."""
     begun = time.monotonic()

@@ -19,6 +19,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from stillwarm._ask import environment
 from stillwarm._connect import connect_query
 from stillwarm._sql_types import Query
 
@@ -41,7 +42,7 @@ class Database:
 def _run(command: Sequence[str]) -> None:
     if getpass.getuser() == "root":  # the server refuses to run as root
         command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *command]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/tmp")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/tmp", env=environment())
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from chaos import ChaosProxy
-from outages import Loader, Raw, Shared, eventually, forget, is_of, shared, timed, value_of
+from outages import Loader, Raw, Shared, eventually, forget, is_of, patient, timed, value_of
 from pooling import PgBouncer
 from stillwarm import State
 from stillwarm._servers import PostgresServer
@@ -57,7 +57,7 @@ def back(one: Shared) -> None:
 
 def test_tier_faults_killed_with_warm_memory_and_a_loader_that_fails(private_postgres: PostgresServer) -> None:
     """The source is away together with the database: values, not errors."""
-    with Raw(private_postgres.url) as naive, shared(private_postgres.url) as one:
+    with Raw(private_postgres.url) as naive, patient(private_postgres.url) as one:
         values = warm(one)
         with outage(private_postgres):
             with pytest.raises(psycopg.OperationalError):
@@ -77,7 +77,7 @@ def test_tier_faults_killed_with_warm_memory_and_a_loader_that_fails(private_pos
 
 def test_tier_faults_killed_with_stale_while_revalidate(private_postgres: PostgresServer) -> None:
     """At once: nobody waits for the loader, which is slower than anybody waits."""
-    with shared(private_postgres.url, stale_while_revalidate=600) as one:
+    with patient(private_postgres.url, stale_while_revalidate=600) as one:
         values = warm(one)
         with outage(private_postgres):
             untrusted(one)
@@ -90,7 +90,7 @@ def test_tier_faults_killed_with_stale_while_revalidate(private_postgres: Postgr
 
 def test_tier_faults_killed_and_strict(private_postgres: PostgresServer) -> None:
     """strict=True never serves what nobody confirmed, and says what the tier did not take."""
-    with shared(private_postgres.url, strict=True) as one:
+    with patient(private_postgres.url, strict=True) as one:
         values = warm(one)
         with outage(private_postgres):
             untrusted(one)
@@ -103,7 +103,7 @@ def test_tier_faults_killed_and_strict(private_postgres: PostgresServer) -> None
 
 
 def test_tier_faults_the_verbs_during_an_outage(private_postgres: PostgresServer) -> None:
-    with shared(private_postgres.url) as one:
+    with patient(private_postgres.url) as one:
         one.cache.set_many({"a": 1, "b": 2})
         with outage(private_postgres):
             untrusted(one)
@@ -127,7 +127,7 @@ def test_tier_faults_the_verbs_during_an_outage(private_postgres: PostgresServer
 @pytest.mark.parametrize("intent", ["key", "tag", "type", "pattern", "all", "delete", "clear"])
 def test_tier_faults_an_invalidation_during_the_outage_is_owed(private_postgres: PostgresServer, intent: str) -> None:
     """Never resurrected after it, here or in the other process, whose memory and look-ups had the older value."""
-    with shared(private_postgres.url, tags=["t"]) as one, shared(private_postgres.url, tags=["t"]) as other:
+    with patient(private_postgres.url, tags=["t"]) as one, patient(private_postgres.url, tags=["t"]) as other:
         old = one.get("k")
         one.cache.set("d", "old", tags=["t"])
         one.written()
@@ -165,7 +165,7 @@ def test_tier_faults_an_invalidation_during_the_outage_is_owed(private_postgres:
 
 def test_tier_faults_what_is_owed_is_not_read_before_it_is_delivered(private_postgres: PostgresServer) -> None:
     """The tier is back, and still has the old value: a look-up of this process does not believe it."""
-    with shared(private_postgres.url) as one, Raw(private_postgres.url) as raw:
+    with patient(private_postgres.url) as one, Raw(private_postgres.url) as raw:
         old = one.get("k")
         one.cache.set("d", "old")
         one.written()
@@ -189,7 +189,7 @@ def test_tier_faults_what_is_owed_is_not_read_before_it_is_delivered(private_pos
 
 
 def test_tier_faults_writes_during_the_outage_are_recovered(private_postgres: PostgresServer) -> None:
-    with shared(private_postgres.url) as one, shared(private_postgres.url) as other:
+    with patient(private_postgres.url) as one, patient(private_postgres.url) as other:
         one.cache.set("d0", 0)
         with outage(private_postgres):
             for n in range(200):
@@ -205,7 +205,7 @@ def test_tier_faults_writes_during_the_outage_are_recovered(private_postgres: Po
 
 def test_tier_faults_a_recovered_write_does_not_undo_a_later_one(private_postgres: PostgresServer) -> None:
     """While this process was cut off, another wrote the key: that is newer than what is owed."""
-    with shared(private_postgres.url) as one, shared(private_postgres.url) as other:
+    with patient(private_postgres.url) as one, patient(private_postgres.url) as other:
         one.cache.set("d", "first")
         assert other.cache.get("d") == "first"
         with outage(private_postgres):
@@ -230,7 +230,7 @@ def test_tier_faults_a_recovered_write_does_not_undo_one_whose_number_was_given_
 ) -> None:
     """What the process saw before the crash is numbered above what was written after it."""
     way = chaos(private_postgres.port)
-    with shared(way.url()) as one, shared(private_postgres.url) as other:
+    with patient(way.url()) as one, patient(private_postgres.url) as other:
         one.cache.set("d", "first")
         one.cache.set("e", "first")
         one.written()
@@ -253,7 +253,7 @@ def test_tier_faults_a_recovered_write_does_not_undo_one_whose_number_was_given_
 def test_tier_faults_a_load_over_a_crash_is_not_stored_over_an_invalidation_after_it(
     private_postgres: PostgresServer,
 ) -> None:
-    with shared(private_postgres.url) as one, shared(private_postgres.url) as other:
+    with patient(private_postgres.url) as one, patient(private_postgres.url) as other:
         one.cache.set("d", "makes the tables")
         one.written()
         burn(private_postgres)
@@ -277,7 +277,7 @@ def test_tier_faults_a_load_over_a_crash_is_not_stored_over_an_invalidation_afte
 
 
 def test_tier_faults_what_is_owed_is_bounded(private_postgres: PostgresServer) -> None:
-    with shared(private_postgres.url) as one:
+    with patient(private_postgres.url) as one:
         old = one.get("k")
         one.cache.set("d", 0)
         one.written()
@@ -296,7 +296,7 @@ def test_tier_faults_what_is_owed_is_bounded(private_postgres: PostgresServer) -
 
 
 def test_tier_faults_hit_counts_of_an_outage_are_not_lost(private_postgres: PostgresServer) -> None:
-    with shared(private_postgres.url) as one:
+    with patient(private_postgres.url) as one:
         one.cache.check()
         one.get("k")
         one.written()
@@ -328,7 +328,7 @@ def test_tier_faults_hit_counts_of_an_outage_are_not_lost(private_postgres: Post
 def test_tier_faults_a_pooler_in_transaction_mode(pgbouncer: str) -> None:
     """Two sessions for five caches with two connections each: whatever a session remembers is another's."""
     with contextlib.ExitStack() as stack:
-        caches = [stack.enter_context(shared(pgbouncer, pooler=True)) for _ in range(5)]
+        caches = [stack.enter_context(patient(pgbouncer, pooler=True)) for _ in range(5)]
         for round_ in range(10):
             for n, one in enumerate(caches):
                 key = f"{round_}-{n}"
@@ -362,7 +362,7 @@ def test_tier_faults_a_naive_client_relies_on_its_session(pgbouncer: str) -> Non
 def test_tier_faults_the_server_behind_a_pooler_is_restarted(private_postgres: PostgresServer) -> None:
     pooler = PgBouncer(private_postgres.port)
     try:
-        with shared(pooler.url(), pooler=True) as one, shared(pooler.url(), pooler=True) as other:
+        with patient(pooler.url(), pooler=True, timeout="1s") as one, patient(pooler.url(), pooler=True) as other:
             old = one.get("k")
             one.written()
             assert other.get("k") == old

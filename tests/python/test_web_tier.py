@@ -53,6 +53,8 @@ class Worker:
 @pytest.fixture
 def workers(warm_postgres: Any) -> Iterator[tuple[Worker, Worker]]:
     url = warm_postgres.new_database()
+    with Cache(url, timeout="20s") as cache:
+        cache.migrate()  # what is stored while the tables are made is not there for sure
     pair = Worker(url), Worker(url)
     yield pair
     for worker in pair:

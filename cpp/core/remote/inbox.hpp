@@ -106,7 +106,9 @@ class Inbox {
   // The link is gone, or this is the child of a fork: nothing is trusted before the next poll.
   void lost() noexcept {
     const std::lock_guard lock(mutex_);
-    lost_locked();
+    ++round_;
+    trusted_until_ = 0;
+    publish();
   }
 
   // Everything that waits, in its order, and the number to give back with `applied`. It stays here until then: two
@@ -135,14 +137,9 @@ class Inbox {
     return trusted_until_;
   }
 
+  // Held across a fork by whoever forks.
   void lock() { mutex_.lock(); }
   void unlock() { mutex_.unlock(); }
-  // In the child of a fork, between lock() and unlock().
-  void lost_locked() noexcept {
-    ++round_;
-    trusted_until_ = 0;
-    publish();
-  }
 
  private:
   void add(std::span<Message> messages) noexcept {

@@ -188,9 +188,9 @@ void PostgresConnection::look_up(std::span<Request* const> batch) {
   }
 }
 
-// The snapshot that a store is measured by, in the numbers of this life of the server; none: it is refused. What was read
-// in an earlier life is stored no more, since marks of now may have its numbers. A set that was owed over the crash is: it
-// yields to everything that was written since.
+// The snapshot that a store is measured by, in the numbers of this life of the server; none: it is refused. What was
+// read in an earlier life is stored no more, since marks of now may have its numbers. A set that was owed over the
+// crash is: it yields to everything that was written since.
 std::optional<std::string> PostgresConnection::born_of(const Store& store) const {
   const Moment born = Moment::of(store.born);
   if (born.snapshot.empty() || born.life == link_->life) return std::string(born.snapshot);

@@ -5,34 +5,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
-#include <pqxx/pqxx>
-#include <unordered_set>
+#include <new>
 
 namespace stillwarm {
-
-struct Rows::Result {
-  pqxx::result rows;
-};
-
-namespace {
-
-class Counter : public pqxx::notification_receiver {
- public:
-  Counter(pqxx::connection_base& c, const std::string& channel) : pqxx::notification_receiver(c, channel) {}
-  void operator()(const std::string& /*payload*/, int /*backend*/) override { ++count; }
-  int count = 0;
-};
-
-}  // namespace
-
-struct PostgresLink::Connection {
-  explicit Connection(const std::string& text) : link(text) {}
-  pqxx::connection link;
-  std::unordered_set<std::string> prepared;
-  std::unique_ptr<Counter> counter;
-};
 
 namespace {
 
@@ -54,7 +30,6 @@ bool means_outdated(std::string_view state, std::string_view text) {
 }
 
 TierFault fault_of(std::string_view state, std::string_view text, bool open) {
-  // 57P01 and 53300 often come without their SQLSTATE: then the connection's state tells.
   if (!open || means_gone(state) || means_outdated(state, text)) return TierFault::kUnavailable;
   return means_late(state) ? TierFault::kTimeout : TierFault::kRejected;
 }
@@ -64,52 +39,32 @@ std::string first_line(std::string_view text) {
   return std::string(text.substr(0, text.find('\n')));
 }
 
-// What a server says in the verbose form: severity, state, text. libpqxx 6 loses the state of some errors, of 42501 and
-// of those that end a connection among them.
-struct Said {
-  std::string state;
-  std::string text;
-};
-
-Said said(const char* what) {
-  Said s{"", first_line(what)};
-  const auto is_code = [](char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z'); };
-  const auto at = s.text.find(":  ");
-  if (at == std::string::npos || s.text.size() < at + 10 || s.text.compare(at + 8, 2, ": ") != 0) return s;
-  s.state = s.text.substr(at + 3, 5);
-  if (!std::all_of(s.state.begin(), s.state.end(), is_code)) return {"", s.text};
-  s.text.erase(at + 3, 7);
-  return s;
+std::string_view field_of(const PGresult* rows, int field) {
+  const char* text = PQresultErrorField(rows, field);
+  return text != nullptr ? text : "";
 }
 
-TierError error_of(TierFault fault, const char* what) {
-  Said s = said(what);
-  return {fault, std::move(s.state), std::move(s.text)};
+// What libpq has to say of a connection that is lost, or was never there.
+PostgresFailure lost(const PGconn* link) {
+  std::string text = first_line(PQerrorMessage(link));
+  if (text.empty()) text = "the connection was lost";
+  return PostgresFailure({TierFault::kUnavailable, "", std::move(text)});
 }
 
-// Runs `f`, and turns what libpqxx throws into a PostgresFailure.
-template <class F>
-auto translated(const pqxx::connection_base* link, F&& f) {
-  try {
-    return f();
-  } catch (const pqxx::broken_connection& e) {
-    throw PostgresFailure(error_of(TierFault::kUnavailable, e.what()));
-  } catch (const pqxx::failure& e) {  // what the server answered, and what libpqxx makes of a connection that is lost
-    TierError error = error_of(TierFault::kUnavailable, e.what());
-    const auto* sql = dynamic_cast<const pqxx::sql_error*>(&e);
-    if (error.state.empty() && sql != nullptr) error.state = sql->sqlstate();
-    // In 6.x these two are no sql_error.
-    if (error.state.empty() && dynamic_cast<const pqxx::deadlock_detected*>(&e) != nullptr) error.state = "40P01";
-    if (error.state.empty() && dynamic_cast<const pqxx::serialization_failure*>(&e) != nullptr) error.state = "40001";
-    const bool open = link == nullptr || link->is_open();
-    if (sql != nullptr || !error.state.empty()) error.fault = fault_of(error.state, error.message, open);
-    if (!open && error.message.starts_with("Could not")) error.message = "the connection was lost";
-    throw PostgresFailure(std::move(error));
-  } catch (const std::bad_alloc&) {
-    throw;
-  } catch (const std::exception& e) {  // libpqxx's own: wrong use, conversion; the connection is not trusted after it
-    throw PostgresFailure({TierFault::kUnavailable, "", first_line(e.what())});
+// Throws what the server answered, if that is an error.
+void check(PGconn* link, const PGresult* rows) {
+  if (rows == nullptr) throw lost(link);
+  const ExecStatusType status = PQresultStatus(rows);
+  if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) return;
+  const std::string_view state = field_of(rows, PG_DIAG_SQLSTATE);
+  const std::string_view said = field_of(rows, PG_DIAG_MESSAGE_PRIMARY);
+  if (state.empty()) {  // libpq's own words: the server did not get to answer
+    if (PQstatus(link) != CONNECTION_OK) throw lost(link);
+    throw PostgresFailure({TierFault::kUnavailable, "", first_line(PQresultErrorMessage(rows))});
   }
+  const bool open = PQstatus(link) == CONNECTION_OK;
+  throw PostgresFailure({fault_of(state, said, open), std::string(state),
+                         std::string(field_of(rows, PG_DIAG_SEVERITY)) + ":  " + first_line(said)});
 }
 
 std::vector<const char*> pointers(const Parameters& parameters) {
@@ -119,11 +74,15 @@ std::vector<const char*> pointers(const Parameters& parameters) {
   return p;
 }
 
+int count_of(const Parameters& parameters) { return static_cast<int>(parameters.size()); }
+
 }  // namespace
 
-std::size_t Rows::size() const noexcept { return result_->rows.size(); }
-std::size_t Rows::columns() const noexcept { return result_->rows.columns(); }
-std::size_t Rows::affected() const { return result_->rows.affected_rows(); }
+void PostgresLink::Closer::operator()(pg_conn* link) const noexcept { PQfinish(link); }
+void Rows::Closer::operator()(pg_result* rows) const noexcept { PQclear(rows); }
+
+std::size_t Rows::size() const noexcept { return static_cast<std::size_t>(PQntuples(rows_.get())); }
+std::size_t Rows::columns() const noexcept { return static_cast<std::size_t>(PQnfields(rows_.get())); }
 
 // A reply that lacks what was asked for is no reply.
 void Rows::expect(std::size_t row, std::size_t column) const {
@@ -133,13 +92,13 @@ void Rows::expect(std::size_t row, std::size_t column) const {
 
 bool Rows::null(std::size_t row, std::size_t column) const {
   expect(row, column);
-  return result_->rows[static_cast<pqxx::result_size_type>(row)][static_cast<pqxx::row_size_type>(column)].is_null();
+  return PQgetisnull(rows_.get(), static_cast<int>(row), static_cast<int>(column)) != 0;
 }
 
 std::string_view Rows::at(std::size_t row, std::size_t column) const {
   expect(row, column);
-  const auto field = result_->rows[static_cast<pqxx::result_size_type>(row)][static_cast<pqxx::row_size_type>(column)];
-  return {field.c_str(), field.size()};
+  const int r = static_cast<int>(row), c = static_cast<int>(column);
+  return {PQgetvalue(rows_.get(), r, c), static_cast<std::size_t>(PQgetlength(rows_.get(), r, c))};
 }
 
 std::optional<std::string> Rows::text(std::size_t row, std::size_t column) const {
@@ -147,15 +106,13 @@ std::optional<std::string> Rows::text(std::size_t row, std::size_t column) const
   return std::string(at(row, column));
 }
 
-PostgresLink::PostgresLink(const std::string& connection_string, bool prepares) {
-  connection_ = translated(nullptr, [&] { return std::make_unique<Connection>(connection_string); });
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-  connection_->link.inhibit_reactivation(true);  // 6.x would connect anew by itself; here a lost connection is noticed
-#pragma GCC diagnostic pop
-  connection_->link.set_verbosity(pqxx::connection_base::verbose);
-  if (!prepares) connection_->prepared.insert("");
-  duplicate_ = ::fcntl(connection_->link.sock(), F_DUPFD_CLOEXEC, 0);
+PostgresLink::PostgresLink(const std::string& connection_string, bool prepares)
+    : link_(PQconnectdb(connection_string.c_str())), prepares_(prepares) {
+  if (link_ == nullptr) throw std::bad_alloc();
+  if (!usable()) throw lost(link_.get());
+  PQsetNoticeProcessor(
+      link_.get(), [](void*, const char*) {}, nullptr);  // libpq would print them
+  duplicate_ = ::fcntl(PQsocket(link_.get()), F_DUPFD_CLOEXEC, 0);
   if (duplicate_ < 0) {  // nobody could cut it
     throw PostgresFailure({TierFault::kUnavailable, "", "the process has no more file descriptors"});
   }
@@ -166,48 +123,47 @@ PostgresLink::~PostgresLink() {
 }
 
 Rows PostgresLink::run(const Statement& statement, const Parameters& parameters) {
-  auto& prepared = connection_->prepared;
-  if (prepared.contains("")) return run(statement.text, parameters);
-  return translated(&connection_->link, [&] {
-    if (!prepared.contains(statement.name)) {
-      connection_->link.prepare(statement.name, statement.text);
-      prepared.insert(statement.name);
-    }
-    pqxx::nontransaction transaction(connection_->link);
-    Rows rows;
-    rows.result_ = std::make_shared<Rows::Result>(Rows::Result{
-        transaction.exec_prepared(statement.name, pqxx::prepare::make_dynamic_params(pointers(parameters)))});
-    return rows;
-  });
+  if (!prepares_) return run(statement.text, parameters);
+  if (!prepared_.contains(statement.name)) {
+    const Rows ready(PQprepare(link_.get(), statement.name.c_str(), statement.text.c_str(), 0, nullptr));
+    check(link_.get(), ready.rows_.get());
+    prepared_.insert(statement.name);
+  }
+  const auto values = pointers(parameters);
+  Rows rows(
+      PQexecPrepared(link_.get(), statement.name.c_str(), count_of(parameters), values.data(), nullptr, nullptr, 0));
+  check(link_.get(), rows.rows_.get());
+  return rows;
 }
 
 Rows PostgresLink::run(const std::string& text, const Parameters& parameters) {
-  return translated(&connection_->link, [&] {
-    pqxx::nontransaction transaction(connection_->link);
-    Rows rows;
-    rows.result_ = std::make_shared<Rows::Result>(Rows::Result{
-        parameters.empty() ? transaction.exec(text)
-                           : transaction.exec_params(text, pqxx::prepare::make_dynamic_params(pointers(parameters)))});
-    return rows;
-  });
+  const auto values = pointers(parameters);
+  Rows rows(parameters.empty() ? PQexec(link_.get(), text.c_str())
+                               : PQexecParams(link_.get(), text.c_str(), count_of(parameters), nullptr, values.data(),
+                                              nullptr, nullptr, 0));
+  check(link_.get(), rows.rows_.get());
+  return rows;
 }
 
-bool PostgresLink::usable() const noexcept { return connection_->link.is_open(); }
+bool PostgresLink::usable() const noexcept { return PQstatus(link_.get()) == CONNECTION_OK; }
 
-int PostgresLink::server_version() const noexcept { return connection_->link.server_version(); }
+int PostgresLink::server_version() const noexcept { return PQserverVersion(link_.get()); }
 
 int PostgresLink::notifications(const std::string& channel) {
-  return translated(&connection_->link, [&] {
-    auto& counter = connection_->counter;
-    if (counter == nullptr) counter = std::make_unique<Counter>(connection_->link, channel);  // sends LISTEN
-    counter->count = 0;
-    connection_->link.get_notifs();
-    if (!connection_->link.is_open()) throw pqxx::broken_connection("the connection was closed by the server");
-    return counter->count;
-  });
+  if (!listens_) {
+    run("LISTEN " + quoted(channel));
+    listens_ = true;
+  }
+  if (PQconsumeInput(link_.get()) == 0 || !usable()) throw lost(link_.get());
+  int count = 0;
+  while (PGnotify* one = PQnotifies(link_.get())) {
+    ++count;
+    PQfreemem(one);
+  }
+  return count;
 }
 
-int PostgresLink::descriptor() const noexcept { return connection_->link.sock(); }
+int PostgresLink::descriptor() const noexcept { return PQsocket(link_.get()); }
 
 void PostgresLink::cut() noexcept {
   if (duplicate_ >= 0) ::shutdown(duplicate_, SHUT_RDWR);
@@ -216,9 +172,18 @@ void PostgresLink::cut() noexcept {
 void PostgresLink::forget() noexcept {
   if (duplicate_ >= 0) ::close(duplicate_);
   duplicate_ = -1;
-  const int own = connection_->link.sock();
+  const int own = PQsocket(link_.get());
   if (own >= 0) ::close(own);
-  static_cast<void>(connection_.release());
+  static_cast<void>(link_.release());
+}
+
+std::string quoted(std::string_view identifier) {
+  std::string out = "\"";
+  for (const char c : identifier) {
+    if (c == '"') out += '"';
+    out += c;
+  }
+  return out += '"';
 }
 
 std::string check_connection_string(const std::string& text) {

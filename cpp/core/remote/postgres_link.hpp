@@ -2,7 +2,7 @@
 // mean for the next call.
 //
 // Thread rule: used by one thread at a time; `cut` from any thread meanwhile.
-// Refuses to know: tables, caches, which statements there are. It alone includes libpqxx (6.4 of Debian 12; 7.x).
+// Refuses to know: tables, caches, which statements there are. It alone includes libpq (13 or newer).
 //
 // The socket is duplicated when the connection is made, and `cut` shuts the duplicate down: libpq closes its own when
 // it meets an error, and the number may be another's a moment later.
@@ -14,10 +14,14 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "core/remote/remote_tier.hpp"
 #include "core/remote/watchdog.hpp"
+
+struct pg_conn;  // libpq's
+struct pg_result;
 
 namespace stillwarm {
 
@@ -40,13 +44,15 @@ class Rows {
   bool null(std::size_t row, std::size_t column) const;
   std::string_view at(std::size_t row, std::size_t column) const;  // text; empty for NULL
   std::optional<std::string> text(std::size_t row, std::size_t column) const;
-  std::size_t affected() const;
 
  private:
   friend class PostgresLink;
+  struct Closer {
+    void operator()(pg_result* rows) const noexcept;
+  };
+  explicit Rows(pg_result* rows) noexcept : rows_(rows) {}
   void expect(std::size_t row, std::size_t column) const;
-  struct Result;
-  std::shared_ptr<const Result> result_;
+  std::unique_ptr<pg_result, Closer> rows_;
 };
 
 using Parameters = std::vector<std::optional<std::string>>;
@@ -80,8 +86,13 @@ class PostgresLink {
   void forget() noexcept;
 
  private:
-  struct Connection;
-  std::unique_ptr<Connection> connection_;
+  struct Closer {
+    void operator()(pg_conn* link) const noexcept;
+  };
+  std::unique_ptr<pg_conn, Closer> link_;
+  std::unordered_set<std::string> prepared_;
+  const bool prepares_;
+  bool listens_ = false;
   int duplicate_ = -1;
 };
 
@@ -113,6 +124,8 @@ void guarded(Watchdog& watchdog, PostgresLink& link, Nanos timeout, F&& f) {
   }
   if (watchdog.end(cuttable)) throw PostgresFailure({TierFault::kTimeout, "", "no answer within the timeout"});
 }
+
+std::string quoted(std::string_view identifier);
 
 // What libpq has against a connection string, without connecting; empty: nothing.
 std::string check_connection_string(const std::string& text);

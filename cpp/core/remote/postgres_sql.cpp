@@ -24,6 +24,15 @@ std::string against_row() {
          " AND i.xid <> e.version AND (i.name <> 'fence' OR NOT pg_visible_in_snapshot(e.version, i.seen))";
 }
 
+// Whether one of the names has a mark of that kind. One probe of the index per name, whatever the planner thinks of a
+// table that it knows nothing of yet: as one condition (`i.name = ANY (names)`) it may walk over all marks since
+// `born`, which took 200 ms with 20,000 of them. A scalar subquery is neither joined nor hashed, and only one index
+// fits.
+std::string marked(const std::string& s, const std::string& names, const std::string& condition) {
+  return "(SELECT bool_or((SELECT true FROM " + s + ".invalidations i WHERE i.namespace = $1 AND i.name = n.name AND " +
+         condition + " LIMIT 1)) FROM unnest(" + names + ") AS n(name))";
+}
+
 std::string literal(const std::string& text) {
   std::string out = "'";
   for (const char c : text) {
@@ -51,15 +60,6 @@ const char* name_of(Store::Mode mode) {
 }
 
 }  // namespace
-
-std::string quoted(std::string_view identifier) {
-  std::string out = "\"";
-  for (const char c : identifier) {
-    if (c == '"') out += '"';
-    out += c;
-  }
-  return out += '"';
-}
 
 std::string regular_expression_of(std::string_view glob) {
   const auto is_word = [](char c) {
@@ -106,10 +106,17 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
       "m.stale_at))" +
       kMsLeft + ", (date_part('epoch', {kept})" + kMsLeft + ", e.version::text, e.tags{columns}" +
       " FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k(key, type, n)"
-      " LEFT JOIN " +
-      s + ".entries e ON e.namespace = $1 AND e.key = k.key COLLATE \"C\" AND e.type = k.type COLLATE \"C\"{own}" +
-      " LEFT JOIN LATERAL (SELECT bool_or(NOT i.soft) AS dead, min(i.at) FILTER (WHERE i.soft) AS stale_at FROM " + s +
-      ".invalidations i WHERE i.namespace = $1 AND i.name = ANY ({names}) AND {since}) m ON {there}";
+      // LIMIT: what is joined laterally and has one is looked up row by row. Otherwise a planner that knows nothing of
+      // the table yet may look up the marks of all its rows first, and join then.
+      " LEFT JOIN LATERAL (SELECT * FROM " +
+      s +
+      ".entries e WHERE e.namespace = $1 AND e.key = k.key COLLATE \"C\" AND e.type = k.type COLLATE \"C\" LIMIT 1) e "
+      "ON true{own}" +
+      // Name by name, as in `marked`.
+      " LEFT JOIN LATERAL (SELECT bool_or(o.dead) AS dead, min(o.stale_at) AS stale_at FROM unnest({names}) AS "
+      "n(name), "
+      "LATERAL (SELECT bool_or(NOT i.soft) AS dead, min(i.at) FILTER (WHERE i.soft) AS stale_at FROM " +
+      s + ".invalidations i WHERE i.namespace = $1 AND i.name = n.name AND {since}) o) m ON {there}";
   const auto put = [&text](const std::string& place, const std::string& what) {
     for (auto at = text.find(place); at != std::string::npos; at = text.find(place, at + what.size())) {
       text.replace(at, place.size(), what);
@@ -134,7 +141,8 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
   put("{payload}", table->has_payload ? "t.payload" : "NULL::bytea");
   put("{fresh}", expires);
   put("{kept}", "greatest(" + expires + ", e.expires_at)");
-  put("{own}", " LEFT JOIN " + table->name + " t ON t." + quoted(table->key_column) + " = k.key");
+  put("{own}", " LEFT JOIN LATERAL (SELECT * FROM " + table->name + " t WHERE t." + quoted(table->key_column) +
+                   " = k.key LIMIT 1) t ON true");
   put("{names}", names_of("e", "k.key", literal(table->type)));
   put("{since}",
       "CASE WHEN e.key IS NULL THEN i.name <> 'fence' AND i.at > (coalesce(t.created_at, '-infinity') AT TIME ZONE "
@@ -179,9 +187,8 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       "CASE WHEN g.tag_list IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT 'tag:' || t FROM "
       "unnest(g.tag_list) AS t) END || ARRAY['all', 'fence', 'type:' || g.type, 'key:' || g.key]";
   text += "allowed AS MATERIALIZED (SELECT g.* FROM given g WHERE ";
-  text += of_before ? "(g.born IS NULL OR " + here + ") AND NOT EXISTS (SELECT FROM " + s +
-                          ".invalidations i WHERE i.namespace = $1 AND NOT i.soft AND i.name = ANY (" + list +
-                          ") AND " + since("g.seen") + ") AND NOT EXISTS (SELECT FROM " + s +
+  text += of_before ? "(g.born IS NULL OR " + here + ") AND " + marked(s, list, "NOT i.soft AND " + since("g.seen")) +
+                          " IS NOT TRUE AND NOT EXISTS (SELECT FROM " + s +
                           ".floors f WHERE f.namespace = $1 AND f.xid > pg_snapshot_xmin(g.seen))"
                     : "true";
   text +=
@@ -201,9 +208,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       text += "pg_visible_in_snapshot(e.version, EXCLUDED.born)";
       break;
     case Store::Mode::kAdd:
-      text += "e.fresh_until <= clock_timestamp() OR EXISTS (SELECT FROM " + s +
-              ".invalidations i WHERE i.namespace = $1 AND i.name = ANY (" + names_of("e", "e.key", "e.type") +
-              ") AND " + against_row() + ")";
+      text += "e.fresh_until <= clock_timestamp() OR " + marked(s, names_of("e", "e.key", "e.type"), against_row());
       break;
     case Store::Mode::kSwap:
       text += "e.version = $10::xid8";
@@ -246,9 +251,14 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
   look_up_one = {
       "sw_look_up_one",
       "SELECT e.payload, date_part('epoch', e.fresh_until), date_part('epoch', now()), e.tags FROM " + s +
-          ".entries e WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND e.fresh_until > now() AND NOT EXISTS "
-          "(SELECT FROM " +
-          s + ".invalidations i WHERE i.namespace = $1 AND i.xid >= pg_snapshot_xmin(e.born) AND i.xid <> e.version)"};
+          ".entries e WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND e.fresh_until > now() AND CASE WHEN "
+          // The newest mark of all: where that is older, no name has to be looked for.
+          "(SELECT i.xid FROM " +
+          s +
+          ".invalidations i WHERE i.namespace = $1 AND i.name <> '' AND i.xid <> e.version ORDER BY i.xid DESC LIMIT "
+          "1) >= "
+          "pg_snapshot_xmin(e.born) THEN " +
+          marked(s, names_of("e", "e.key", "e.type"), against_row()) + " IS NOT TRUE ELSE true END"};
   // A row stays where it is, without its value: its next version then finds room beside it and touches no index. Of a
   // type with a table of its own it goes, since a row that somebody writes there by hand must not be taken for an old
   // one.
@@ -261,9 +271,13 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
   std::string gone =
       "WITH told AS (INSERT INTO " + s +
       ".invalidations (namespace, name, soft, origin) SELECT $1, u.name, u.soft, $4 FROM unnest($2::text[], "
-      "$3::boolean[]) AS u(name, soft)), locked AS MATERIALIZED (SELECT key, type, expires_at, type = ANY (" +
-      own_types + "::text[]) AS own FROM " + s +
-      ".entries WHERE namespace = $1 AND key = ANY ($5::text[]) ORDER BY key, type FOR UPDATE), gone AS (DELETE FROM " +
+      "$3::boolean[]) AS u(name, soft)), locked AS MATERIALIZED (SELECT l.*, l.type = ANY (" +
+      own_types +
+      "::text[]) AS own FROM (SELECT DISTINCT u.key COLLATE \"C\" AS key FROM unnest($5::text[]) AS u(key) "
+      "ORDER BY 1) AS u, LATERAL (SELECT e.key, e.type, e.expires_at FROM " +
+      s +
+      ".entries e WHERE e.namespace = $1 AND e.key = u.key ORDER BY e.key, e.type FOR UPDATE) AS l), gone AS (DELETE "
+      "FROM " +
       s +
       ".entries e USING locked l WHERE l.own AND e.namespace = $1 AND e.key = l.key AND e.type = l.type), emptied AS "
       "(UPDATE " +
@@ -282,9 +296,11 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       "EXCLUDED.batch "
       // The hits come along with the locked rows: a join of two lists, neither of which has an index, is quadratic. So
       // is one with a table by another collation than its index has.
-      "RETURNING f.batch), locked AS MATERIALIZED (SELECT e.key, e.type, g.hits FROM given g JOIN " +
+      "RETURNING f.batch), locked AS MATERIALIZED (SELECT l.key, l.type, g.hits FROM (SELECT * FROM given ORDER BY "
+      "key, type) AS g, "
+      "LATERAL (SELECT e.key, e.type FROM " +
       s +
-      ".entries e ON e.namespace = $1 AND e.key = g.key AND e.type = g.type ORDER BY e.key, e.type FOR UPDATE OF e), "
+      ".entries e WHERE e.namespace = $1 AND e.key = g.key AND e.type = g.type FOR UPDATE) AS l), "
       "counted AS (UPDATE " +
       s +
       ".entries e SET hit_count = e.hit_count + l.hits FROM locked l WHERE e.namespace = $1 AND e.key = l.key AND "
@@ -334,17 +350,17 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       "array_agg(coalesce(pg_xact_status(a.x::xid8), '') ORDER BY a.n) FROM unnest($4::text[]) WITH ORDINALITY AS a(x, "
       "n)), i.name, i.soft, (SELECT owner FROM " +
           s + ".leases WHERE namespace = '' AND key = '') FROM (VALUES (1)) AS one LEFT JOIN " + s +
-          ".floors f ON f.namespace = $1 LEFT JOIN " + s + ".invalidations i ON i.namespace = $1 AND " +
-          since("$2::pg_snapshot") + " AND i.origin IS DISTINCT FROM $3 LIMIT " + std::to_string(kMostPolled + 1)};
+          ".floors f ON f.namespace = $1 LEFT JOIN " + s +
+          ".invalidations i ON i.namespace = $1 AND i.name <> '' AND " + since("$2::pg_snapshot") +
+          " AND i.origin IS DISTINCT FROM $3 LIMIT " + std::to_string(kMostPolled + 1)};
   // The table of leases is empty after a crash of the server and on a standby that was promoted. There and then numbers
   // of transactions are given away a second time, so that a snapshot from before means nothing: this row tells.
+  life = {"sw_life",
+          "SELECT pg_current_snapshot()::text, owner FROM " + s + ".leases WHERE namespace = '' AND key = ''"};
   name_life = {"sw_name_life",
-               "WITH there AS MATERIALIZED (SELECT owner FROM " + s +
-                   ".leases WHERE namespace = '' AND key = ''), mine AS (INSERT INTO " + s +
-                   ".leases (namespace, key, owner, expires_at) SELECT '', '', $1 || '@' || pg_current_xact_id(), "
-                   "'infinity' WHERE NOT EXISTS (SELECT FROM there) ON CONFLICT DO NOTHING RETURNING owner) SELECT "
-                   "pg_current_snapshot()::text, owner FROM (SELECT owner FROM there UNION ALL SELECT owner FROM mine) "
-                   "AS l"};
+               "INSERT INTO " + s +
+                   ".leases (namespace, key, owner, expires_at) VALUES ('', '', $1 || '@' || pg_current_xact_id(), "
+                   "'infinity') ON CONFLICT DO NOTHING"};
   take_lease = {
       "sw_take_lease",
       "INSERT INTO " + s +

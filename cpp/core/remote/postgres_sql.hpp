@@ -29,8 +29,6 @@ struct OwnTable {
   bool has_payload = false;
 };
 
-std::string quoted(std::string_view identifier);
-
 // The regular expression of PostgreSQL that matches what a glob (Python's fnmatch) matches.
 std::string regular_expression_of(std::string_view glob);
 
@@ -44,8 +42,8 @@ class PostgresSql {
 
   // (n, seen, there, dead, payload, fresh_ms, kept_ms, version, tags, column...) of $1 namespace, $2 key[], $3 type[].
   const Statement& look_up(std::uint32_t slot) const { return look_up_[slot]; }
-  // A fresh entry of the shared table, if no mark is younger than it, whatever that concerns: what a hit needs, at half
-  // the cost of the whole look-up. No row says nothing: then the whole one is asked. (payload, fresh_until and the
+  // A fresh entry of the shared table that no mark concerns, hard or soft: what a hit needs, at half the cost of the
+  // whole look-up. No row says nothing: then the whole one is asked. (payload, fresh_until and the
   // server's clock in s since 1970, tags) of $1 namespace, $2 key, $3 type.
   Statement look_up_one;
   // (key, type, version) of what was written. $1 namespace, $2 key[], $3 type[], $4 payload[], $5 tags[], $6 born[], $7
@@ -61,8 +59,9 @@ class PostgresSql {
   // (seen, whether rows were purged that might concern us, outcomes, name, soft). $1 namespace, $2 seen, $3 origin, $4
   // xid[]
   Statement poll;
-  // (seen, name) of the server's life; no row where another connection is naming it just now. $1 the name it gets if
-  // it has none.
+  // (seen, name) of the server's life, if it has one.
+  Statement life;
+  // Gives it one. $1 its beginning.
   Statement name_life;
   // A row if it was taken. $1 namespace, $2 key, $3 owner, $4 ms.
   Statement take_lease;

@@ -130,15 +130,14 @@ void PostgresTier::make_tables() {
 
 TierError PostgresTier::name_life(PostgresLink& link, std::string& seen) {
   try {
-    const std::string name = process() + ":" + std::to_string(steady_now());
-    for (int attempt = 0; attempt < 3; ++attempt) {
-      const Rows rows = link.run(sql()->name_life, {{name}});
-      if (rows.size() == 0) continue;  // another has named it meanwhile
-      link.life = rows.at(0, 1);
-      seen = rows.at(0, 0);
-      return {};
+    Rows rows = link.run(sql()->life, {});
+    if (rows.size() == 0) {
+      link.run(sql()->name_life, {{process() + ":" + std::to_string(steady_now())}});
+      rows = link.run(sql()->life, {});
     }
-    return {TierFault::kRejected, "55006", "the server's life is being named all the time"};
+    link.life = rows.at(0, 1);
+    seen = rows.at(0, 0);
+    return {};
   } catch (const PostgresFailure& failure) {
     if (failure.error.fault != TierFault::kRejected) throw;
     link.life.clear();  // no tables yet, who may only read, or a server that only reads for now

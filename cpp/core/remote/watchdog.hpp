@@ -5,8 +5,8 @@
 // Refuses to know: databases. It calls Link::cut.
 //
 // A client library that blocks cannot be given a deadline from outside, but its socket can be shut down: what waits on
-// it then fails at once (libpqxx: broken_connection; hiredis: end of file). Deadlines are looked at every kTick, so an
-// operation overruns by at most that.
+// it then fails at once (libpq: the connection is bad; hiredis: end of file). Deadlines are looked at every kTick, so
+// an operation overruns by at most that.
 #pragma once
 
 #include <condition_variable>

@@ -86,9 +86,7 @@ TEST(Inbox, N2APollThatBeganBeforeTheLinkWasLostTrustsNothing) {
 TEST(Inbox, WhatWasLostKeepsItsMessages) {
   Inbox inbox(kLag);
   inbox.post({"key:a", false});
-  inbox.lock();
-  inbox.lost_locked();
-  inbox.unlock();
+  inbox.lost();
   EXPECT_EQ(names(inbox), (std::vector<std::string>{"key:a"}));
 }
 
