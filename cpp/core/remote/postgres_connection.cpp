@@ -115,21 +115,20 @@ void PostgresConnection::perform(std::span<Request* const> batch) {
   }
 }
 
-// The short way for one key. Where it finds nothing several times in a row (a cold cache, or entries older than the
-// last invalidation) it is left out for a while: it would only come on top.
-bool PostgresConnection::look_up_one(LookUp& request) {
+// A short way for one key. Where it finds nothing several times in a row (a cold cache; marks that are younger than the
+// entries) it is left out for a while: it would only come on top.
+bool PostgresConnection::look_up_one(const Statement& statement, unsigned& in_vain, LookUp& request) {
   constexpr unsigned kPatience = 4, kPause = 64;
-  if (in_vain_ >= kPatience) {
-    in_vain_ = in_vain_ >= kPatience + kPause ? 0 : in_vain_ + 1;
+  if (in_vain >= kPatience) {
+    in_vain = in_vain >= kPatience + kPause ? 0 : in_vain + 1;
     return false;
   }
-  const Rows rows =
-      link_->run(tier_->sql()->look_up_one, {{tier_->options().namespace_name}, {request.keys[0]}, {request.types[0]}});
+  const Rows rows = link_->run(statement, {{tier_->options().namespace_name}, {request.keys[0]}, {request.types[0]}});
   if (rows.size() == 0) {
-    ++in_vain_;
+    ++in_vain;
     return false;
   }
-  in_vain_ = 0;
+  in_vain = 0;
   request.found.assign(1, {});
   Found& found = request.found[0];
   found.found = true;
@@ -142,11 +141,14 @@ bool PostgresConnection::look_up_one(LookUp& request) {
 }
 
 void PostgresConnection::look_up(std::span<Request* const> batch) {
+  const auto sql = tier_->sql();
   if (batch.size() == 1 && batch.front()->slot == 0) {
     auto& one = static_cast<LookUp&>(*batch.front());
-    if (one.keys.size() == 1 && !one.whole && look_up_one(one)) return;
+    if (one.keys.size() == 1 && !one.whole) {
+      if (look_up_one(sql->look_up_one, in_vain_, one)) return;
+      if (look_up_one(sql->look_up_one_named, named_in_vain_, one)) return;
+    }
   }
-  const auto sql = tier_->sql();
   const std::uint32_t slot = batch.front()->slot;
   std::vector<std::string> keys, types;
   std::vector<Found*> places;

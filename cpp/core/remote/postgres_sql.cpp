@@ -4,11 +4,20 @@ namespace stillwarm {
 
 namespace {
 
-// Names of what concerns the row `r` (type, key, tags).
-std::string names_of(const std::string& r, const std::string& key, const std::string& type) {
+// Whether all marks that concern more than a key are visible in that snapshot: asked once per statement, by the newest.
+std::string only_keys(const std::string& s, const std::string& snapshot) {
+  return "coalesce((SELECT i.xid FROM " + s +
+         ".invalidations i WHERE i.namespace = $1 AND i.name NOT LIKE 'key:%' ORDER BY i.xid DESC LIMIT 1), '0') < "
+         "pg_snapshot_xmin(" +
+         snapshot + ")";
+}
+
+// Names of what may concern the row `r` (type, key, tags).
+std::string names_of(const std::string& s, const std::string& r, const std::string& key, const std::string& type) {
   const std::string base = "ARRAY['all', 'fence', 'type:' || " + type + ", 'key:' || " + key + "]";
-  return "CASE WHEN " + r + ".tags IS NULL THEN " + base + " ELSE " + base +
-         " || ARRAY(SELECT 'tag:' || g FROM unnest(" + r + ".tags) AS g) END";
+  return "CASE WHEN " + only_keys(s, r + ".born") + " THEN ARRAY['key:' || " + key + "] WHEN " + r +
+         ".tags IS NULL THEN " + base + " ELSE " + base + " || ARRAY(SELECT 'tag:' || g FROM unnest(" + r +
+         ".tags) AS g) END";
 }
 
 // Marks that concern what was born then.
@@ -128,7 +137,7 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
     put("{kept}", "e.expires_at");
     put("{columns}", "");
     put("{own}", "");
-    put("{names}", names_of("e", "e.key", "e.type"));
+    put("{names}", names_of(s, "e", "e.key", "e.type"));
     put("{since}", against_row());
     put("{there}", "e.key IS NOT NULL");
     return text;
@@ -143,7 +152,7 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
   put("{kept}", "greatest(" + expires + ", e.expires_at)");
   put("{own}", " LEFT JOIN LATERAL (SELECT * FROM " + table->name + " t WHERE t." + quoted(table->key_column) +
                    " = k.key LIMIT 1) t ON true");
-  put("{names}", names_of("e", "k.key", literal(table->type)));
+  put("{names}", names_of(s, "e", "k.key", literal(table->type)));
   put("{since}",
       "CASE WHEN e.key IS NULL THEN i.name <> 'fence' AND i.at > (coalesce(t.created_at, '-infinity') AT TIME ZONE "
       "'UTC') ELSE " +
@@ -184,8 +193,10 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
                      ") AS g(" + names + ")), ";
   // Only what was read before can have been overtaken; a set is of now.
   const std::string list =
-      "CASE WHEN g.tag_list IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT 'tag:' || t FROM "
-      "unnest(g.tag_list) AS t) END || ARRAY['all', 'fence', 'type:' || g.type, 'key:' || g.key]";
+      "CASE WHEN " + only_keys(s, "g.seen") +
+      " THEN ARRAY['key:' || g.key] ELSE CASE WHEN g.tag_list IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT 'tag:' || t "
+      "FROM "
+      "unnest(g.tag_list) AS t) END || ARRAY['all', 'fence', 'type:' || g.type, 'key:' || g.key] END";
   text += "allowed AS MATERIALIZED (SELECT g.* FROM given g WHERE ";
   text += of_before ? "(g.born IS NULL OR " + here + ") AND " + marked(s, list, "NOT i.soft AND " + since("g.seen")) +
                           " IS NOT TRUE AND NOT EXISTS (SELECT FROM " + s +
@@ -208,7 +219,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       text += "pg_visible_in_snapshot(e.version, EXCLUDED.born)";
       break;
     case Store::Mode::kAdd:
-      text += "e.fresh_until <= clock_timestamp() OR " + marked(s, names_of("e", "e.key", "e.type"), against_row());
+      text += "e.fresh_until <= clock_timestamp() OR " + marked(s, names_of(s, "e", "e.key", "e.type"), against_row());
       break;
     case Store::Mode::kSwap:
       text += "e.version = $10::xid8";
@@ -248,17 +259,14 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       store_.push_back({std::string("sw_") + name_of(mode) + "_" + at, store_text(s, table(slot), mode)});
     }
   }
-  look_up_one = {
-      "sw_look_up_one",
+  const std::string one =
       "SELECT e.payload, date_part('epoch', e.fresh_until), date_part('epoch', now()), e.tags FROM " + s +
-          ".entries e WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND e.fresh_until > now() AND CASE WHEN "
-          // The newest mark of all: where that is older, no name has to be looked for.
-          "(SELECT i.xid FROM " +
-          s +
-          ".invalidations i WHERE i.namespace = $1 AND i.name <> '' AND i.xid <> e.version ORDER BY i.xid DESC LIMIT "
-          "1) >= "
-          "pg_snapshot_xmin(e.born) THEN " +
-          marked(s, names_of("e", "e.key", "e.type"), against_row()) + " IS NOT TRUE ELSE true END"};
+      ".entries e WHERE e.namespace = $1 AND e.key = $2 AND e.type = $3 AND e.fresh_until > now() AND ";
+  look_up_one = {"sw_look_up_one", one + only_keys(s, "e.born") + " AND (SELECT true FROM " + s +
+                                       ".invalidations i WHERE i.namespace = $1 AND i.name = 'key:' || e.key AND " +
+                                       against_row() + " LIMIT 1) IS NULL"};
+  look_up_one_named = {"sw_look_up_one_named",
+                       one + marked(s, names_of(s, "e", "e.key", "e.type"), against_row()) + " IS NOT TRUE"};
   // A row stays where it is, without its value: its next version then finds room beside it and touches no index. Of a
   // type with a table of its own it goes, since a row that somebody writes there by hand must not be taken for an old
   // one.

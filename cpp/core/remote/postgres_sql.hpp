@@ -42,10 +42,12 @@ class PostgresSql {
 
   // (n, seen, there, dead, payload, fresh_ms, kept_ms, version, tags, column...) of $1 namespace, $2 key[], $3 type[].
   const Statement& look_up(std::uint32_t slot) const { return look_up_[slot]; }
-  // A fresh entry of the shared table that no mark concerns, hard or soft: what a hit needs, at half the cost of the
-  // whole look-up. No row says nothing: then the whole one is asked. (payload, fresh_until and the
-  // server's clock in s since 1970, tags) of $1 namespace, $2 key, $3 type.
+  // A fresh entry of the shared table that no mark concerns, hard or soft: what a hit needs. The first looks for marks
+  // of the key and gives up if any other is younger than the entry; the second looks for all its names. No row says
+  // nothing: then the next is asked, and the whole look-up at last. (payload, fresh_until and the server's clock in s
+  // since 1970, tags) of $1 namespace, $2 key, $3 type.
   Statement look_up_one;
+  Statement look_up_one_named;
   // (key, type, version) of what was written. $1 namespace, $2 key[], $3 type[], $4 payload[], $5 tags[], $6 born[], $7
   // fresh_ms[], $8 keep_ms[], $9 origin, $10 expected version, then one array per column.
   const Statement& store(std::uint32_t slot, Store::Mode mode) const {

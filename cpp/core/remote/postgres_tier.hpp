@@ -89,7 +89,7 @@ class PostgresConnection : public Link {
  private:
   void perform(std::span<Request* const> batch);
   void look_up(std::span<Request* const> batch);
-  bool look_up_one(LookUp& request);
+  bool look_up_one(const Statement& statement, unsigned& in_vain, LookUp& request);
   void store(std::span<Request* const> batch);
   std::optional<std::string> born_of(const Store& store) const;
   void invalidate(std::span<Request* const> batch);
@@ -100,8 +100,8 @@ class PostgresConnection : public Link {
 
   std::shared_ptr<PostgresTier> tier_;
   std::unique_ptr<PostgresLink> link_;
-  Nanos name_at_ = 0;     // not before: the life of the server gets its name
-  unsigned in_vain_ = 0;  // short look-ups without an answer, in a row
+  Nanos name_at_ = 0;                         // not before: the life of the server gets its name
+  unsigned in_vain_ = 0, named_in_vain_ = 0;  // short look-ups without an answer, in a row
 };
 
 }  // namespace stillwarm
