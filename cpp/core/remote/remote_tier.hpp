@@ -56,6 +56,7 @@ class Sink {
 // One request. `slot` says which table of the tier; 0 is the shared one.
 struct Request {
   enum class Kind : std::uint8_t { kLookUp, kStore, kInvalidate, kPoll, kLease, kFlush, kQuery };
+  static constexpr std::size_t kKinds = 7;
   enum class Stage : std::uint8_t { kNew, kWaiting, kServed, kDone };
 
   Request(Kind k, std::uint32_t s) : kind(k), slot(s) {}

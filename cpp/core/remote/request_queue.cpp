@@ -55,6 +55,7 @@ std::optional<TierError> RequestQueue::run(const std::shared_ptr<Request>& reque
         break;
       }
       now = steady_now();
+      bool patient = false;
       const Nanos deadline = add(r.deadline, r.stage == Request::Stage::kServed ? Watchdog::kTick : 0);
       if (now >= deadline) {
         if (r.stage == Request::Stage::kWaiting) {
@@ -67,7 +68,8 @@ std::optional<TierError> RequestQueue::run(const std::shared_ptr<Request>& reque
         break;
       }
       if (r.stage == Request::Stage::kWaiting) {
-        const auto first = me.serves ? s->first_for(timeout) : s->waiting.end();
+        patient = s->on_duty_for(r) > 0 && now < s->patient_until(r);
+        const auto first = me.serves && !patient ? s->first_for(timeout) : s->waiting.end();
         if (first != s->waiting.end()) {
           try {
             s->serve(lock, first, r.deadline);
@@ -84,7 +86,7 @@ std::optional<TierError> RequestQueue::run(const std::shared_ptr<Request>& reque
         if (s->idle.empty() ? s->wants_connection(now) : !me.serves) s->need_worker();
       }
       if (now >= until) break;
-      me.wake.wait_until(lock, when(std::min(until, deadline)));
+      me.wake.wait_until(lock, when(std::min({until, deadline, patient ? s->patient_until(r) : kForever})));
     }
   }
   if (!s->idle.empty()) s->wake_one();  // I may have been the one that was woken for it
@@ -95,7 +97,7 @@ void RequestQueue::post(const std::shared_ptr<Request>& request) {
   const std::shared_ptr<State> s = state_;
   const State::Lock lock(s->mutex);
   if (!s->enqueue(request, steady_now())) return;
-  s->need_worker();
+  if (s->watching == 0 || s->on_duty_for(*request) == 0) s->need_worker();
   if (s->workers > 0) return;
   s->withdraw(*request);
   s->fail(request, TierFault::kUnavailable, "", "no more threads");

@@ -80,6 +80,8 @@ RequestQueue::State::Waiting::iterator RequestQueue::State::first_for(Nanos most
 
 void RequestQueue::State::wake_one() noexcept {
   if (closed || waiting.empty()) return;
+  if (watching > 0 && on_duty_for(*waiting.front()) > 0) return;
+  if (waiting.size() > 1 && need_worker()) return;  // of many it makes large batches
   if (!idle.empty()) {
     const auto first = std::find_if(waiting.begin(), waiting.end(), [this](const auto& r) { return may_serve(*r); });
     if (first == waiting.end()) return;

@@ -32,6 +32,8 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
   // What comes late to a connection gets so much time there, though its deadline is sooner: a connection is not given
   // up because the queue was long.
   static constexpr Nanos kLeastService = 40'000'000;
+  // So long a request is left to a worker on duty, whose next batch it joins, before a free connection is taken for it.
+  static constexpr Nanos kPatience = 2'000'000;
 
   using Requests = std::vector<std::shared_ptr<Request>>;
   using Waiting = std::deque<std::shared_ptr<Request>>;
@@ -53,7 +55,10 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
   CircuitBreaker breaker;
   Health figures;
   unsigned open = 0, opening = 0, workers = 0;
-  Nanos connect_at = 0;  // not before this moment
+  std::array<unsigned, Request::kKinds> on_duty{};  // workers that serve one batch after the other, by kind
+  unsigned resting = 0;                             // workers that wait for work
+  unsigned watching = 0;  // of these, such as come by themselves when a worker on duty takes too long
+  Nanos connect_at = 0;   // not before this moment
   Nanos pause = kFirstPause;
   Nanos probe_at = 0;    // the circuit is not closed: when a worker looks whether the tier is back; 0: it is closed
   bool polling = false;  // polls go one after the other
@@ -63,6 +68,9 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
 
   Nanos timeout_of(const Request& r) const noexcept { return r.timeout > 0 ? r.timeout : options.timeout; }
   bool may_serve(const Request& r) const noexcept { return r.kind != Request::Kind::kPoll || !polling; }
+  unsigned& on_duty_for(const Request& r) noexcept { return on_duty[static_cast<std::size_t>(r.kind)]; }
+  // Until then it is left to a worker on duty.
+  Nanos patient_until(const Request& r) const noexcept { return r.deadline - timeout_of(r) + kPatience; }
   bool something_to_serve() const noexcept;
   bool wants_connection(Nanos now) const noexcept;
   // What somebody may serve who has `most` time for one operation; `waiting.end()`: nothing. For each request that it
@@ -92,7 +100,8 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
 
   // ---- worker threads and connections (request_queue_workers.cpp)
 
-  void need_worker() noexcept;
+  // False: there is none to come.
+  bool need_worker() noexcept;
   void enter(Link* link) noexcept;
   void strike(Link* link) noexcept;
   // It is not to be used again. Opens the lock.
@@ -102,7 +111,9 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
   // While the circuit is open: is the server back?
   void probe(Lock& lock);
   void labour();
-  void step(Lock& lock);
+  // `duty`: the kind of the batch that this worker served in its last step, if it may serve another at once.
+  void step(Lock& lock, std::optional<Request::Kind>& duty);
+  void take_duty(std::optional<Request::Kind>& duty, const Request* first) noexcept;
   // What waited too long and nobody waits for.
   void drop_late() noexcept;
 };

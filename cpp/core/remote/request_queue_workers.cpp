@@ -14,8 +14,9 @@ auto when(Nanos moment) { return std::chrono::steady_clock::time_point(std::chro
 
 }  // namespace
 
-void RequestQueue::State::need_worker() noexcept {
-  if (closed) return;
+bool RequestQueue::State::need_worker() noexcept {
+  if (closed) return false;
+  bool comes = resting > 0;
   if (workers < options.links + 1) {  // one more: it may have to connect while others serve
     auto* share = new (std::nothrow) std::shared_ptr<State>(shared_from_this());
     const bool started = share != nullptr && start_thread(
@@ -27,11 +28,13 @@ void RequestQueue::State::need_worker() noexcept {
                                                  share);
     if (started) {
       ++workers;
+      comes = true;
     } else {
       delete share;
     }
   }
   work.notify_one();
+  return comes;
 }
 
 void RequestQueue::State::enter(Link* link) noexcept {
@@ -128,20 +131,35 @@ void RequestQueue::State::probe(Lock& lock) {
 
 void RequestQueue::State::labour() {
   Lock lock(mutex);
+  std::optional<Request::Kind> duty;
   while (!closed) {
     try {
-      step(lock);
+      step(lock, duty);
     } catch (const std::bad_alloc&) {
       work.wait_until(lock, when(steady_now() + kMillisecond));
     }
   }
+  take_duty(duty, nullptr);
   --workers;
   gone.notify_all();
 }
 
-void RequestQueue::State::step(Lock& lock) {
+// What takes long is nothing that a caller should wait behind.
+void RequestQueue::State::take_duty(std::optional<Request::Kind>& duty, const Request* first) noexcept {
+  if (duty) --on_duty[static_cast<std::size_t>(*duty)];
+  duty.reset();
+  if (first == nullptr || timeout_of(*first) > options.longest_on_caller) return;
+  duty = first->kind;
+  ++on_duty_for(*first);
+}
+
+void RequestQueue::State::step(Lock& lock, std::optional<Request::Kind>& duty) {
   const Nanos now = steady_now();
-  if (const auto first = first_for(kForever); first != waiting.end()) return serve(lock, first, 0);
+  const auto first = first_for(kForever);
+  const Request* const next = first != waiting.end() ? first->get() : nullptr;
+  const bool leaves = next != nullptr && duty != next->kind && on_duty_for(*next) > 0 && now < patient_until(*next);
+  take_duty(duty, leaves ? nullptr : next);
+  if (next != nullptr && !leaves) return serve(lock, first, 0);
   if (wants_connection(now)) return connect(lock);
   const bool troubled = breaker.state(now) != Circuit::kClosed;
   if (!troubled) {
@@ -155,14 +173,19 @@ void RequestQueue::State::step(Lock& lock) {
   }
   Nanos until = troubled ? probe_at : kForever;
   if (!waiting.empty() && idle.empty() && open + opening < options.links) until = std::min(until, connect_at);
+  if (leaves) until = std::min(until, patient_until(*next));
   for (const auto& r : waiting) {
     if (!r->background) until = std::min(until, r->deadline);
   }
+  ++resting;
+  if (leaves) ++watching;
   if (until == kForever) {
     work.wait(lock);
   } else {
     work.wait_until(lock, when(std::max(until, now + kMillisecond)));
   }
+  --resting;
+  if (leaves) --watching;
   drop_late();
 }
 
