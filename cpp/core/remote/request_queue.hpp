@@ -8,7 +8,7 @@
 // as the round trip (48 us of 60). One that finds none waits; when a connection becomes free it is taken by the waiting
 // caller, with everything in the queue that the same statement can serve (at most `most_merged`, no lingering). Where
 // several wait a worker thread takes it, and goes on as long as there is more of that kind: it needs no waking between
-// two batches, and callers leave it what they bring meanwhile (for kPatience at most), so that batches are large.
+// two batches, and callers leave it what they bring meanwhile (for `patience` at most), so that batches are large.
 // A caller never serves what may take longer than its own request; it leaves a connection for that.
 // Worker threads, as many as connections, also open connections, serve what nobody waits for (asynchronous requests,
 // writes behind), and look every second whether a tier that failed is back.
@@ -18,7 +18,7 @@
 //  Q2  `run` returns by the request's deadline (+ 50 ms), whatever the server does.
 //  Q3  A connection that timed out, broke or was cut is never used again.
 //  Q4  A free connection and a request that it may serve are never left together: somebody was woken for them, or a
-//      worker is on duty for that kind and looks at the line when its batch is done; after kPatience callers help it.
+//      worker is on duty for that kind and looks at the line when its batch is done; after `patience` others help it.
 //  Q5  A request that was served once is not repeated, unless it is idempotent and the connection broke at once.
 #pragma once
 
@@ -50,6 +50,9 @@ class RequestQueue {
     Nanos timeout = 250'000'000;
     Nanos longest_on_caller = kLongestOnCaller;
     Nanos probe_every = 1'000'000'000;  // while the circuit is open
+    // So long a request is left to a worker on duty, whose next batch it joins, before a free connection is taken for
+    // it.
+    Nanos patience = 2'000'000;
   };
 
   struct Health {

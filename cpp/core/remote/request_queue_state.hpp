@@ -32,8 +32,6 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
   // What comes late to a connection gets so much time there, though its deadline is sooner: a connection is not given
   // up because the queue was long.
   static constexpr Nanos kLeastService = 40'000'000;
-  // So long a request is left to a worker on duty, whose next batch it joins, before a free connection is taken for it.
-  static constexpr Nanos kPatience = 2'000'000;
 
   using Requests = std::vector<std::shared_ptr<Request>>;
   using Waiting = std::deque<std::shared_ptr<Request>>;
@@ -70,7 +68,7 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
   bool may_serve(const Request& r) const noexcept { return r.kind != Request::Kind::kPoll || !polling; }
   unsigned& on_duty_for(const Request& r) noexcept { return on_duty[static_cast<std::size_t>(r.kind)]; }
   // Until then it is left to a worker on duty.
-  Nanos patient_until(const Request& r) const noexcept { return r.deadline - timeout_of(r) + kPatience; }
+  Nanos patient_until(const Request& r) const noexcept { return r.deadline - timeout_of(r) + options.patience; }
   bool something_to_serve() const noexcept;
   bool wants_connection(Nanos now) const noexcept;
   // What somebody may serve who has `most` time for one operation; `waiting.end()`: nothing. For each request that it

@@ -50,6 +50,65 @@ TEST(RequestQueue, WhatWaitsIsMergedIntoOneStatement) {
   EXPECT_EQ(q.queue.health().served, 5u);
 }
 
+TEST(RequestQueue, WhatComesWhileAWorkerIsAtItJoinsItsNextBatch) {
+  auto o = patient(2);
+  o.patience = test::kLong;
+  Queue q(o);
+  q.hold();
+  const auto ends = std::make_shared<Ends>(*q.server);
+  const auto post = [&](const char* key) {
+    const auto r = look_up(key);
+    r->sink = ends;
+    q.queue.post(r);
+  };
+  post("a");
+  q.server->await("a worker serves", [&] { return q.server->inside == 1; });
+  post("b");
+  post("c");
+  q.call(look_up("d"));
+  q.call(look_up("e"));
+  await_waiting(q.queue, 4);
+  q.go_on();
+  q.join();
+  q.server->await("all have ended", [&] { return ends->count == 3; });
+  EXPECT_EQ(q.server->get([&] { return q.server->served.size(); }), 2u) << "though another connection was to be had";
+  EXPECT_EQ(q.last().size(), 4u);
+}
+
+TEST(RequestQueue, Q4AWorkerThatTakesTooLongIsHelped) {
+  for (const bool posted : {true, false}) {
+    Queue q(patient(2));
+    q.hold();
+    const auto ends = std::make_shared<Ends>(*q.server);
+    for (int i = 1; i <= 2; ++i) {
+      const auto r = look_up("a");
+      if (i == 1 || posted) {
+        r->sink = ends;
+        q.queue.post(r);
+      } else {
+        q.call(r);
+      }
+      q.server->await("it is served", [&] { return q.server->inside == i; });
+    }
+    q.go_on();
+    q.join();
+    q.server->await("all have ended", [&] { return ends->count == (posted ? 2 : 1); });
+  }
+}
+
+TEST(RequestQueue, NobodyWaitsBehindAWorkerThatServesAnotherKind) {
+  auto o = patient(2);
+  o.patience = test::kLong;
+  Queue q(o);
+  q.hold();
+  q.queue.post(store("a"));
+  q.server->await("a worker serves", [&] { return q.server->inside == 1; });
+  q.call(look_up("b"));
+  q.server->await("the caller, too", [&] { return q.server->inside == 2; });
+  q.go_on();
+  q.join();
+}
+
 // What is posted while the only connection is taken, in the batches that follow.
 std::vector<std::size_t> batches_of(const std::vector<std::shared_ptr<Request>>& requests, std::size_t most = 128) {
   auto o = patient(1);
