@@ -5,7 +5,7 @@
 Every get asks the server: what memory knows of the key is dropped before. One value of 1 KB under each of 1,000 keys.
 Rounds of all subjects take turns; the median and the spread of the middle half are shown, and the CPU time of both
 sides per operation. The value travels as bytes for the rivals; ours is found, checked for marks, opened, decoded and
-kept in memory.
+kept in memory. A backend that costs nothing: the same cache without a tier, with a loader that has the value.
 
 Thread rule: starts threads of its own. Refuses to know: how the tier works.
 """
@@ -188,6 +188,13 @@ def run(server: PostgresServer, url: str, binary: Path, rounds: int, seconds: fl
         _core.invalidate_key(cache, 0, key, False)
         assert cache.get(key) is not None
 
+    memory = Cache(ttl=3600, jitter=0.0)
+
+    def free(_: int, i: int) -> None:
+        key = KEYS[i % 1000]
+        _core.invalidate_key(memory, 0, key, False)
+        assert memory.get_or_set(key, lambda: VALUE) is not None
+
     def tier_get(_: int, i: int) -> None:
         assert cache._tier.core.run(_core.look_up(0, [KEYS[i % 1000]], ["direct"])) is None
 
@@ -228,6 +235,7 @@ def run(server: PostgresServer, url: str, binary: Path, rounds: int, seconds: fl
         "get, 8 threads: cache.get": threads(8, get),
         "get, 8 threads: psycopg_pool of 2": threads(8, pooled(pool, SELECT)),
         "get, 64 threads: cache.get": threads(64, get),
+        "get, 64 threads: a backend that costs nothing": threads(64, free),
         "get, 64 threads: psycopg_pool of 2": threads(64, pooled(pool, SELECT)),
         "get, 64 threads: psycopg_pool of 16": threads(64, pooled(big, SELECT)),
         "get, 64 tasks: cache.aget": tasks(64, loop, aget),
