@@ -70,6 +70,7 @@ struct Tier {
   std::shared_ptr<RequestQueue> queue;
   std::shared_ptr<Recovery> recovery;
   std::shared_ptr<PostgresListener> listener;
+  std::shared_ptr<Echo> echo;
   const Whole whole{*tier, *inbox};
 
   Tier(std::string connection_string, std::string namespace_name, std::string schema, std::string process,
@@ -83,7 +84,8 @@ struct Tier {
         queue(std::make_shared<RequestQueue>(
             tier, RequestQueue::Options{.links = connections, .most_waiting = most_waiting, .timeout = timeout})),
         recovery(std::make_shared<Recovery>(queue, inbox)),
-        listener(std::make_shared<PostgresListener>(tier, max_lag, timeout, lease_age)) {}
+        listener(std::make_shared<PostgresListener>(tier, max_lag, timeout, lease_age)),
+        echo(std::make_shared<Echo>(inbox)) {}
   Tier(const Tier&) = delete;
   Tier& operator=(const Tier&) = delete;
   ~Tier() { close(0); }
@@ -162,7 +164,8 @@ void bind_postgres(pb::module_& m) {
                  {std::move(type), std::move(name), std::move(key_column), std::move(columns), has_payload},
                  std::move(setup));
            })
-      .def("run", [](Tier& t, const std::shared_ptr<Request>& r) { return error_or_none(wait_for(*t.queue, r)); })
+      .def("run",
+           [](Tier& t, const std::shared_ptr<Request>& r) { return error_or_none(wait_for(*t.queue, r, t.echo)); })
       .def("post",
            [](Tier& t, const std::shared_ptr<Request>& r, const std::shared_ptr<Completions>& completions,
               std::uint64_t token) {
@@ -170,7 +173,8 @@ void bind_postgres(pb::module_& m) {
              r->token = token;
              t.queue->post(r);
            })
-      .def("abandon", [](Tier& t, const std::shared_ptr<Request>& r) { t.queue->abandon(r); })
+      .def("abandon",
+           [](Tier& t, const std::shared_ptr<Request>& r) { t.queue->abandon(r, is_write(*r) ? t.echo : nullptr); })
       .def("write_behind",
            [](Tier& t, const std::shared_ptr<Request>& r) { t.recovery->write(std::static_pointer_cast<Store>(r)); })
       .def("owe_write",
@@ -198,10 +202,6 @@ void bind_postgres(pb::module_& m) {
              return pb::make_tuple(list, until);
            })
       .def("applied", [](Tier& t, std::uint64_t until) { t.inbox->applied(until); })
-      .def("post_message",
-           [](Tier& t, std::string name, bool soft) {
-             t.inbox->post({std::move(name), soft});
-           })
       .def("lost", [](Tier& t) { t.inbox->lost(); })
       .def("trusted_until", [](const Tier& t) { return t.inbox->trusted_until(); })
       .def("used", [](Tier& t) { t.listener->used(); })

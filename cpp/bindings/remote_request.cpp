@@ -80,7 +80,11 @@ pb::object error_or_none(const TierError& error) {
   return pb::make_tuple(static_cast<int>(error.fault), error.state, error.message);
 }
 
-TierError wait_for(RequestQueue& queue, const std::shared_ptr<Request>& request) {
+bool is_write(const Request& r) noexcept {
+  return r.kind == Request::Kind::kStore || r.kind == Request::Kind::kInvalidate;
+}
+
+TierError wait_for(RequestQueue& queue, const std::shared_ptr<Request>& request, const std::shared_ptr<Sink>& echo) {
   const bool sliced = on_main_thread();
   for (;;) {
     std::optional<TierError> outcome;
@@ -95,7 +99,7 @@ TierError wait_for(RequestQueue& queue, const std::shared_ptr<Request>& request)
     if (thrown != nullptr) std::rethrow_exception(thrown);
     if (outcome) return *outcome;
     if (PyErr_CheckSignals() != 0) {
-      queue.abandon(request);
+      queue.abandon(request, is_write(*request) ? echo : nullptr);
       throw pb::error_already_set();
     }
   }

@@ -17,8 +17,10 @@ namespace stillwarm {
 pybind11::object error_or_none(const TierError& error);
 
 // Performs the request on this thread or waits until somebody has, without the GIL; on the main thread in slices, so
-// that signal handlers run. Throws what a signal handler raised.
-TierError wait_for(RequestQueue& queue, const std::shared_ptr<Request>& request);
+// that signal handlers run. Throws what a signal handler raised: then a write goes on, and `echo` hears of its end.
+TierError wait_for(RequestQueue& queue, const std::shared_ptr<Request>& request, const std::shared_ptr<Sink>& echo);
+
+bool is_write(const Request& r) noexcept;
 
 void bind_requests(pybind11::module_& m);
 

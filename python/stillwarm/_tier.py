@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from stillwarm.codecs import Codec
 
 T = TypeVar("T")
-_WRITES = (1, 2)  # kinds of requests: a store, an invalidation
 Error: TypeAlias = "tuple[int, str, str] | None"
 Steps: TypeAlias = Generator["_core.Request | float", Error, T]  # yields requests, and seconds to wait
 
@@ -117,7 +116,6 @@ class Tier:
         self._denied: dict[int, str] = {}  # kind of request -> SQLSTATE that its last one met
         self._recent: deque[tuple[float, bool]] = deque(maxlen=512)  # (moment, whether it failed)
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = weakref.WeakKeyDictionary()
-        self._echoes: dict[_core.Request, list[tuple[str, bool]]] = {}
         self._away_until = 0.0
         connection = _url.connection_string(
             url,
@@ -170,29 +168,16 @@ class Tier:
         loop = asyncio.get_running_loop()
         of_loop = self._loops.get(loop)
         if of_loop is None:
-            of_loop = self._loops[loop] = _Loop(loop, weakref.ref(self))
+            of_loop = self._loops[loop] = _Loop(loop)
         token, future = of_loop.expect()
         self.core.post(request, of_loop.completions, token)
         try:
             await future
         except BaseException:
-            expected = of_loop.futures.pop(token, None)  # None: it has ended, and the task was cancelled after that
-            if request.kind not in _WRITES:
-                self.core.abandon(request)
-            elif expected is not None:  # it may be on its way: it is followed to its end
-                of_loop.cancelled[token] = request
-                self._echoes[request] = []
+            of_loop.futures.pop(token, None)
+            self.core.abandon(request)
             raise
         return self._noted(request.error, request.kind)
-
-    def echo(self, request: _core.Request, names: list[str], soft: bool) -> None:
-        """A cancelled write, of which nobody tells this process: what was read until it ended is dropped then."""
-        if request in self._echoes:
-            self._echoes[request] = [(name, soft) for name in names]
-
-    def cancelled_ended(self, request: _core.Request) -> None:
-        for name, soft in self._echoes.pop(request, ()):
-            self.core.post_message(name, soft)
 
     def _noted(self, error: Error, kind_of_request: int) -> Error:
         self._recent.append((time.monotonic(), error is not None))
@@ -310,7 +295,6 @@ class Tier:
         self.core.after_fork_in_child(self.process)
         self.pending.clear()
         self._denied.clear()
-        self._echoes.clear()
         self._loops = weakref.WeakKeyDictionary()
         self._away_until = 0.0
 
@@ -328,13 +312,11 @@ class Held:
 class _Loop:
     """What an event loop waits for: futures by token, woken through one descriptor."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tier: weakref.ref[Tier]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = weakref.ref(loop)
         self.completions = _core.Completions()
         self.futures: dict[int, asyncio.Future[None]] = {}
         self.tokens = itertools.count(1)
-        self.cancelled: dict[int, _core.Request] = {}
-        self.tier = tier  # weak: an event loop keeps nobody's cache
         loop.add_reader(self.completions.fileno(), self._ended)
 
     def expect(self) -> tuple[int, asyncio.Future[None]]:
@@ -349,10 +331,6 @@ class _Loop:
             future = self.futures.pop(token, None)
             if future is not None and not future.done():
                 future.set_result(None)
-            request = self.cancelled.pop(token, None)
-            tier = self.tier()
-            if request is not None and tier is not None:
-                tier.cancelled_ended(request)
 
 
 def drive(tier: Tier, steps: Steps[T]) -> T:

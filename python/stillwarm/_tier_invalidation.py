@@ -37,14 +37,15 @@ def invalidate(tier: Tier, names: list[str], soft: bool) -> Steps[tuple[int, Err
     tier.used()
     count = 0
     failure: Error = None
-    for name in names:
+    for i, name in enumerate(names):
         request = _core.invalidation(name, soft)
         try:
             error = yield request
-        except BaseException:  # cancelled: the tier may have it, and tells nobody of his own
+        except BaseException:  # cancelled: this one goes on, and the others are not forgotten
             for each in names:
                 apply(tier.cache, each, soft)
-            tier.echo(request, names, soft)
+            for each in names[i + 1 :]:
+                tier.core.owe(each, soft)
             tier.core.tell()
             raise
         if error is None:

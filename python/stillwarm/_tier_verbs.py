@@ -180,9 +180,8 @@ def put(
                 request.origin = _named(tier)
             try:
                 error = yield request
-            except BaseException:  # cancelled: it may be stored, and nobody tells this process of its own
+            except BaseException:  # cancelled: it goes on, and when it ends this process hears of it
                 _core.invalidate_key(cache, 0, key, False)
-                tier.echo(request, [f"key:{storable(key)}"], False)
                 tier.core.tell()
                 raise
             if error is None:
@@ -291,7 +290,6 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
             error = yield made[0]
         except BaseException:
             _core.invalidate_key(cache, 0, key, False)
-            tier.echo(made[0], [f"key:{storable(key)}"], False)
             raise
         done = error is None and made[0].stored
         if error is not None:

@@ -6,6 +6,7 @@ Refuses to know: transactions of the app (test_tier_transactions.py).
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import psycopg
 import pytest
 
 from fleet_child import Child
-from stillwarm import ConfigError
+from stillwarm import ConfigError, _tier_invalidation
 from stillwarm._servers import PostgresServer
 from stillwarm.errors import TierError
 from tiers import PATIENCE, Counted, Ground, eventually, function
@@ -247,8 +248,45 @@ async def test_invalidation_that_is_cancelled_while_it_is_under_way(ground: Grou
         while a.get("k") == 1:
             assert time.monotonic() < end, "memory goes on with the value of before"
             await asyncio.sleep(0)
-        assert a._tier is not None
-        assert not a._tier._echoes
+
+
+def test_invalidation_that_is_interrupted_while_it_is_under_way(ground: Ground) -> None:
+    """Ctrl-C, while the row is locked: the same for threads."""
+    a = ground.cache()
+    for doing in (lambda: a.invalidate(key="k"), lambda: a.delete("k"), lambda: a.set("k", 2, ttl=100)):
+        a.set("k", 1, ttl=100)
+        ground.written()
+        with psycopg.connect(ground.direct_url) as other:
+            other.execute("SELECT 1 FROM stillwarm.entries FOR UPDATE")
+
+            def interrupt() -> None:
+                with psycopg.connect(ground.direct_url, autocommit=True) as third:
+                    eventually(lambda: third.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone())
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+            interrupting = threading.Thread(target=interrupt)
+            interrupting.start()
+            with pytest.raises(KeyboardInterrupt):
+                doing()
+            interrupting.join()
+            assert a.get("k") == 1
+        eventually(lambda: a.get("k") != 1, "memory goes on with the value of before")
+
+
+def test_invalidation_that_is_interrupted_is_finished_later(ground: Ground) -> None:
+    """Of several names one was under way: the others are owed."""
+    a, b = ground.cache(), ground.cache()
+    a.set_many({"one": 1, "two": 1}, ttl=100)
+    assert b.get_many(["one", "two"]) == {"one": 1, "two": 1}
+    tier = a._tier
+    assert tier is not None
+    steps = _tier_invalidation.invalidate(tier, ["key:one", "key:two"], False)
+    assert tier.run(next(steps)) is None
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt())
+    ground.written()
+    assert b.confirm()
+    assert b.get_many(["one", "two"]) == {}
 
 
 # --------------------------------------------------------------------------------------------- a load that is running

@@ -171,4 +171,26 @@ class Inbox {
   std::atomic<Nanos> attention_{0};
 };
 
+// Tells this process of a write of its own that nobody waits for any more: what was read before it ended may be of
+// before it.
+class Echo : public Sink {
+ public:
+  explicit Echo(std::shared_ptr<Inbox> inbox) : inbox_(std::move(inbox)) {}
+  void ended(const std::shared_ptr<Request>& request) noexcept override {
+    try {
+      if (request->kind == Request::Kind::kStore) {
+        inbox_->post({"key:" + static_cast<const Store&>(*request).key, false});
+      } else if (request->kind == Request::Kind::kInvalidate) {
+        const auto& invalidation = static_cast<const Invalidate&>(*request);
+        inbox_->post({invalidation.name, invalidation.soft});
+      }
+    } catch (const std::bad_alloc&) {
+      inbox_->post({"all", false});
+    }
+  }
+
+ private:
+  const std::shared_ptr<Inbox> inbox_;
+};
+
 }  // namespace stillwarm

@@ -104,11 +104,17 @@ void RequestQueue::post(const std::shared_ptr<Request>& request) {
   s->breaker.abandoned();
 }
 
-void RequestQueue::abandon(const std::shared_ptr<Request>& request) {
+void RequestQueue::abandon(const std::shared_ptr<Request>& request, const std::shared_ptr<Sink>& heir) {
   const std::shared_ptr<State> s = state_;
   std::shared_ptr<Sink> sink;  // released without the lock
   const State::Lock lock(s->mutex);
   sink.swap(request->sink);
+  if (heir != nullptr) {
+    if (request->stage == Request::Stage::kDone) return heir->ended(request);
+    request->sink = heir;
+    if (request->stage == Request::Stage::kWaiting) s->need_worker();
+    return;
+  }
   if (!s->withdraw(*request)) return;
   request->stage = Request::Stage::kDone;
   s->breaker.abandoned();

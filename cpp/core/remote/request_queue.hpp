@@ -80,8 +80,9 @@ class RequestQueue {
   // Lets a worker thread perform it; its sink, if it has one, is told.
   void post(const std::shared_ptr<Request>& request);
 
-  // Nobody waits for it any more.
-  void abandon(const std::shared_ptr<Request>& request);
+  // Nobody waits for it any more. With `heir`, who hears of its end in place of its sink, it goes on wherever it is, as
+  // a write has to: it may be done already. Without, it is not begun.
+  void abandon(const std::shared_ptr<Request>& request, const std::shared_ptr<Sink>& heir = nullptr);
 
   Health health() const;
 
