@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 from stillwarm._durations import shown
@@ -107,7 +108,7 @@ class Column:
     default: str | None = None
     collate: str | None = None
 
-    @property
+    @cached_property
     def base(self) -> str:
         """The type without size and [], as format_type() spells it."""
         return re.sub(r"\(.*?\)|\[\]", "", self.type).strip()
@@ -116,7 +117,7 @@ class Column:
     def array(self) -> bool:
         return self.type.endswith("[]")
 
-    @property
+    @cached_property
     def length(self) -> int | None:
         """Most characters of a varchar(n) or char(n)."""
         found = re.fullmatch(r"character(?: varying)?\((\d+)\)", self.type)

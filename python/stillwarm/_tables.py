@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 from stillwarm._column_text import default_of, from_text, to_text
@@ -73,7 +74,7 @@ class TypedTable:
     unlogged: bool = False
     history: tuple[Step, ...] = ()
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the declared columns, in the order of `row_of` and `value_of`."""
         return tuple(column.name for column in self.columns)

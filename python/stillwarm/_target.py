@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import copy
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -163,9 +164,23 @@ class Load:
         self._skip = True
 
 
+# By function: to make one takes as long as everything else that a load in front of a table needs here.
+_signatures: weakref.WeakKeyDictionary[Any, inspect.Signature] = weakref.WeakKeyDictionary()
+
+
+def _signature(function: Any) -> inspect.Signature:
+    try:
+        signature = _signatures.get(function)
+        if signature is None:
+            signature = _signatures[function] = inspect.signature(function)
+    except TypeError:  # a callable object that takes no weak reference
+        return inspect.signature(function)
+    return signature
+
+
 def bound_arguments(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name, defaults filled in."""
-    bound = inspect.signature(call.__wrapped__).bind(*args, **kwargs)
+    bound = _signature(call.__wrapped__).bind(*args, **kwargs)
     bound.apply_defaults()
     return dict(bound.arguments)
 
