@@ -18,7 +18,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -39,7 +38,7 @@ UPSERT = (
     "INSERT INTO bench VALUES (%s, %s, now() + interval '1 day') "
     "ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, expires_at = excluded.expires_at"
 )
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Figures:
@@ -133,11 +132,11 @@ async def _pool(url: str, size: int) -> Any:
     return await asyncpg.create_pool(url, min_size=size, max_size=size)
 
 
-def floor(url: str, binary: Path, calls: int) -> tuple[float, float]:
-    """Microseconds of libpq and of libpqxx for one get."""
-    out = subprocess.run([binary, url, "bench", KEYS[0], "1", str(calls)], capture_output=True, text=True, check=True)
-    libpq, libpqxx = out.stdout.split()
-    return float(libpq), float(libpqxx)
+def one_caller(url: str, calls: int) -> list[float]:
+    """Microseconds of libpq, of libpqxx and of the tier for one get, all without Python."""
+    command = [ROOT / "build/bench/one_caller", url, "bench", KEYS[0], "1", str(calls)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [float(us) for us in out.stdout.split()]
 
 
 def main() -> None:
@@ -145,27 +144,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     rounds, seconds = (3, 0.15) if options.quick else (7, 0.5)
-    with PostgresServer() as server, tempfile.TemporaryDirectory() as folder:
-        url = server.new_database()
-        binary = Path(folder) / "floor"
-        subprocess.run(
-            [
-                "g++",
-                "-O2",
-                "-std=c++20",
-                "-I/usr/include/postgresql",
-                HERE / "floor.cpp",
-                "-lpqxx",
-                "-lpq",
-                "-o",
-                binary,
-            ],
-            check=True,
-        )
-        run(server, url, binary, rounds, seconds)
+    for step in (["cmake", "--preset", "bench"], ["cmake", "--build", "--preset", "bench", "--target", "one_caller"]):
+        subprocess.run(step, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    with PostgresServer() as server:
+        run(server, server.new_database(), rounds, seconds)
 
 
-def run(server: PostgresServer, url: str, binary: Path, rounds: int, seconds: float) -> None:
+def run(server: PostgresServer, url: str, rounds: int, seconds: float) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE bench (key text PRIMARY KEY, payload bytea, expires_at timestamptz)")
         for key in KEYS:
@@ -247,17 +232,18 @@ def run(server: PostgresServer, url: str, binary: Path, rounds: int, seconds: fl
         "set, 64 threads: psycopg_pool of 16": threads(64, pooled(big, UPSERT, VALUE.encode())),
     }
     figures = {name: Figures() for name in subjects}
-    floors: list[tuple[float, float]] = []
+    alone: list[list[float]] = []
     for round_number in range(rounds):
         print(f"round {round_number + 1} of {rounds}", file=sys.stderr)
-        floors.append(floor(url, binary, max(300, int(5000 * seconds))))
+        alone.append(one_caller(url, max(300, int(5000 * seconds))))
         for name, work in subjects.items():
             measured(server, figures[name], work, seconds)
     print(f"# PostgreSQL: {os.cpu_count()} CPUs, Python {sys.version.split()[0]}, {rounds} rounds of {seconds:g} s\n")
     print("| what | per second | middle half | us each | client CPU us | server CPU us |\n|---|---|---|---|---|---|")
-    for i, name in enumerate(("get, 1 caller: libpq, in C", "get, 1 caller: libpqxx nontransaction, in C++")):
-        us = sorted(f[i] for f in floors)
-        print(f"| {name} | {1e6 / statistics.median(us):,.0f} | | {statistics.median(us):.1f} (best {us[0]:.1f}) | | |")
+    for i, name in enumerate(("libpq, in C", "libpqxx nontransaction, in C++", "the tier through its queue, in C++")):
+        us = sorted(f[i] for f in alone)
+        median = statistics.median(us)
+        print(f"| get, 1 caller: {name} | {1e6 / median:,.0f} | | {median:.1f} (best {us[0]:.1f}) | | |")
     for name, figure in figures.items():
         print(f"| {name} | {figure.row()} |")
     figures_of_tier = cache.stats().tier
