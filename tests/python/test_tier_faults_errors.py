@@ -284,6 +284,16 @@ def test_tier_faults_25006_reads_go_on(url: str, caplog: Any) -> None:
         assert two.get("k") != old, "what was invalidated meanwhile is gone"
 
 
+def test_tier_faults_25006_leads_to_another_server_where_one_that_takes_writes_is_asked_for(url: str) -> None:
+    """A primary that was demoted keeps its connections, and says 25006 on them: failover by a list of hosts."""
+    with shared(f"{url}?target_session_attrs=read-write", connections=1, timeout="5s") as one, shared(url) as two:
+        in_use(one)
+        one.cache.query("SET default_transaction_read_only = on")  # of this connection
+        assert one.cache.set("d", 1)
+        eventually(lambda: one.health["owed_writes"] == 0)
+        assert two.cache.get("d") == 1
+
+
 def test_tier_faults_53100_a_full_disk(private_postgres: PostgresServer) -> None:
     if os.geteuid() != 0:
         return  # only root mounts a small disk; the next test shows the same without

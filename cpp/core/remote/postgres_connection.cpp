@@ -74,7 +74,8 @@ bool PostgresConnection::serve(std::span<Request* const> batch) {
       const bool answered = error.fault == TierFault::kRejected || error.fault == TierFault::kTimeout;
       if (!answered && batch.front()->once) error.fault = TierFault::kInDoubt;
       for (Request* r : batch) r->error = error;
-      return answered && link_->usable();
+      const bool demoted = error.state == "25006" && tier_->wants_writes();
+      return answered && link_->usable() && !demoted;
     }
   }
 }

@@ -23,6 +23,8 @@ constexpr Nanos kSetUpWait = 200'000'000;  // for another thread that is at it
 PostgresTier::PostgresTier(Options options, std::shared_ptr<Inbox> inbox)
     : options_(std::move(options)),
       inbox_(std::move(inbox)),
+      wants_writes_(options_.connection_string.find("target_session_attrs=read-write") != std::string::npos ||
+                    options_.connection_string.find("target_session_attrs=primary") != std::string::npos),
       process_(options_.process),
       setup_(options_.setup),
       sql_(std::make_shared<const PostgresSql>(options_.schema, tables_, 0)) {}

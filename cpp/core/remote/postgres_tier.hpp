@@ -41,6 +41,8 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
   void set_process(std::string process);  // after a fork
   const Options& options() const noexcept { return options_; }
   const std::shared_ptr<Inbox>& inbox() const noexcept { return inbox_; }
+  // Whether the connection string asks for a server that takes writes: one that does so no longer is to be left.
+  bool wants_writes() const noexcept { return wants_writes_; }
 
   // Held across a fork by whoever forks.
   void lock() { mutex_.lock(); }
@@ -63,6 +65,7 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
 
   const Options options_;
   const std::shared_ptr<Inbox> inbox_;
+  const bool wants_writes_;
   mutable std::mutex mutex_;
   std::string process_;
   std::vector<OwnTable> tables_;
