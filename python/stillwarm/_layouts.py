@@ -121,7 +121,7 @@ def own(schema: str = "stillwarm", *, unlogged: bool = False) -> tuple[Layout, .
             # For who says `name <> ''`, which is true. A look-up does not, lest a planner that knows nothing of the
             # table yet takes this one for it and walks over all marks since.
             Index("invalidations_xid", ("namespace", "xid"), where="name <> ''::text"),
-            Index("invalidations_broad", ("namespace", "xid"), where="name !~~ 'key:%'::text"),
+            Index("invalidations_broad", ("namespace", "xid"), where="NOT starts_with(name, 'key:'::text)"),
         ),
         schema,
         storage=APPENDED,

@@ -153,7 +153,8 @@ def analyze(query: Query, schema: str) -> None:
     keys. Whoever does not own the tables gets a warning from the server, and nothing happens.
     """
     tables = [f"{quoted(schema)}.{name}" for name in ("entries", "invalidations")]
-    if query("SELECT 1 FROM pg_class WHERE oid IN ($1::regclass, $2::regclass) AND reltuples < 0", tables):
+    unseen = "reltuples < 0 OR relpages = 0"  # before PostgreSQL 14 that is 0, too
+    if query(f"SELECT 1 FROM pg_class WHERE oid IN ($1::regclass, $2::regclass) AND ({unseen})", tables):
         query(f"ANALYZE {', '.join(tables)}", [])
 
 

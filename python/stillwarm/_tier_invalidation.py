@@ -41,10 +41,10 @@ def invalidate(tier: Tier, names: list[str], soft: bool) -> Steps[tuple[int, Err
         request = _core.invalidation(name, soft)
         try:
             error = yield request
-        except BaseException:  # cancelled: this one goes on, and the others are not forgotten
+        except BaseException:  # cancelled: it may be done, or fail yet; twice does no harm
             for each in names:
                 apply(tier.cache, each, soft)
-            for each in names[i + 1 :]:
+            for each in names[i:]:
                 tier.core.owe(each, soft)
             tier.core.tell()
             raise

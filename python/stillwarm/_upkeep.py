@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stillwarm import _core, _tier_invalidation, _tier_values
 from stillwarm._schema import analyze
 from stillwarm._tier import drive
-from stillwarm.errors import KeyTypeError, TierError
+from stillwarm.errors import KeyTypeError, TierError, TierRejected, TierTimeout, TierUnavailable
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
@@ -86,9 +86,10 @@ class Upkeep:
             return
         self.flush()
         if not self._analyzed and cache._tier.core.health()["served"] >= ENOUGH:
-            self._analyzed = True
-            with contextlib.suppress(TierError):
-                analyze(cache._tier.query, cache._tier.schema)
+            with contextlib.suppress(TierTimeout, TierUnavailable):  # the next round tries again
+                with contextlib.suppress(TierRejected):
+                    analyze(cache._tier.query, cache._tier.schema)
+                self._analyzed = True
         if cache._tier.pending:
             drive(cache._tier, _tier_invalidation.confirm(cache._tier))
         if self._purge_every and time.monotonic() >= self._purge_at:

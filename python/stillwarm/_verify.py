@@ -6,6 +6,7 @@ Refuses to know: how a difference came about. `migrate` mends what it can.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -194,7 +195,7 @@ def duplicates(query: Query, layout: Layout) -> str:
 def _index(layout: Layout, index: Index, rows: Sequence[tuple[str | None, ...]]) -> str | None:
     for name, definition, _, _, method, columns, predicate in rows:
         if name == index.name:
-            partial = (predicate or "").strip("()") == (index.where or "")
+            partial = re.sub(r"^\((.*)\)$", r"\1", predicate or "") == (index.where or "")
             if method == index.method and columns == ",".join(index.columns) and partial:
                 return None
             return f"the index {name} is otherwise: {definition}; declared: {index.create(layout.sql)}"

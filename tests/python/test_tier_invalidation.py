@@ -243,7 +243,7 @@ async def test_invalidation_that_is_cancelled_while_it_is_under_way(ground: Grou
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert a.get("k") == 1
+            a.get("k")  # may find the value of before, and keep it
         end = time.monotonic() + PATIENCE
         while a.get("k") == 1:
             assert time.monotonic() < end, "memory goes on with the value of before"
@@ -269,19 +269,21 @@ def test_invalidation_that_is_interrupted_while_it_is_under_way(ground: Ground) 
             with pytest.raises(KeyboardInterrupt):
                 doing()
             interrupting.join()
-            assert a.get("k") == 1
+            a.get("k")  # may find the value of before, and keep it
         eventually(lambda: a.get("k") != 1, "memory goes on with the value of before")
 
 
-def test_invalidation_that_is_interrupted_is_finished_later(ground: Ground) -> None:
-    """Of several names one was under way: the others are owed."""
+@pytest.mark.parametrize("done", [True, False])
+def test_invalidation_that_is_interrupted_is_finished_later(ground: Ground, done: bool) -> None:
+    """Of several names one was under way, or not even that: all that may be missing is owed."""
     a, b = ground.cache(), ground.cache()
     a.set_many({"one": 1, "two": 1}, ttl=100)
     assert b.get_many(["one", "two"]) == {"one": 1, "two": 1}
     tier = a._tier
     assert tier is not None
     steps = _tier_invalidation.invalidate(tier, ["key:one", "key:two"], False)
-    assert tier.run(next(steps)) is None
+    first = next(steps)
+    assert not done or tier.run(first) is None
     with pytest.raises(KeyboardInterrupt):
         steps.throw(KeyboardInterrupt())
     ground.written()

@@ -90,7 +90,11 @@ bool PostgresConnection::ping() {
 }
 
 void PostgresConnection::perform(std::span<Request* const> batch) {
-  if (link_->life.empty() && steady_now() >= name_at_) {  // the tables were not there when it was opened
+  // The tables were not there when it was opened. Or a pooler's connection outlived the server behind it: whatever is
+  // written in a life has to be numbered above its name.
+  const auto kind = batch.front()->kind;
+  const bool writes = kind == Request::Kind::kStore || kind == Request::Kind::kInvalidate;
+  if ((link_->life.empty() && steady_now() >= name_at_) || (tier_->options().pooler && writes)) {
     std::string now;
     const TierError error = tier_->name_life(*link_, now);
     name_at_ = is_missing_table(error) ? 0 : steady_now() + kNamePause;
@@ -202,10 +206,10 @@ std::optional<std::string> PostgresConnection::born_of(const Store& store) const
 }
 
 void PostgresConnection::store(std::span<Request* const> batch) {
-  // A connection to a pooler outlives the server behind it; and the name may have been made anew by hand.
+  // The name may have been made anew by hand.
   const bool asks = std::any_of(batch.begin(), batch.end(), [this](const Request* r) {
     const auto& s = static_cast<const Store&>(*r);
-    return !s.born.empty() && (tier_->options().pooler || Moment::of(s.born).life != link_->life);
+    return !s.born.empty() && Moment::of(s.born).life != link_->life;
   });
   if (asks) {
     std::string now;

@@ -93,6 +93,15 @@ struct PostgresListener::State {
     }
   }
 
+  // Whether there were notifications. Throws PostgresFailure.
+  bool note(PostgresLink& l) {
+    int heard = 0;
+    guarded(l, [&] { heard = l.notifications(channel()); });
+    const std::lock_guard lock(mutex);
+    figures.heard += static_cast<std::uint64_t>(heard);
+    return heard > 0;
+  }
+
   // Serves one connection until it is lost or the listener is closed. Throws PostgresFailure.
   void attend(PostgresLink& l) {
     const bool listens = !tier->options().pooler;
@@ -134,21 +143,22 @@ struct PostgresListener::State {
         const std::lock_guard lock(mutex);
         ++figures.polls;
       }
+      // A notification that came along with an answer makes no descriptor readable.
+      if (listens && note(l)) {
+        poll_at = 0;
+        if (uses) continue;
+      }
       now = steady_now();
       Nanos until = now + 60'000 * kMillisecond;
       if (uses) until = std::min(until, poll_at);
       if (!held.empty()) until = std::min(until, renew_at);
       if (tells) until = std::min(until, told_at + kBetweenNotices);
       if (wait(l.descriptor(), until)) {
-        int heard = 0;
-        if (listens) {
-          guarded(l, [&] { heard = l.notifications(channel()); });
-        } else {  // nothing is expected: the connection was closed
+        if (!listens) {  // nothing is expected: the connection was closed
           guarded(l, [&] { l.run(std::string("SELECT 1")); });
+        } else if (note(l)) {
+          poll_at = 0;
         }
-        const std::lock_guard lock(mutex);
-        figures.heard += static_cast<std::uint64_t>(heard);
-        if (heard > 0) poll_at = 0;
       }
     }
   }

@@ -7,7 +7,8 @@ namespace {
 // Whether all marks that concern more than a key are visible in that snapshot: asked once per statement, by the newest.
 std::string only_keys(const std::string& s, const std::string& snapshot) {
   return "coalesce((SELECT i.xid FROM " + s +
-         ".invalidations i WHERE i.namespace = $1 AND i.name NOT LIKE 'key:%' ORDER BY i.xid DESC LIMIT 1), '0') < "
+         ".invalidations i WHERE i.namespace = $1 AND NOT starts_with(i.name, 'key:') ORDER BY i.xid DESC LIMIT 1), "
+         "'0') < "
          "pg_snapshot_xmin(" +
          snapshot + ")";
 }

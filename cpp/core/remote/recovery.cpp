@@ -127,6 +127,14 @@ void Recovery::outdated(const Store& store) noexcept {
   }
 }
 
+void Recovery::announce(const QueuedInvalidation& done) noexcept {
+  try {
+    inbox_->post({done.name, done.soft});
+  } catch (const std::bad_alloc&) {
+    inbox_->post({"all", false});
+  }
+}
+
 bool Recovery::concerns(std::string_view key, std::string_view type, std::span<const std::string> tags) const {
   const std::lock_guard lock(mutex_);
   return owed_.invalidations() > 0 && owed_.concerns(key, type, tags);
@@ -253,6 +261,8 @@ bool Recovery::send_invalidations(std::unique_lock<std::mutex>& lock) {
       owed_.put_back();
       return i > 0;
     }
+    // A look-up that the tier answered before may not have come home yet, and nobody tells this process of its own.
+    announce(owed[i]);
     owed_.confirmed(owed[i].number);
   }
   owes_.store(owed_.invalidations() > 0, std::memory_order_release);

@@ -66,6 +66,7 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   void keep(const std::shared_ptr<Store>& store) noexcept;
   void settled(const Store& store) noexcept;
   void outdated(const Store& store) noexcept;
+  void announce(const QueuedInvalidation& done) noexcept;
   void wake() noexcept;
   void work();
   void send(std::unique_lock<std::mutex>& lock, Batch& batch,

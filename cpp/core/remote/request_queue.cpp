@@ -68,7 +68,7 @@ std::optional<TierError> RequestQueue::run(const std::shared_ptr<Request>& reque
         break;
       }
       if (r.stage == Request::Stage::kWaiting) {
-        patient = s->on_duty_for(r) > 0 && now < s->patient_until(r);
+        patient = s->is_left(r, now);
         const auto first = me.serves && !patient ? s->first_for(timeout) : s->waiting.end();
         if (first != s->waiting.end()) {
           try {
@@ -97,11 +97,8 @@ void RequestQueue::post(const std::shared_ptr<Request>& request) {
   const std::shared_ptr<State> s = state_;
   const State::Lock lock(s->mutex);
   if (!s->enqueue(request, steady_now())) return;
-  if (s->watching == 0 || s->on_duty_for(*request) == 0) s->need_worker();
-  if (s->workers > 0) return;
-  s->withdraw(*request);
-  s->fail(request, TierFault::kUnavailable, "", "no more threads");
-  s->breaker.abandoned();
+  if (s->watching == 0 || State::alone(*request) || s->on_duty_for(*request) == 0) s->need_worker();
+  if (s->workers == 0) s->give_up(request);
 }
 
 void RequestQueue::abandon(const std::shared_ptr<Request>& request, const std::shared_ptr<Sink>& heir) {
@@ -112,7 +109,7 @@ void RequestQueue::abandon(const std::shared_ptr<Request>& request, const std::s
   if (heir != nullptr) {
     if (request->stage == Request::Stage::kDone) return heir->ended(request);
     request->sink = heir;
-    if (request->stage == Request::Stage::kWaiting) s->need_worker();
+    if (request->stage == Request::Stage::kWaiting && !s->need_worker() && s->workers == 0) s->give_up(request);
     return;
   }
   if (!s->withdraw(*request)) return;

@@ -38,7 +38,16 @@ bool alike(const Request& head, const Request& r) {
   return static_cast<const Store&>(r).columns.size() == static_cast<const Store&>(head).columns.size();
 }
 
-bool alone(const Request& head) {
+}  // namespace
+
+RequestQueue::State::State(std::shared_ptr<Connector> c, const Options& o)
+    : connector(std::move(c)), options(sensible(o)) {
+  idle.reserve(options.links);
+}
+
+// ------------------------------------------------------------------------------------------------ who does what next
+
+bool RequestQueue::State::alone(const Request& head) noexcept {
   switch (head.kind) {
     case Request::Kind::kQuery:
     case Request::Kind::kFlush:
@@ -50,15 +59,6 @@ bool alone(const Request& head) {
       return false;
   }
 }
-
-}  // namespace
-
-RequestQueue::State::State(std::shared_ptr<Connector> c, const Options& o)
-    : connector(std::move(c)), options(sensible(o)) {
-  idle.reserve(options.links);
-}
-
-// ------------------------------------------------------------------------------------------------ who does what next
 
 bool RequestQueue::State::something_to_serve() const noexcept {
   return std::any_of(waiting.begin(), waiting.end(), [this](const auto& r) { return may_serve(*r); });
@@ -80,7 +80,7 @@ RequestQueue::State::Waiting::iterator RequestQueue::State::first_for(Nanos most
 
 void RequestQueue::State::wake_one() noexcept {
   if (closed || waiting.empty()) return;
-  if (watching > 0 && on_duty_for(*waiting.front()) > 0) return;
+  if (watching > 0 && !alone(*waiting.front()) && on_duty_for(*waiting.front()) > 0) return;
   if (waiting.size() > 1 && need_worker()) return;  // of many it makes large batches
   if (!idle.empty()) {
     const auto first = std::find_if(waiting.begin(), waiting.end(), [this](const auto& r) { return may_serve(*r); });
@@ -140,6 +140,12 @@ void RequestQueue::State::fail(const std::shared_ptr<Request>& r, TierFault faul
                                std::string_view text) noexcept {
   put(r->error, fault, state, text);
   finish(r);
+}
+
+void RequestQueue::State::give_up(const std::shared_ptr<Request>& r) noexcept {
+  withdraw(*r);
+  fail(r, TierFault::kUnavailable, "", "no more threads");
+  breaker.abandoned();
 }
 
 void RequestQueue::State::fail_waiting(TierFault fault, std::string_view state, std::string_view text) noexcept {

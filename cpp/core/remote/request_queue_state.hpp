@@ -8,6 +8,7 @@
 // child of a fork. No member leaves with a link or a request that is in none of its places.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <deque>
@@ -68,7 +69,15 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
   bool may_serve(const Request& r) const noexcept { return r.kind != Request::Kind::kPoll || !polling; }
   unsigned& on_duty_for(const Request& r) noexcept { return on_duty[static_cast<std::size_t>(r.kind)]; }
   // Until then it is left to a worker on duty.
-  Nanos patient_until(const Request& r) const noexcept { return r.deadline - timeout_of(r) + options.patience; }
+  Nanos patient_until(const Request& r) const noexcept {
+    const Nanos timeout = timeout_of(r);
+    return r.deadline - timeout + std::min(options.patience, timeout / 4);
+  }
+  // No other request is served by the same statement.
+  static bool alone(const Request& r) noexcept;
+  bool is_left(const Request& r, Nanos now) noexcept {
+    return !alone(r) && on_duty_for(r) > 0 && now < patient_until(r);
+  }
   bool something_to_serve() const noexcept;
   bool wants_connection(Nanos now) const noexcept;
   // What somebody may serve who has `most` time for one operation; `waiting.end()`: nothing. For each request that it
@@ -85,6 +94,8 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
   bool withdraw(const Request& r) noexcept;
   void finish(const std::shared_ptr<Request>& r) noexcept;
   void fail(const std::shared_ptr<Request>& r, TierFault fault, std::string_view state, std::string_view text) noexcept;
+  // It waits, and there is nobody who would serve it.
+  void give_up(const std::shared_ptr<Request>& r) noexcept;
   void fail_waiting(TierFault fault, std::string_view state, std::string_view text) noexcept;
   // The breaker hears of a failure. What waits does not wait for a circuit that is open.
   void report_failure(Nanos now) noexcept;

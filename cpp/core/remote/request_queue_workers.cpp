@@ -157,7 +157,7 @@ void RequestQueue::State::step(Lock& lock, std::optional<Request::Kind>& duty) {
   const Nanos now = steady_now();
   const auto first = first_for(kForever);
   const Request* const next = first != waiting.end() ? first->get() : nullptr;
-  const bool leaves = next != nullptr && duty != next->kind && on_duty_for(*next) > 0 && now < patient_until(*next);
+  const bool leaves = next != nullptr && duty != next->kind && is_left(*next, now);
   take_duty(duty, leaves ? nullptr : next);
   if (next != nullptr && !leaves) return serve(lock, first, 0);
   if (wants_connection(now)) return connect(lock);

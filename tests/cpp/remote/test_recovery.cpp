@@ -177,6 +177,16 @@ TEST(Recovery, AnOwedSetOverwritesNothingYoungerThanTheMomentItWasMadeAt) {
   EXPECT_EQ(r.server->get([&] { return born; }), "5:5:/life");
 }
 
+TEST(Recovery, AnOwedInvalidationIsHeardHereWhenItIsDone) {
+  Recovering r;
+  r.recovery->owe("tag:x", true);
+  EXPECT_TRUE(r.recovery->drain(kLong));
+  const auto messages = r.inbox->read().first;
+  ASSERT_EQ(messages.size(), 1u) << "a look-up that was answered before may come home after";
+  EXPECT_EQ(messages[0].name, "tag:x");
+  EXPECT_TRUE(messages[0].soft);
+}
+
 TEST(Recovery, TheNewestWriteOfAKeyInItsTypeIsOwed) {
   Recovering r;
   r.server->set([&] { r.server->connecting_held = true; });
