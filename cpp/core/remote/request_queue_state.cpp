@@ -47,14 +47,14 @@ RequestQueue::State::State(std::shared_ptr<Connector> c, const Options& o)
 
 // ------------------------------------------------------------------------------------------------ who does what next
 
-bool RequestQueue::State::alone(const Request& head) noexcept {
-  switch (head.kind) {
+bool RequestQueue::State::alone(const Request& r) noexcept {
+  switch (r.kind) {
     case Request::Kind::kQuery:
     case Request::Kind::kFlush:
     case Request::Kind::kLease:
       return true;
     case Request::Kind::kStore:  // each swap expects a version of its own, each add has a name of its own
-      return head.once;
+      return r.once;
     default:
       return false;
   }
