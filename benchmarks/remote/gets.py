@@ -28,7 +28,7 @@ import asyncpg
 import psycopg
 import psycopg_pool
 
-from stillwarm import Cache, _core
+from stillwarm import Cache, _core, _url
 from stillwarm._servers import PostgresServer
 
 KEYS = [f"key:{i}" for i in range(1000)]
@@ -134,7 +134,8 @@ async def _pool(url: str, size: int) -> Any:
 
 def one_caller(url: str, calls: int) -> list[float]:
     """Microseconds of libpq, of libpqxx and of the tier for one get, all without Python."""
-    command = [ROOT / "build/bench/one_caller", url, "bench", KEYS[0], "1", str(calls)]
+    ours = _url.connection_string(url, connect_timeout=2, statement_timeout=250)  # the same session for all three
+    command = [ROOT / "build/bench/one_caller", ours, "bench", KEYS[0], "1", str(calls)]
     out = subprocess.run(command, capture_output=True, text=True, check=True)
     return [float(us) for us in out.stdout.split()]
 
