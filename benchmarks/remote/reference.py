@@ -201,7 +201,7 @@ def main() -> int:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "reference.md").write_text(f"# The reference system's concurrency test\n\n{intro()}\n\n{text}")
-        print(f"written: {out / 'reference.md'}")
+        print(f"written: {out / 'reference.md'}", file=sys.stderr)
     return 0
 
 

@@ -50,7 +50,7 @@ def main() -> int:
             "`python benchmarks/remote/run.py`\n\n"
         )
         RESULTS.write_text(head + "\n".join(parts))
-        print(f"written: {RESULTS}")
+        print(f"written: {RESULTS}", file=sys.stderr)
     return 1 if failed else 0
 
 

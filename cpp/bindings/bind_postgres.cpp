@@ -1,7 +1,7 @@
 // The PostgreSQL tier for Python: its parts put together, one object per cache.
 //
 // Thread rule: with the GIL; `run` releases it while it waits.
-// Refuses to know: values, keys and caches' settings (python/stillwarm/_remote.py), SQL (core/remote/postgres_sql).
+// Refuses to know: values, keys and caches' settings (python/stillwarm/_tier.py), SQL (core/remote/postgres_sql).
 #include <pthread.h>
 #include <pybind11/stl.h>
 
