@@ -132,6 +132,8 @@ def _demo(name: str, serve: bool, as_json: bool, options: dict[str, Any]) -> int
         try:
             steps = show(demo, name, as_json)
         except KeyboardInterrupt:
+            # What was being made when it came complains as it is collected: http.client's response has no `fp` yet.
+            sys.unraisablehook = lambda _: None
             print("stillwarm: interrupted", file=sys.stderr)
             return 130
         ok = all(step.ok for step in steps)

@@ -38,6 +38,14 @@ main()
 """
 GOOD = "STEPS = [Step('A title', ['saw 1', 'saw 2'], {'n': 1}, {'a fact': True})]\n"
 BROKEN = "STEPS = [Step('A title', ['saw 1'], {'n': 1}, {'a fact': True, 'another': False})]\n"
+HALF_MADE = """
+class Half:
+    def __init__(self): raise KeyboardInterrupt
+    def __del__(self): self.never_set
+class Steps:
+    def __iter__(self): yield Half()
+STEPS = Steps()
+"""
 FOREIGN = "STEPS = [Step('Gr\\u00fc\\u00dfe \\u2713', ['\\u65e5\\u672c'], {}, {'a fact': True})]\n"
 
 
@@ -270,3 +278,8 @@ def test_cli_ctrl_c_during_the_story_ends_it_with_130() -> None:
         process.wait()
     assert process.returncode == 130
     assert err == "stillwarm: interrupted\n"
+
+
+def test_cli_ctrl_c_is_silent_about_what_was_half_made() -> None:
+    done = run(fake(HALF_MADE, "demo"))
+    assert (done.returncode, done.stderr) == (130, b"stillwarm: interrupted\n")

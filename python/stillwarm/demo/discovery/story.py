@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 BOOKS: Final[dict[str, Any]] = {"category": 283155, "bsr_max": 20_000}
 TOOLS: Final[dict[str, Any]] = {"category": 228013, "bsr_max": 20_000}
-TIMED: Final = frozenset({"below 10 ms", "below 20 ms", "at least 10 times as fast"})  # facts that are times
+_WAITED: Final = "none of those who waited calls it a cache hit"  # all do wait if they ask before the load ends
+TIMED: Final = frozenset({"below 10 ms", "below 20 ms", "at least 10 times as fast", _WAITED})  # facts about times
 _HITS: Final = 200
 
 
@@ -154,7 +155,7 @@ class Story(Trouble):
             "every request is answered, all alike": all(
                 a.status == 200 and a.body["asins"] == answers[0].body["asins"] for a in answers
             ),
-            "none of those who waited calls it a cache hit": truthful == callers,
+            _WAITED: truthful == callers,
         }
         return step
 
