@@ -22,6 +22,7 @@ from stillwarm._observed import Scope, count
 from stillwarm._pool import LoadPool
 from stillwarm._shared import Shared
 from stillwarm._sql_types import identifier
+from stillwarm._tier_values import DIRECT
 from stillwarm._types import OPTIONS, TABLE_ONLY, TYPE_OPTIONS, check_names, checked_level, own_table, resolve
 from stillwarm._upkeep import Upkeep
 from stillwarm._verbs import UNSET
@@ -232,6 +233,8 @@ class Cache(Shared):
         """
         if not isinstance(name, str) or not name:
             raise ConfigError(f"type name {shown(name)}: accepted: a str that is not empty")
+        if name == DIRECT:
+            raise ConfigError(f"type name {shown(name)}: that is what the keys of get and set have in a tier")
         given = dict(options)
         table = own_table(name, {key: given.pop(key) for key in list(given) if key in TABLE_ONLY})
         level = checked_level(given, f"type {name!r}")

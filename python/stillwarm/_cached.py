@@ -196,16 +196,12 @@ def cache_clear(self: Any) -> None:
 
     With a remote tier, its entries go there too; with `key=`, those of the whole type, whose keys it shares.
     """
-    cache = self._cache
-    if cache._tier is not None:
-        of = cache._scopes[self._scope]
-        if of.keyed:
-            cache.invalidate(type=of.type)
-        else:
-            cache.invalidate(pattern=f"{_keys.glob_escaped(of.name)}:*")
-            cache.invalidate(key=of.name)  # without arguments
-    _core.clear(cache, self._scope)
-    _core.reset_stats(self._cache, self._scope)
+    self._cache._drive(self._cache._clearing(self._scope))
+
+
+async def acache_clear(self: Any) -> None:
+    """`cache_clear` for coroutines."""
+    await self._cache._adrive(self._cache._clearing(self._scope))
 
 
 def cache_parameters(self: Any) -> dict[str, Any]:
@@ -248,7 +244,16 @@ def cache_contains(self: Any, *args: Any, **kwargs: Any) -> bool:
 
 def cache_invalidate(self: Any, *args: Any, stale: bool = False, **kwargs: Any) -> bool:
     """Invalidates the entry of these arguments; True if there was one. `stale=True` keeps it as a stale value."""
-    return self._cache._invalidate_stored(self._scope, self._key(args, kwargs), stale)  # type: ignore[no-any-return]
+    cache = self._cache
+    steps = cache._invalidating_stored(self._scope, self._key(args, kwargs), stale)
+    return cache._drive(steps)  # type: ignore[no-any-return]
+
+
+async def acache_invalidate(self: Any, *args: Any, stale: bool = False, **kwargs: Any) -> bool:
+    """`cache_invalidate` for coroutines."""
+    cache = self._cache
+    steps = cache._invalidating_stored(self._scope, self._key(args, kwargs), stale)
+    return await cache._adrive(steps)  # type: ignore[no-any-return]
 
 
 def refresh(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -278,10 +283,12 @@ def _same(self: Any, *_: Any) -> Any:
 _METHODS: Final = {
     "cache_info": cache_info,
     "cache_clear": cache_clear,
+    "acache_clear": acache_clear,
     "cache_parameters": cache_parameters,
     "cache_key": cache_key,
     "cache_contains": cache_contains,
     "cache_invalidate": cache_invalidate,
+    "acache_invalidate": acache_invalidate,
     "refresh": refresh,
     "get_many": get_many,
     "__reduce__": _reduce,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from stillwarm import _core, _keys, _tier_invalidation, _tier_transactions, _tier_values, hooks
 from stillwarm._durations import shown
@@ -20,6 +20,7 @@ from stillwarm.errors import ConfigError
 if TYPE_CHECKING:
     from stillwarm._place import Place
 
+T = TypeVar("T")
 NO_REMOTE: Final = 'this cache has memory only; accepted: Cache("postgresql://...")'
 
 
@@ -100,6 +101,12 @@ class Invalidating(Verbs):
             return None
         assert self._tier is not None
         return await adrive(self._tier, self._invalidating(plan))
+
+    def _drive(self, steps: Steps[T]) -> T:
+        return run_through(steps) if self._tier is None else drive(self._tier, steps)
+
+    async def _adrive(self, steps: Steps[T]) -> T:
+        return run_through(steps) if self._tier is None else await adrive(self._tier, steps)
 
     def clear(self) -> None:
         """Removes every entry at once, in the remote tier too; loads in flight are not stored. Counts stay."""
@@ -218,12 +225,13 @@ class Invalidating(Verbs):
         types = {name: self.tables.get(name) for name in (*self._type_ids, _tier_values.DIRECT)}
         return Place(lambda sql, params: tier.query(sql, params, 30.0), tier.namespace, tier.schema, types)
 
-    def _invalidate_stored(self, scope: int, key: Any, stale: bool) -> bool:
+    def _invalidating_stored(self, scope: int, key: Any, stale: bool) -> Steps[bool]:
+        """One call of a function; whether there was an entry. Without a tier it yields nothing."""
         there = False
         error: Error = None
         if self._tier is not None:
             place = _tier_values.place_of(self._tier, scope, key)
-            count, error = drive(self._tier, _tier_invalidation.invalidate(self._tier, [f"key:{place.key}"], stale))
+            count, error = yield from _tier_invalidation.invalidate(self._tier, [f"key:{place.key}"], stale)
             there = count > 0
         there = _core.invalidate_key(self, scope, key, stale) or there
         if self._tier is not None and self._tier.strict and error is not None:
@@ -231,6 +239,17 @@ class Invalidating(Verbs):
         if self._hooks:
             self._emit(hooks.Invalidated("key", self._readable(scope, key), stale))
         return there
+
+    def _clearing(self, scope: int) -> Steps[None]:
+        """Everything of one function, and its counts."""
+        of = self._scopes[scope]
+        if self._tier is not None and of.keyed:
+            yield from self._invalidating(self._intent(None, of.type, None, None, None, False, None, False))
+        elif self._tier is not None:
+            yield from self._invalidating(Intent("pattern", f"{_keys.glob_escaped(of.name)}:*"))
+            yield from self._invalidating(Intent("key", of.name))  # without arguments
+        _core.clear(self, scope)
+        _core.reset_stats(self, scope)
 
     def _invalidate_text(self, text: str, stale: bool) -> int:
         if _keys.is_digested(text):  # of a key that memory has in full
@@ -261,3 +280,12 @@ class Invalidating(Verbs):
             if matches(self._readable(number, key)):
                 count += _core.invalidate_key(self, number, key, stale)
         return count
+
+
+def run_through(steps: Steps[T]) -> T:
+    """The result of steps that ask nobody: those of a cache without a tier."""
+    try:
+        next(steps)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    raise AssertionError("there is nobody to ask")

@@ -23,7 +23,7 @@ class Way:
     def __init__(self, is_async: bool) -> None:
         self.is_async = is_async
 
-    async def __call__(self, cache: Cache, verb: str, *args: Any, **kwargs: Any) -> Any:
+    async def __call__(self, cache: Any, verb: str, *args: Any, **kwargs: Any) -> Any:
         if not self.is_async:
             return getattr(cache, verb)(*args, **kwargs)
         return await getattr(cache, f"a{verb}")(*args, **kwargs)

@@ -5,11 +5,13 @@ Thread rule, refuses to know: as contract.py.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 
 from contract import Way
+from stillwarm.errors import TierRejected
 from tiers import Counted, Ground
 
 INTENTS: dict[str, dict[str, Any]] = {
@@ -96,12 +98,25 @@ async def test_contract_cache_invalidate_and_cache_clear(ground: Ground, way: Wa
         await way.of(f, key)
         await way.of(g, key)
     ground.written()
-    assert f.cache_invalidate(1) is True
-    assert f.cache_invalidate(1) is False
+    assert await way(f, "cache_invalidate", 1) is True
+    assert await way(f, "cache_invalidate", 1) is False
     assert await way.of(f, 1) == "1#3"
-    f.cache_clear()
+    await way(f, "cache_clear")
     assert await way.of(f, 2) == "2#3"
     assert await way.of(g, 2) == "2#2"
+
+
+async def test_contract_a_name_that_no_server_takes_holds_up_nothing(ground: Ground, way: Way) -> None:
+    cache = ground.cache()
+    await way(cache, "set", "k", 1, ttl=100)
+    name = "".join(map(str, range(10_000)))  # too long for an index
+    with contextlib.suppress(TierRejected):  # strict
+        await way(cache, "invalidate", tag=name)
+    await way(cache, "invalidate", key="other")
+    ground.written()
+    assert await way(cache, "get", "k") == (1 if ground.url is None else None), "what has no name there is everything"
+    await way(cache, "set", "k", 2, ttl=100)
+    assert await way(cache, "get", "k") == 2
 
 
 async def test_contract_what_was_loading_is_not_stored(ground: Ground, way: Way) -> None:

@@ -24,6 +24,11 @@ QueuedWrite queued(const std::shared_ptr<Store>& store) {
 // The server will not take it later either. A server that only reads for now (a standby about to be promoted) will.
 bool is_final(const TierError& error) noexcept { return error.fault == TierFault::kRejected && error.state != "25006"; }
 
+// It is the name that the server does not take (too long for an index, no regular expression): it never will.
+bool is_about_the_name(const TierError& error) noexcept {
+  return error.fault == TierFault::kRejected && (error.state.starts_with("22") || error.state.starts_with("54"));
+}
+
 void note(TierError& last, const TierError& error) noexcept {
   try {
     last = error;
@@ -259,7 +264,9 @@ bool Recovery::send_invalidations(std::unique_lock<std::mutex>& lock) {
   for (std::size_t i = 0; i < owed.size(); ++i) {
     if (requests[i]->error) {
       owed_.put_back();
-      return i > 0;
+      if (!is_about_the_name(requests[i]->error)) return i > 0;
+      owed_.add_all();  // else it would hold up what comes after it for ever
+      return true;
     }
     // A look-up that the tier answered before may not have come home yet, and nobody tells this process of its own.
     announce(owed[i]);

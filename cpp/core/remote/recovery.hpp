@@ -7,6 +7,7 @@
 // Invariants
 //  W1  Owed invalidations go first and in their order; writes follow when none is owed.
 //  W2  While an invalidation is owed, `concerns` says so: what the tier has under that name is outdated.
+//      A name that the server will never take goes out as `all`, and holds up nothing.
 //  W3  A refused write leaves memory: the version that is there is not the one that others see.
 #pragma once
 

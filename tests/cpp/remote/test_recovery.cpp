@@ -123,6 +123,24 @@ TEST(Recovery, W2WhatIsOwedConcernsUntilTheTierHasIt) {
   EXPECT_EQ(r.asked(), (Texts{"tag:g", "tag:g"}));
 }
 
+TEST(Recovery, W2ANameThatTheServerNeverTakesGoesOutAsAll) {
+  Recovering r;
+  r.server->set([&] {
+    r.server->answer = [](std::span<Request* const> batch) {
+      for (Request* request : batch) {
+        if (static_cast<Invalidate*>(request)->name == "tag:long") request->error = {TierFault::kRejected, "54000", ""};
+      }
+    };
+  });
+  r.recovery->owe("tag:long", false);
+  r.recovery->owe("key:a", false);
+  EXPECT_TRUE(r.recovery->drain(kLong));
+  EXPECT_EQ(r.asked().back(), "all");
+  EXPECT_FALSE(r.concerns("b"));
+  const Texts heard = r.messages();
+  EXPECT_NE(std::find(heard.begin(), heard.end(), "all"), heard.end());
+}
+
 TEST(Recovery, W3ARefusedWriteLeavesMemory) {
   Recovering r;
   r.server->set([&] { r.server->answer = nullptr; });

@@ -55,6 +55,10 @@ async def calls() -> None:
     assert_type(await shared(1, 2, y="", z=b""), bytes)
     coroutine: Coroutine[Any, Any, list[float]] = ascore("a")
     assert_type(await coroutine, list[float])
+    assert_type(await ascore.acache_invalidate("a"), bool)
+    assert_type(await score.acache_invalidate("a", stale=True), bool)
+    await score.acache_clear()
+    await ascore.acache_invalidate(1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     await ascore(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await score("a")  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
     await shared(1, z="")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
