@@ -17,10 +17,18 @@ import time
 from pathlib import Path
 
 import rivals as adapters
-from python import hits, memory, misses, pauses, report, stampede, threads
+from python import hits, memory, misses, pauses, report, retries, stampede, threads
 from python.measure import FULL, QUICK, Section
 
-PARTS = {"hits": hits, "misses": misses, "memory": memory, "threads": threads, "pauses": pauses, "stampede": stampede}
+PARTS = {
+    "hits": hits,
+    "misses": misses,
+    "retries": retries,
+    "memory": memory,
+    "threads": threads,
+    "pauses": pauses,
+    "stampede": stampede,
+}
 RESULTS = Path(__file__).resolve().parent / "results"
 
 

@@ -9,6 +9,7 @@ of the following, what its library offers; each configured as the library's own 
 - `decorated(function, maxsize, ttl)`, `async_decorated(function, maxsize, ttl)`: the cached function.
 - `shared(...)`, `async_shared(...)`: the same with protection against stampedes, where it must be asked for.
 - `make_store(maxsize, ttl)`: an object with `.get(key)`; `put(store, key, value)` writes to it.
+- `retried(function)`, `async_retried(function)`: tried again after an OSError, three times.
 - `expiring(maxsize)`: a store and a callable after which all that it held has expired.
 """
 
@@ -31,8 +32,11 @@ MODULES = (
     "cashews",
     "dogpile",
     "flask_caching",
+    "tenacity",
+    "stamina",
+    "backoff",
 )
-FEW = ("ours", "lru_cache", "cachetools", "cachebox", "async_lru")
+FEW = ("ours", "lru_cache", "cachetools", "cachebox", "async_lru", "tenacity")
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rivals import OURS
-from stillwarm import Cache, _core
+from stillwarm import Cache, _core, retry
 
 NAME, PACKAGE, TTL = OURS, "stillwarm", True
 
@@ -31,3 +31,11 @@ def expiring(maxsize: int) -> tuple[Cache, Callable[[], None]]:
     start = _core.clock_now() + 10**9
     _core.clock_set(start)
     return make_store(maxsize, 60), lambda: _core.clock_set(start + 61 * 10**9)
+
+
+def retried(function: Callable[..., Any]) -> Any:
+    return retry(on=OSError)(function)
+
+
+def async_retried(function: Callable[..., Any]) -> Any:
+    return retry(on=OSError)(function)

@@ -1,6 +1,6 @@
 // The extension module stillwarm._core: a table of contents.
 //
-//   the hot path, raw CPython types           cached_call, cache_base, ready, flight
+//   the hot path, raw CPython types           cached_call, cache_base, ready, flight, retried_call, retried_await
 //   arguments -> key, keys in the tables      call_key, py_traits
 //   bytes of a value                          weigh
 //   a request -> its answer                   http_facts, http_front
@@ -13,6 +13,7 @@
 #include "bindings/cached_call.hpp"
 #include "bindings/flight.hpp"
 #include "bindings/ready.hpp"
+#include "bindings/retried_call.hpp"
 
 PYBIND11_MODULE(_core, m) {
   using namespace stillwarm;
@@ -22,7 +23,7 @@ PYBIND11_MODULE(_core, m) {
   }
   py::missing = PyObject_CallNoArgs(reinterpret_cast<PyObject*>(&PyBaseObject_Type));
   if (py::missing == nullptr || !py::add_ready(m.ptr()) || !py::add_cache_base(m.ptr()) || !py::add_flight(m.ptr()) ||
-      !py::add_cached_call(m.ptr())) {
+      !py::add_cached_call(m.ptr()) || !py::add_retried_call(m.ptr())) {
     throw pybind11::error_already_set();
   }
   bind_base(m);

@@ -11,9 +11,13 @@ One import gives the whole core; asyncio is imported only where coroutine functi
 """
 
 from stillwarm import hooks
+from stillwarm._attempts import GaveUp, Retried
 from stillwarm._cache import Cache
 from stillwarm._cached import CacheInfo
 from stillwarm._default import cached, default_cache
+from stillwarm._failures import transient
+from stillwarm._retried import RetryStats, retry, retry_stats
+from stillwarm._retry import Retry, define_budget
 from stillwarm._stats import Counters, HotKey, State, Stats
 from stillwarm._target import Load, current_load
 from stillwarm._warm import Warmed
@@ -25,7 +29,6 @@ from stillwarm.errors import (
     RecursiveLoadError,
     StillwarmError,
 )
-from stillwarm.retry import Retry, transient
 
 __version__ = "0.1.0"
 
@@ -34,13 +37,16 @@ __all__ = [
     "CacheInfo",
     "ConfigError",
     "Counters",
+    "GaveUp",
     "HotKey",
     "KeyTypeError",
     "Load",
     "LoadTimeout",
     "NotFound",
     "RecursiveLoadError",
+    "Retried",
     "Retry",
+    "RetryStats",
     "State",
     "Stats",
     "StillwarmError",
@@ -49,6 +55,9 @@ __all__ = [
     "cached",
     "current_load",
     "default_cache",
+    "define_budget",
     "hooks",
+    "retry",
+    "retry_stats",
     "transient",
 ]

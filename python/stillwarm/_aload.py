@@ -37,8 +37,8 @@ from stillwarm._target import (
     innermost,
 )
 from stillwarm._tier import adrive
+from stillwarm._waiting import apause
 from stillwarm.errors import NotFound
-from stillwarm.retry import apause
 
 if TYPE_CHECKING:
     from stillwarm._tier_loads import Reading

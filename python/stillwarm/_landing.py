@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stillwarm import _core, hooks
+from stillwarm._failures import classify as classify_error
 from stillwarm._target import (
     ABANDONED,
     AGAIN,
@@ -28,7 +29,6 @@ from stillwarm._target import (
 )
 from stillwarm._types import Settings, tag_names, ttl_ns
 from stillwarm.errors import NotFound
-from stillwarm.retry import classify as classify_error
 
 if TYPE_CHECKING:
     from stillwarm._tier_loads import Reading

@@ -41,8 +41,8 @@ from stillwarm._target import (
 )
 from stillwarm._tier import drive
 from stillwarm._types import Settings
+from stillwarm._waiting import pause
 from stillwarm.errors import LoadTimeout, NotFound, RecursiveLoadError
-from stillwarm.retry import pause
 
 if TYPE_CHECKING:
     from stillwarm._pool import LoadPool

@@ -17,8 +17,8 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from stillwarm import _core
 from stillwarm._durations import duration, shown
+from stillwarm._retry import Retry
 from stillwarm.errors import ConfigError
-from stillwarm.retry import Retry
 
 Duration: TypeAlias = int | float | str | timedelta
 Ttl: TypeAlias = Duration | Callable[[Any], Duration | None] | None

@@ -6,6 +6,7 @@ StillwarmError
 |-- NotFound (LookupError)           the loader says: there is no such thing; raise it in loaders, see negative_ttl=
 |-- RecursiveLoadError               a loader asked for the key that it is loading
 |-- LoadTimeout (TimeoutError)       a load took longer than its hard timeout; it goes on and may still be stored
+|-- AttemptTimeout (TimeoutError)    an attempt of a retried coroutine function took longer than attempt_timeout=
 |-- TierError                        the remote tier failed
 |   |-- TierUnavailable              it cannot be reached
 |   |-- TierTimeout                  it did not answer in time
@@ -22,6 +23,7 @@ The exception of a loader passes unchanged: it is never wrapped in one of these.
 from __future__ import annotations
 
 __all__ = [
+    "AttemptTimeout",
     "CircuitOpen",
     "CodecError",
     "ConfigError",
@@ -62,6 +64,10 @@ class RecursiveLoadError(StillwarmError):
 
 class LoadTimeout(StillwarmError, TimeoutError):
     """A load took longer than its hard timeout. The load goes on and may still be stored."""
+
+
+class AttemptTimeout(StillwarmError, TimeoutError):
+    """An attempt of a retried coroutine function took longer than `attempt_timeout`, and was cancelled."""
 
 
 class TierError(StillwarmError):

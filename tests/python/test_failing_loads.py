@@ -155,7 +155,7 @@ def test_failing_loads_retry_happens_inside_the_load(warm_cache: Cache) -> None:
 
     waits: list[float] = []
     f = cached(warm_cache, source, ttl=10, retry=stillwarm.Retry(on=stillwarm.transient, budget=None, jitter=0))
-    from stillwarm.retry import without_waiting
+    from stillwarm.testing import without_waiting
 
     with without_waiting(sleep=heal):
         assert f() == 3

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from stillwarm._failures import classify, retry_after, transient
 from stillwarm.errors import CircuitOpen, ConfigError, LoadTimeout, NotFound, TierRejected, TierUnavailable
-from stillwarm.retry import classify, retry_after, transient
 
 
 def alike(qualified: str, *bases: type, **attributes: Any) -> type[Any]:

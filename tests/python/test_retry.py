@@ -1,4 +1,4 @@
-"""The Retry policy: how often, how long, why it stops, and what it refuses. Nothing here waits."""
+"""The Retry policy, in each of the ways to use it: how often, how long, why it stops. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from stillwarm import Retry, define_budget, transient
+from stillwarm._waiting import apause, pause
 from stillwarm.errors import ConfigError, NotFound
-from stillwarm.retry import Retry, apause, define_budget, pause, transient, without_waiting
+from stillwarm.testing import without_waiting
 
 
 @pytest.fixture
@@ -40,10 +42,32 @@ class Flaky:
 
 
 def run(policy: Retry, flaky: Flaky, how: str) -> str:
-    return policy.call(flaky) if how == "call" else asyncio.run(policy.acall(flaky.later))
+    """One call in one of the six ways."""
+    if how == "call":
+        return policy.call(flaky)
+    if how == "acall":
+        return asyncio.run(policy.acall(flaky.later))
+    if how == "decorated":
+        return policy(flaky)()
+    if how == "decorated coroutine":
+        return asyncio.run(policy(flaky.later)())
+    if how == "block":
+        for attempt in policy:
+            with attempt:
+                return flaky()
+        raise AssertionError("the loop ended without a result")
+    return asyncio.run(block(policy, flaky))
 
 
-both = pytest.mark.parametrize("how", ["call", "acall"])
+async def block(policy: Retry, flaky: Flaky) -> str:
+    async for attempt in policy:
+        with attempt:
+            return await flaky.later()
+    raise AssertionError("the loop ended without a result")
+
+
+WAYS = ["call", "acall", "decorated", "decorated coroutine", "block", "block in a coroutine"]
+both = pytest.mark.parametrize("how", WAYS)
 
 
 @both

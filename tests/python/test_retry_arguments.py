@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from stillwarm import Retry, define_budget, transient
 from stillwarm.errors import ConfigError
-from stillwarm.retry import Retry, define_budget, transient
 
 
 class NotAnError:

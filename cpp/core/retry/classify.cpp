@@ -101,6 +101,7 @@ constexpr auto kClassRules = std::to_array<ClassRule>({
     {"ssl", "SSLEOFError", Rule::kTransient},
     {"ssl", "SSLError", Rule::kFatal},
     {"ssl", "SSLZeroReturnError", Rule::kTransient},
+    {"stillwarm", "AttemptTimeout", Rule::kTransient},
     {"stillwarm", "CircuitOpen", Rule::kTransient},
     {"stillwarm", "LoadTimeout", Rule::kTransient},
     {"stillwarm", "NotFound", Rule::kNotFound},

@@ -53,7 +53,7 @@ TEST(Attempt, NoWaitEndsAtOrAfterTheDeadline) {
   policy.deadline = kSecond;
   Attempt attempt(policy, kStart);
   EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart + 799 * kMs, 0.5), 200 * kMs);
-  attempt.started(kStart);
+  attempt = Attempt(policy, kStart);
   EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart + 800 * kMs, 0.5), std::nullopt);
   EXPECT_EQ(attempt.stop(), Stop::kDeadline);
 }
@@ -109,16 +109,16 @@ TEST(Attempt, TheBudgetIsAskedLast) {
   Attempt attempt(policy, kStart);
   // Fatal, too late, too long: none of them costs the token.
   EXPECT_EQ(attempt.failed(ErrorKind::kFatal, kNoHint, kStart, 0.5), std::nullopt);
-  attempt.started(kStart);
+  attempt = Attempt(policy, kStart);
   EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart + kSecond, 0.5), std::nullopt);
-  attempt.started(kStart);
+  attempt = Attempt(policy, kStart);
   EXPECT_EQ(attempt.failed(ErrorKind::kTransient, 40 * kSecond, kStart, 0.5), std::nullopt);
   EXPECT_EQ(budget.left(), Budget::kUnit);
 
-  attempt.started(kStart);
+  attempt = Attempt(policy, kStart);
   EXPECT_TRUE(attempt.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5).has_value());
   EXPECT_EQ(budget.left(), 0u);
-  attempt.started(kStart);
+  attempt = Attempt(policy, kStart);
   EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5), std::nullopt);
   EXPECT_EQ(attempt.stop(), Stop::kBudget);
 }
@@ -151,13 +151,54 @@ TEST(Attempt, AnOutageIsNotMultiplied) {
   EXPECT_EQ(attempts(nullptr), 4'000);
 }
 
+TEST(Attempt, WhatAnInnerRetryGaveUpOnIsNotTriedAgain) {
+  Budget budget;
+  RetryPolicy policy = plain();
+  policy.budget = &budget;
+  Attempt attempt(policy, kStart);
+  attempt.failed_inside();
+  EXPECT_EQ(attempt.stop(), Stop::kNested);
+  EXPECT_EQ(attempt.failures(), 1u);
+  EXPECT_EQ(budget.left(), Budget::kDefaultCapacity);
+}
+
+TEST(Attempt, ItsNameHasTheFigures) {
+  RetryNames names;
+  RetryFigures& figures = names.named("a");
+  EXPECT_EQ(&figures, &names.named("a"));
+  RetryPolicy policy = plain(1);
+  policy.figures = &figures;
+  policy.begun();
+  policy.succeeded();  // at once
+
+  policy.begun();
+  Attempt second(policy, kStart);
+  ASSERT_TRUE(second.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5).has_value());
+  second.succeeded();
+
+  policy.begun();
+  Attempt third(policy, kStart);
+  ASSERT_TRUE(third.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5).has_value());
+  ASSERT_FALSE(third.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5).has_value());
+
+  EXPECT_EQ(figures.calls, 3u);
+  EXPECT_EQ(figures.succeeded, 2u);
+  EXPECT_EQ(figures.recovered, 1u);
+  EXPECT_EQ(figures.failures, 3u);
+  EXPECT_EQ(figures.retries, 2u);
+  EXPECT_EQ(figures.waited, 400 * kMs);
+  EXPECT_EQ(figures.given_up[static_cast<std::size_t>(Stop::kRetriesExhausted)], 1u);
+  names.reset();
+  EXPECT_EQ(figures.calls, 0u);
+}
+
 TEST(Attempt, EveryReasonHasAText) {
   std::set<std::string> texts;
-  for (const Stop stop :
-       {Stop::kNotTransient, Stop::kRetriesExhausted, Stop::kRetryAfter, Stop::kDeadline, Stop::kBudget}) {
+  for (const Stop stop : {Stop::kNotTransient, Stop::kRetriesExhausted, Stop::kRetryAfter, Stop::kDeadline,
+                          Stop::kBudget, Stop::kNested}) {
     texts.emplace(text_of(stop));
   }
-  EXPECT_EQ(texts.size(), 5u);
+  EXPECT_EQ(texts.size(), 6u);
   EXPECT_FALSE(texts.contains(""));
 }
 

@@ -1,0 +1,382 @@
+"""Functions under @retry: what they are, what is counted, nested retries, hooks.
+
+Thread rule: one thread, and loops of its own.
+Refuses to know: how often and how long (test_retry.py), and the awaitable of a coroutine
+(test_retried_coroutines.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import gc
+import inspect
+import logging
+import pickle
+import re
+import threading
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+import stillwarm
+from flaky import Source
+from stillwarm import GaveUp, Retried, Retry, retry, retry_stats, transient
+from stillwarm.errors import CircuitOpen, ConfigError
+from stillwarm.testing import without_waiting
+
+
+@pytest.fixture(autouse=True)
+def waits() -> Iterator[list[float]]:
+    with without_waiting(random=lambda: 0.5) as seen:
+        yield seen
+
+
+@retry(on=transient)
+def module_level(x: int, *, y: int = 2) -> int:
+    """Adds."""
+    return x + y
+
+
+@retry(on=transient)
+async def amodule_level(x: int) -> int:
+    return x
+
+
+# --------------------------------------------------------------------------------------------------- what it is, binds
+
+
+def test_retried_function_keeps_what_it_was() -> None:
+    assert module_level(1) == 3
+    assert (module_level.__name__, module_level.__doc__) == ("module_level", "Adds.")
+    assert module_level.__wrapped__(1) == 3  # type: ignore[attr-defined]
+    assert str(inspect.signature(module_level)) == "(x: 'int', *, y: 'int' = 2) -> 'int'"
+    assert pickle.loads(pickle.dumps(module_level)) is module_level
+    assert copy.deepcopy(module_level) is module_level
+    assert not inspect.iscoroutinefunction(module_level)
+    assert inspect.iscoroutinefunction(amodule_level)
+    assert "module_level" in repr(module_level)
+    assert module_level.policy.name == f"{__name__}.module_level"  # type: ignore[attr-defined]
+    assert weakref.ref(module_level)() is module_level
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_retried_arguments_come_again_as_they_were(failures: int, waits: list[float]) -> None:
+    for call in (Source(failures), Source(failures).later):
+        f = retry(on=transient)(call)
+        result = f(1, "b", c=[3], d=None)
+        if inspect.isawaitable(result):
+            result = asyncio.run(result)  # type: ignore[arg-type]
+        assert result == ((1, "b"), {"c": [3], "d": None})
+
+
+def test_retried_methods_have_their_self() -> None:
+    class Shop:
+        calls = 0
+
+        @retry(on=transient)
+        def price(self, asin: str) -> tuple[Shop, str]:
+            self.calls += 1
+            if self.calls == 1:
+                raise ConnectionError
+            return self, asin
+
+        @classmethod
+        @retry(on=transient)
+        def named(cls) -> type:
+            return cls
+
+        @staticmethod
+        @retry(on=transient)
+        def free(x: int) -> int:
+            return x
+
+        @retry(on=transient)
+        async def later(self) -> Shop:
+            return self
+
+    shop = Shop()
+    assert shop.price("a") == (shop, "a")
+    assert Shop.price(shop, "b") == (shop, "b")
+    assert (shop.calls, Shop.named(), shop.free(1), asyncio.run(shop.later())) == (3, Shop, 1, shop)
+    bound = shop.price
+    assert bound("c") == (shop, "c")
+
+
+def test_retried_over_a_cached_function_and_under_one() -> None:
+    cache = stillwarm.Cache()
+    source = Source(2)
+
+    @cache.cached(ttl=60)
+    @retry(on=transient)
+    def inner(x: int) -> Any:
+        return source(x)
+
+    assert inner(1) == inner(1) == ((1,), {})
+    assert source.calls == 3
+    again = Source(1)
+
+    @retry(on=transient)
+    @cache.cached(ttl=60, key="outer:{x}")
+    async def outer(x: int) -> Any:
+        return await again.later(x)
+
+    async def run() -> None:
+        assert await outer(1) == await outer(1) == ((1,), {})
+
+    asyncio.run(run())
+    assert again.calls == 2
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def agenerator() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("function", [generator, agenerator, int, 3, staticmethod(generator), classmethod(generator)])
+def test_retried_must_be_a_function(function: Any) -> None:
+    with pytest.raises(ConfigError, match=re.compile("accepted|above it")):
+        retry(on=transient)(function)
+
+
+def test_retried_without_on_says_what_to_write() -> None:
+    with pytest.raises(ConfigError, match=r"on= has no default.*@retry\(on=transient\)"):
+        retry(generator)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="on= has no default"):
+        retry()
+
+
+def test_retried_plain_function_that_returns_a_coroutine_is_refused() -> None:
+    source = Source()
+    f = retry(on=transient)(lambda: source.later())
+    with pytest.raises(TypeError, match="put @retry on the coroutine function itself"):
+        f()
+
+
+def test_retried_plain_function_takes_no_attempt_timeout() -> None:
+    with pytest.raises(ConfigError, match="nothing can interrupt it"):
+        retry(on=transient, attempt_timeout=1)(Source())
+    with pytest.raises(ConfigError, match="nothing can interrupt it"):
+        Retry(on=transient, attempt_timeout=1).call(Source())
+    with pytest.raises(ConfigError, match="attempt_timeout= and a block"):
+        iter(Retry(on=transient, attempt_timeout=1))
+
+
+def test_retry_block_in_a_coroutine_must_be_async() -> None:
+    async def wrong() -> None:
+        for attempt in Retry(on=transient):
+            with attempt:
+                return
+
+    with pytest.raises(ConfigError, match="async for attempt"):
+        asyncio.run(wrong())
+
+
+def test_retry_block_body_must_stand_under_the_attempt() -> None:
+    with pytest.raises(ConfigError, match="under `with attempt:`"):
+        for _ in Retry(on=transient):
+            pass
+    first = next(iter(Retry(on=transient)))
+    with first, pytest.raises(ConfigError, match="entered once"):
+        first.__enter__()
+
+
+def test_retry_block_counts_its_attempts() -> None:
+    source, numbers = Source(2), []
+    for attempt in Retry(on=transient):
+        with attempt:
+            numbers.append(attempt.number)
+            source()
+    assert numbers == [1, 2, 3]
+
+
+# -------------------------------------------------------------------------------------------------------------- nested
+
+
+def test_retried_layers_do_not_multiply(caplog: pytest.LogCaptureFixture, waits: list[float]) -> None:
+    source = Source(1_000)
+    inner = retry(on=transient, retries=2, name="nested inner")(source)
+    outer = retry(on=transient, retries=5, name="nested outer")(lambda: inner())
+    with caplog.at_level(logging.WARNING, logger="stillwarm"), pytest.raises(ConnectionError) as raised:
+        outer()
+    assert source.calls == 3
+    assert len(waits) == 2
+    assert raised.value.__notes__ == ["stillwarm: 1 attempt in 0.00 s; stopped: an inner retry gave up"]  # type: ignore[attr-defined]
+    assert "the retry nested inner is inside of the retry nested outer" in caplog.text
+    caplog.clear()
+    source.calls = 0
+    with pytest.raises(ConnectionError):
+        outer()
+    assert (source.calls, "inside" in caplog.text) == (3, False), "it is said once"
+    assert retry_stats()["nested outer"].given_up == {"an inner retry gave up": 2}
+
+
+def test_retried_layers_would_multiply_without_the_rule(waits: list[float]) -> None:
+    """The naive control: an error that has lost its mark."""
+    source = Source(1_000)
+    inner = retry(on=transient, retries=2, budget=None)(source)
+
+    @retry(on=transient, retries=5, budget=None)
+    def outer() -> Any:
+        try:
+            return inner()
+        except ConnectionError as error:
+            raise ConnectionError(str(error)) from None
+
+    with pytest.raises(ConnectionError):
+        outer()
+    assert source.calls == 3 * 6
+
+
+def test_retried_layers_know_an_error_that_was_translated(waits: list[float]) -> None:
+    source = Source(1_000)
+    inner = retry(on=transient, retries=2)(source)
+
+    @retry(on=TimeoutError, retries=5)
+    def outer() -> Any:
+        try:
+            return inner()
+        except ConnectionError as error:
+            raise TimeoutError from error
+
+    with pytest.raises(TimeoutError):
+        outer()
+    assert source.calls == 3
+
+
+def test_retried_outer_layer_tries_what_the_inner_one_does_not(waits: list[float]) -> None:
+    source = Source(2, ValueError)
+    inner = retry(on=transient)(source)
+    assert retry(on=ValueError)(lambda: inner())() == ((), {})
+    assert source.calls == 3
+
+
+def test_retried_error_object_that_is_raised_again_later_is_no_nested_one(waits: list[float]) -> None:
+    error, calls = ConnectionError(), []
+
+    def source() -> None:
+        calls.append(1)
+        raise error
+
+    f = retry(on=transient, retries=2)(source)
+    for expected in (3, 6):
+        with pytest.raises(ConnectionError):
+            f()
+        assert len(calls) == expected
+
+
+def test_retried_layers_in_coroutines(waits: list[float]) -> None:
+    source = Source(1_000)
+    inner = retry(on=transient, retries=2)(source.later)
+
+    @retry(on=transient, retries=5)
+    async def outer() -> Any:
+        return await inner()
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(outer())
+    assert source.calls == 3
+
+
+def test_retried_load_of_a_cache_with_retry_is_nested_too(waits: list[float]) -> None:
+    source = Source(1_000)
+    cache = stillwarm.Cache()
+    f = cache.cached(ttl=60, key="f", retry=Retry(on=transient, retries=4))(retry(on=transient, retries=2)(source))
+    with pytest.raises(ConnectionError):
+        f()
+    assert source.calls == 3
+
+
+# ----------------------------------------------------------------------------------------------------- figures, hooks
+
+
+def test_retried_figures_of_a_name() -> None:
+    source = Source(2)
+    f = retry(on=transient, name="figures", retries=1)(source)
+    with pytest.raises(ConnectionError):
+        f()
+    f()
+    f()
+    source.failures = source.calls + 1
+    f()
+    with pytest.raises(ZeroDivisionError):
+        retry(on=transient, name="figures")(lambda: 1 / 0)()
+    stats = retry_stats()["figures"]
+    assert (stats.calls, stats.succeeded, stats.recovered) == (5, 3, 1)
+    assert (stats.failures, stats.retries) == (4, 2)
+    assert stats.given_up == {"retries exhausted": 1, "not transient": 1}
+    assert stats.waited == pytest.approx(0.4)
+
+
+def test_retried_figures_of_coroutines_and_of_calls_that_never_began() -> None:
+    f = retry(on=transient, name="afigures")(Source(1).later)
+    never = f()
+    never.close()
+    asyncio.run(f())
+    stats = retry_stats()["afigures"]
+    assert (stats.calls, stats.succeeded, stats.recovered, stats.retries) == (1, 1, 1, 1)
+
+
+def test_retried_hook_hears_of_each_wait_and_of_the_end() -> None:
+    heard: list[Retried | GaveUp] = []
+    f = retry(on=transient, retries=1, name="heard", hook=heard.append)(Source(5))
+    with pytest.raises(ConnectionError) as raised:
+        f()
+    wait, end = heard
+    assert isinstance(wait, Retried)
+    assert isinstance(end, GaveUp)
+    assert (wait.name, wait.failures, wait.retries, wait.delay, str(wait.error)) == ("heard", 1, 1, 0.2, "failure 1")
+    assert (end.failures, end.reason, end.error) == (2, "retries exhausted", raised.value)
+
+
+def test_retried_hook_that_raises_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def hook(_: object) -> None:
+        raise KeyError("the hook's own")
+
+    f = retry(on=transient, hook=hook)(Source(1))
+    assert f() == ((), {})
+    assert "the hook of a retry raised" in caplog.text
+
+
+def test_retried_circuit_open_is_an_error_like_others_for_those_who_name_it() -> None:
+    assert retry(on=lambda e: isinstance(e, CircuitOpen))(Source(1, CircuitOpen))() == ((), {})
+
+
+def test_retried_call_holds_nothing_after_its_end() -> None:
+    class Thing:
+        pass
+
+    thing = Thing()
+    there = weakref.ref(thing)
+    f = retry(on=transient, retries=1)(Source(1))
+    f(thing)
+    coroutine = retry(on=transient, retries=1)(Source(1).later)(thing)
+    asyncio.run(coroutine)
+    del thing
+    gc.collect()
+    assert there() is None, "neither the call nor the awaitable, which is still there, keeps its arguments"
+
+
+def test_retried_by_many_threads_at_once() -> None:
+    source, gate, results = Source(), threading.Barrier(16), []
+    f = retry(on=transient, name="threads")(functools.partial(source, 1))
+
+    def use() -> None:
+        gate.wait()
+        results.extend(f() for _ in range(500))
+
+    threads = [threading.Thread(target=use) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == retry_stats()["threads"].calls == retry_stats()["threads"].succeeded == 8_000
