@@ -14,6 +14,7 @@ from stillwarm import hooks
 from stillwarm._cache import Cache
 from stillwarm._cached import CacheInfo
 from stillwarm._default import cached, default_cache
+from stillwarm._joined import JoinedInfo
 from stillwarm._stats import Counters, HotKey, State, Stats
 from stillwarm._target import Load, current_load
 from stillwarm._warm import Warmed
@@ -35,6 +36,7 @@ __all__ = [
     "ConfigError",
     "Counters",
     "HotKey",
+    "JoinedInfo",
     "KeyTypeError",
     "Load",
     "LoadTimeout",

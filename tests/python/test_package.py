@@ -25,6 +25,7 @@ NAMES = [
     "ConfigError",
     "Counters",
     "HotKey",
+    "JoinedInfo",
     "KeyTypeError",
     "Load",
     "LoadTimeout",

@@ -1,0 +1,74 @@
+"""Joined functions as a type checker sees them; test_typing.py runs the checkers. Every expected error is marked.
+
+Thread rule: never run.
+Refuses to know: what happens at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from typing_extensions import assert_type
+
+from stillwarm import Cache, JoinedInfo
+
+cache = Cache()
+
+
+@cache.joined
+def bare(x: int) -> str:
+    return str(x)
+
+
+@cache.joined(key="report:{year}", ignore=("session",), name="report")
+def report(year: int, *, session: object = None) -> float:
+    return 1.0
+
+
+@cache.joined()
+async def areport(year: int) -> list[float]:
+    return [1.0]
+
+
+class Shop:
+    @cache.joined
+    def price(self, name: str) -> float:
+        return 1.0
+
+    @cache.joined
+    async def stock(self, name: str) -> int:
+        return 1
+
+    @classmethod
+    @cache.joined
+    def count(cls, of: int) -> int:
+        return of
+
+    @staticmethod
+    @cache.joined
+    def tax(country: str) -> float:
+        return 1.0
+
+
+cache.joined(tags=["a"])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+assert_type(bare(1), str)
+assert_type(report(2024, session=None), float)
+assert_type(bare.joined_info(), JoinedInfo)
+assert_type(bare.joined_info().runs, int)
+plain: Callable[[int], str] = bare.__wrapped__
+bare("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+report()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+bare.cache_clear()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+assert_type(Shop().price("a"), float)
+assert_type(Shop().tax("FR"), float)
+assert_type(Shop.count(1), int)
+Shop().price(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def calls() -> None:
+    assert_type(await areport(2024), list[float])
+    assert_type(await Shop().stock("a"), int)
+    coroutine: Coroutine[Any, Any, list[float]] = areport(2024)
+    await coroutine
