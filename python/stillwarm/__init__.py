@@ -15,6 +15,7 @@ from stillwarm._cache import Cache
 from stillwarm._cached import CacheInfo
 from stillwarm._default import cached, default_cache
 from stillwarm._joined import JoinedInfo
+from stillwarm._parallel import agather, gather
 from stillwarm._stats import Counters, HotKey, State, Stats
 from stillwarm._target import Load, current_load
 from stillwarm._warm import Warmed
@@ -48,9 +49,11 @@ __all__ = [
     "StillwarmError",
     "Warmed",
     "__version__",
+    "agather",
     "cached",
     "current_load",
     "default_cache",
+    "gather",
     "hooks",
     "transient",
 ]

@@ -37,9 +37,11 @@ NAMES = [
     "StillwarmError",
     "Warmed",
     "__version__",
+    "agather",
     "cached",
     "current_load",
     "default_cache",
+    "gather",
     "hooks",
     "transient",
 ]

@@ -1,4 +1,4 @@
-"""Joined functions as a type checker sees them; test_typing.py runs the checkers. Every expected error is marked.
+"""Joined functions and gathered calls as a type checker sees them (test_typing.py). Every expected error is marked.
 
 Thread rule: never run.
 Refuses to know: what happens at run time.
@@ -6,12 +6,14 @@ Refuses to know: what happens at run time.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from typing_extensions import assert_type
 
-from stillwarm import Cache, JoinedInfo
+from stillwarm import Cache, JoinedInfo, agather, gather
 
 cache = Cache()
 
@@ -65,6 +67,30 @@ assert_type(Shop().price("a"), float)
 assert_type(Shop().tax("FR"), float)
 assert_type(Shop.count(1), int)
 Shop().price(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def name() -> str:
+    return ""
+
+
+async def number() -> int:
+    return 1
+
+
+assert_type(gather(name, lambda: 1, deadline="2s"), tuple[str, int])
+assert_type(gather(name, partial(report, 2024), name, threads=2), tuple[str, float, str])
+assert_type(gather(*[name] * 9), tuple[str, ...])
+gather(name())  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+gather(name, timeout=2)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+async def gathered() -> None:
+    assert_type(await agather(number(), asyncio.sleep(0, ""), deadline=2), tuple[int, str])
+    assert_type(await agather(number, asyncio.ensure_future(number()), number()), tuple[int, int, int])
+    assert_type(await agather(*[number()] * 9), tuple[int, ...])
+    await agather(number(), name, partial(report, 2024))  # with plain callables of any type
+    await agather(areport(2024), Shop().stock("a"))
+    await agather(1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 async def calls() -> None:
