@@ -16,6 +16,7 @@ from stillwarm._cached import CacheInfo
 from stillwarm._default import cached, default_cache
 from stillwarm._joined import JoinedInfo
 from stillwarm._parallel import agather, gather
+from stillwarm._prefetch import Prefetch, Prefetched
 from stillwarm._stats import Counters, HotKey, State, Stats
 from stillwarm._target import Load, current_load
 from stillwarm._warm import Warmed
@@ -42,6 +43,8 @@ __all__ = [
     "Load",
     "LoadTimeout",
     "NotFound",
+    "Prefetch",
+    "Prefetched",
     "RecursiveLoadError",
     "Retry",
     "State",

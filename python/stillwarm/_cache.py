@@ -101,6 +101,7 @@ class Cache(Joining):
         "_max_bytes",
         "_max_entries",
         "_pool",
+        "_schedules",
         "_scopes",
         "_tier",
         "_type_ids",
@@ -157,6 +158,7 @@ class Cache(Joining):
         self._last_errors = {}
         self._direct = {}
         self._hooks = ()
+        self._schedules = set()
         self._warming = set()
         self._pool = LoadPool(count(load_threads, "load_threads", 1024))
         self._tier = self._codec = self._upkeep = None
@@ -290,6 +292,8 @@ class Cache(Joining):
     def close(self) -> None:
         """Stops background work (waits up to 0.2 s for it), writes what a tier is owed, and drops every entry. May be
         called twice."""
+        for schedule in list(self._schedules):
+            schedule.stop()
         self._pool.close(0.2)
         self._close_tier(0.2)
         _core.clear(self, -1)
@@ -348,6 +352,9 @@ def _after_fork_in_child() -> None:
     for cache in list(_caches):
         _core.detach_all(cache)
         cache._pool.reset()
+        for schedule in list(cache._schedules):
+            schedule.reset()
+        cache._schedules.clear()
         cache._warming.clear()
         if cache._upkeep is not None:
             _core.take_hits(cache)  # the parent tells of them

@@ -30,6 +30,8 @@ NAMES = [
     "Load",
     "LoadTimeout",
     "NotFound",
+    "Prefetch",
+    "Prefetched",
     "RecursiveLoadError",
     "Retry",
     "State",

@@ -1,4 +1,4 @@
-"""Joined functions and gathered calls as a type checker sees them (test_typing.py). Every expected error is marked.
+"""Joined functions, gathered calls and schedules as a type checker sees them. Every expected error is marked.
 
 Thread rule: never run.
 Refuses to know: what happens at run time.
@@ -13,7 +13,7 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-from stillwarm import Cache, JoinedInfo, agather, gather
+from stillwarm import Cache, JoinedInfo, Prefetch, Prefetched, agather, gather
 
 cache = Cache()
 
@@ -91,6 +91,20 @@ async def gathered() -> None:
     await agather(number(), name, partial(report, 2024))  # with plain callables of any type
     await agather(areport(2024), Shop().stock("a"))
     await agather(1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+@cache.cached(ttl=60)
+def kept(x: int) -> int:
+    return x
+
+
+async def prefetched() -> None:
+    assert_type(cache.prefetch([(kept, 1), kept], every="1m", early="2m"), Prefetch)
+    assert_type(await cache.aprefetch(lambda: [(kept, 1)], every=60), Prefetch)
+    with cache.prefetch([kept], every=60, at_once=2) as schedule:
+        assert_type(schedule.figures(), Prefetched)
+    cache.prefetch([(kept, 1)])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    cache.prefetch([kept], every=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def calls() -> None:
