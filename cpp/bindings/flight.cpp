@@ -73,6 +73,11 @@ PyObject* member_or_none(PyObject* o) { return Py_NewRef(o == nullptr ? Py_None 
 PyObject* get_state(PyObject* self, void*) { return PyLong_FromLong(static_cast<long>(as_flight(self)->state)); }
 PyObject* get_attached(PyObject* self, void*) { return PyBool_FromLong(as_flight(self)->flight.attached); }
 PyObject* get_background(PyObject* self, void*) { return PyBool_FromLong(as_flight(self)->flight.background); }
+int set_background(PyObject* self, PyObject* value, void*) {
+  const int truth = value == nullptr ? 0 : PyObject_IsTrue(value);
+  if (truth >= 0) as_flight(self)->flight.background = truth != 0;
+  return truth < 0 ? -1 : 0;
+}
 PyObject* get_sequence(PyObject* self, void*) { return PyLong_FromUnsignedLongLong(as_flight(self)->flight.sequence); }
 PyObject* get_scope(PyObject* self, void*) { return PyLong_FromUnsignedLong(as_flight(self)->flight.scope); }
 PyObject* get_value(PyObject* self, void*) { return member_or_none(as_flight(self)->value); }
@@ -188,7 +193,7 @@ PyObject* flight_wait_with(PyObject* self, PyObject* waiter) {
 PyGetSetDef flight_getset[] = {
     {"state", get_state, nullptr, "0 running, 1 value, 2 error, 3 abandoned, 4 stale, 5 remote.", nullptr},
     {"attached", get_attached, nullptr, "May still be joined and stored.", nullptr},
-    {"background", get_background, nullptr, "A refresh that no caller waits for.", nullptr},
+    {"background", get_background, set_background, "A refresh that no caller waits for.", nullptr},
     {"sequence", get_sequence, nullptr, "Order of starting.", nullptr},
     {"scope", get_scope, nullptr, "Number of the scope.", nullptr},
     {"value", get_value, nullptr, "What was loaded.", nullptr},

@@ -16,6 +16,9 @@ from stillwarm._cache import Cache
 from stillwarm._cached import CacheInfo
 from stillwarm._default import cached, default_cache
 from stillwarm._failures import transient
+from stillwarm._joined import JoinedInfo
+from stillwarm._parallel import agather, gather
+from stillwarm._prefetch import Prefetch, Prefetched
 from stillwarm._retried import RetryStats, retry, retry_stats
 from stillwarm._retry import Retry, define_budget
 from stillwarm._stats import Counters, HotKey, State, Stats
@@ -39,10 +42,13 @@ __all__ = [
     "Counters",
     "GaveUp",
     "HotKey",
+    "JoinedInfo",
     "KeyTypeError",
     "Load",
     "LoadTimeout",
     "NotFound",
+    "Prefetch",
+    "Prefetched",
     "RecursiveLoadError",
     "Retried",
     "Retry",
@@ -52,10 +58,12 @@ __all__ = [
     "StillwarmError",
     "Warmed",
     "__version__",
+    "agather",
     "cached",
     "current_load",
     "default_cache",
     "define_budget",
+    "gather",
     "hooks",
     "retry",
     "retry_stats",

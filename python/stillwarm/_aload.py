@@ -142,7 +142,7 @@ async def run_load(target: Any, flight: Any, anew: bool = False) -> None:
     """Asks the remote tier, then runs the loader in this task, with retries, until the flight has landed. Never raises
     but for cancellation."""
     reading = None
-    tier = target.cache._tier
+    tier = target.tier
     if tier is not None:
         flight.loop, flight.thread = asyncio.get_running_loop(), 0
         try:
@@ -196,7 +196,7 @@ async def run_to_landing(target: Any, flight: Any, reading: Reading | None) -> N
                 plan = planned(target, flight, value, reading)
                 refused = False
                 if plan is not None and plan.request is not None and target.settings.fleet:
-                    tier = target.cache._tier
+                    tier = target.tier
                     refused = not await adrive(tier, _tier_loads.written(tier, plan.request))
                 committed(target, flight, value, took, plan, refused)
                 return

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from stillwarm import _core, _url, hooks
 from stillwarm._cached import check_scope, decorate
 from stillwarm._durations import duration, shown, size
+from stillwarm._joined import Joining
 from stillwarm._observed import Scope, count
 from stillwarm._pool import LoadPool
-from stillwarm._shared import Shared
 from stillwarm._sql_types import identifier
 from stillwarm._tier_values import DIRECT
-from stillwarm._types import OPTIONS, TABLE_ONLY, TYPE_OPTIONS, check_names, checked_level, own_table, resolve
+from stillwarm._types import JOINED, OPTIONS, TABLE_ONLY, TYPE_OPTIONS, check_names, checked_level, own_table, resolve
 from stillwarm._upkeep import Upkeep
 from stillwarm._verbs import UNSET
 from stillwarm.errors import ConfigError
@@ -57,7 +57,7 @@ _caches: weakref.WeakSet[Cache] = weakref.WeakSet()
 _log = logging.getLogger("stillwarm")
 
 
-class Cache(Shared):
+class Cache(Joining):
     """A cache in this process's memory, and, with a URL, in a database that processes and hosts share.
 
     Args:
@@ -101,6 +101,7 @@ class Cache(Shared):
         "_max_bytes",
         "_max_entries",
         "_pool",
+        "_schedules",
         "_scopes",
         "_tier",
         "_type_ids",
@@ -157,6 +158,7 @@ class Cache(Shared):
         self._last_errors = {}
         self._direct = {}
         self._hooks = ()
+        self._schedules = set()
         self._warming = set()
         self._pool = LoadPool(count(load_threads, "load_threads", 1024))
         self._tier = self._codec = self._upkeep = None
@@ -233,8 +235,9 @@ class Cache(Shared):
         """
         if not isinstance(name, str) or not name:
             raise ConfigError(f"type name {shown(name)}: accepted: a str that is not empty")
-        if name == DIRECT:
-            raise ConfigError(f"type name {shown(name)}: that is what the keys of get and set have in a tier")
+        if name in (DIRECT, JOINED):
+            whose = "the keys of get and set have in a tier" if name == DIRECT else "joined functions have"
+            raise ConfigError(f"type name {shown(name)}: that is what {whose}")
         given = dict(options)
         table = own_table(name, {key: given.pop(key) for key in list(given) if key in TABLE_ONLY})
         level = checked_level(given, f"type {name!r}")
@@ -289,6 +292,8 @@ class Cache(Shared):
     def close(self) -> None:
         """Stops background work (waits up to 0.2 s for it), writes what a tier is owed, and drops every entry. May be
         called twice."""
+        for schedule in list(self._schedules):
+            schedule.stop()
         self._pool.close(0.2)
         self._close_tier(0.2)
         _core.clear(self, -1)
@@ -347,6 +352,9 @@ def _after_fork_in_child() -> None:
     for cache in list(_caches):
         _core.detach_all(cache)
         cache._pool.reset()
+        for schedule in list(cache._schedules):
+            schedule.reset()
+        cache._schedules.clear()
         cache._warming.clear()
         if cache._upkeep is not None:
             _core.take_hits(cache)  # the parent tells of them

@@ -83,11 +83,12 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
     if isinstance(function, _core.CachedCall):
         raise ConfigError(f"{function!r} is cached already: decorate it once")
     if not callable(function) or isinstance(function, type):
-        raise ConfigError(f"@cached got {shown(function)}: accepted: a function, coroutine function or method")
+        what = "@joined" if settings.local else "@cached"
+        raise ConfigError(f"{what} got {shown(function)}: accepted: a function, coroutine function or method")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigError(
-            f"{name_of(function, None)} is a generator function: its values can be read only once, so there is "
-            f"nothing to cache; accepted: a function that returns a list or tuple of them"
+            f"{name_of(function, None)} is a generator function: its values can be read only once, so callers "
+            f"cannot share them; accepted: a function that returns a list or tuple of them"
         )
     is_async = inspect.iscoroutinefunction(function)
     signature = signature_of(function)
@@ -99,12 +100,13 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
     ignored = ignore_flags(options.get("ignore", ()), parameters, name)
 
     check_scope(cache, settings)
-    codec = None if cache._tier is None else codec_of(cache, function, options)
-    if cache._tier is not None and key is None:
+    tier = None if settings.local else cache._tier
+    codec = None if tier is None else codec_of(cache, function, options)
+    if tier is not None and key is None:
         fit_for_a_tier(name, parameters, ignored)
     if codec is not None:
         cache._codecs.setdefault(type_name or "default", []).append(codec)
-    scope = cache._new_scope(type_name, readable, keyed=key is not None)
+    scope = cache._new_scope(type_name, readable, keyed=key is not None and not settings.local)
     cache._set_durations(scope, settings)
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     call: Any = _core.CachedCall(

@@ -91,8 +91,7 @@ class Flight:
     def state(self) -> int: ...  # 0 running, 1 value, 2 error, 3 abandoned
     @property
     def attached(self) -> bool: ...
-    @property
-    def background(self) -> bool: ...
+    background: bool  # a refresh that no caller waits for
     @property
     def sequence(self) -> int: ...
     @property

@@ -179,7 +179,7 @@ def run_detached(target: Any, flight: Any, anew: bool = False) -> None:
 def run_load(target: Any, flight: Any, parent: bool = True, anew: bool = False) -> Any:
     """Asks the remote tier, then runs the loader on this thread, with retries, until the flight has landed."""
     reading = None
-    tier = target.cache._tier
+    tier = target.tier
     if tier is not None:
         try:
             reading = drive(tier, _tier_loads.read(target, flight, anew or flight.background))
@@ -241,7 +241,7 @@ def run_to_landing(target: Any, flight: Any, parent: bool, reading: Reading | No
                 plan = planned(target, flight, value, reading)
                 refused = False
                 if plan is not None and plan.request is not None and target.settings.fleet:
-                    refused = not drive(target.cache._tier, _tier_loads.written(target.cache._tier, plan.request))
+                    refused = not drive(target.tier, _tier_loads.written(target.tier, plan.request))
                 return committed(target, flight, value, took, plan, refused)
             pause(delay)
     except Exception as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from stillwarm import _core, _keys, hooks
 from stillwarm._durations import shown
 from stillwarm._stats import Counters, HotKey, State, Stats, summed
-from stillwarm._types import FOREVER
+from stillwarm._types import FOREVER, JOINED
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Observed(_core.CacheBase):
         """Counts in all and per type."""
         rows: dict[str, list[dict[str, Any]]] = {}
         for number, scope in list(self._scopes.items()):
+            if scope.type == JOINED:
+                continue
             rows.setdefault(scope.type, []).append(_core.stats(self, number))
         errors = self._last_errors
         types = {name: Counters(**summed(of_type, errors.get(name))) for name, of_type in rows.items()}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stillwarm import _core, _tier_values
 from stillwarm._observed import count
+from stillwarm._prefetch import Prefetching
 from stillwarm._stats import HotKey
 from stillwarm._tier import raised
-from stillwarm._warm import Warming
 from stillwarm.errors import CodecError, TierError, TierRejected, TierUnavailable
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ T = TypeVar("T")
 Progress = Callable[[int, int], object]
 
 
-class Shared(Warming):
+class Shared(Prefetching):
     """The part of a Cache that asks its database."""
 
     __slots__ = ()

@@ -18,6 +18,7 @@ from stillwarm._types import Settings, tag_names
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
+    from stillwarm._tier import Tier
 
 RETURN, REFRESH, LEAD, FOLLOW, ABSENT, RETURN_STALE, REFRESH_EARLY, CONFIRM = range(8)  # Step of cpp/core, and more
 RUNNING, VALUE, ERROR, ABANDONED, STALE, REMOTE = range(6)  # FlightState of cpp/bindings/flight.hpp
@@ -69,6 +70,11 @@ class Target:
         """`begin` whatever is stored: the load that runs, or one that starts now."""
         scope, key = self.key()
         return _core.begin_key(self.cache, scope, key, count, True)
+
+    @property
+    def tier(self) -> Tier | None:
+        """The remote tier that the load asks and tells; None: it is this process's own affair."""
+        return None if self.settings.local else self.cache._tier
 
     def load(self) -> Any:
         return self.call._function(*self.args, **self.kwargs)

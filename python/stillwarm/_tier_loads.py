@@ -164,7 +164,7 @@ def follow_up(target: Target, start: Callable[[Target, Any], None]) -> None:
 
 def pending(target: Any) -> bool:
     """Whether transactions are open that invalidate something: what is loading may be of before their commit."""
-    tier = target.cache._tier
+    tier = target.tier
     return tier is not None and bool(tier.pending)
 
 

@@ -22,6 +22,7 @@ from stillwarm.errors import ConfigError
 
 Duration: TypeAlias = int | float | str | timedelta
 Ttl: TypeAlias = Duration | Callable[[Any], Duration | None] | None
+JOINED: Final = "joined"  # the type of joined functions: of no entries, and in no figures
 FOREVER: Final[int] = _core.FOREVER
 EARLY_AUTO: Final[float] = _core.EARLY_AUTO
 
@@ -118,6 +119,7 @@ class Settings:
     weigh: Callable[[Any], int] | None = None
     tags: tuple[str, ...] | Callable[..., Iterable[str]] = ()
     fleet: bool = False
+    local: bool = False  # no remote tier is asked, and none is told
 
     @property
     def plain(self) -> bool:

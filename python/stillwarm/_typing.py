@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 if TYPE_CHECKING:
     from stillwarm._cached import CacheInfo
+    from stillwarm._joined import JoinedInfo
 
 P = ParamSpec("P")
 P2 = ParamSpec("P2")
@@ -121,3 +122,60 @@ class Decorator(Protocol):
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> CachedCoroutine[P, T]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, function: Callable[P, T], /) -> CachedFunction[P, T]: ...
+
+
+class Joined(Generic[P]):
+    """What every joined function carries."""
+
+    __name__: str
+    __qualname__: str
+    __module__: str
+
+    def joined_info(self) -> JoinedInfo: ...
+
+
+class JoinedFunction(Joined[P], Generic[P, R_co]):
+    """A joined plain function."""
+
+    @property
+    def __wrapped__(self) -> Callable[P, R_co]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload  # class method
+    def __get__(self: Callable[Concatenate[S, P2], T], instance: Any, owner: S) -> JoinedFunction[P2, T]: ...
+    @overload
+    def __get__(self, instance: None, owner: Any) -> JoinedFunction[P, R_co]: ...
+    @overload
+    def __get__(self: Callable[Concatenate[S, P2], T], instance: S, owner: Any) -> JoinedFunction[P2, T]: ...
+    @overload  # static method through an instance
+    def __get__(self, instance: object, owner: Any) -> JoinedFunction[P, R_co]: ...
+    def __get__(self, instance: object, owner: Any) -> Any: ...
+
+
+class JoinedCoroutine(Joined[P], Generic[P, R_co]):
+    """A joined coroutine function."""
+
+    @property
+    def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R_co]]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+    @overload  # class method
+    def __get__(
+        self: Callable[Concatenate[S, P2], Coroutine[Any, Any, T]], instance: Any, owner: S
+    ) -> JoinedCoroutine[P2, T]: ...
+    @overload
+    def __get__(self, instance: None, owner: Any) -> JoinedCoroutine[P, R_co]: ...
+    @overload
+    def __get__(
+        self: Callable[Concatenate[S, P2], Coroutine[Any, Any, T]], instance: S, owner: Any
+    ) -> JoinedCoroutine[P2, T]: ...
+    @overload  # static method through an instance
+    def __get__(self, instance: object, owner: Any) -> JoinedCoroutine[P, R_co]: ...
+    def __get__(self, instance: object, owner: Any) -> Any: ...
+
+
+class JoinedDecorator(Protocol):
+    """What `joined(...)` returns: it keeps the signature of what it decorates."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> JoinedCoroutine[P, T]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> JoinedFunction[P, T]: ...

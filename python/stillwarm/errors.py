@@ -5,8 +5,8 @@ StillwarmError
 |-- KeyTypeError (TypeError)         an argument of a cached function cannot be part of a key
 |-- NotFound (LookupError)           the loader says: there is no such thing; raise it in loaders, see negative_ttl=
 |-- RecursiveLoadError               a loader asked for the key that it is loading
-|-- LoadTimeout (TimeoutError)       a load took longer than its hard timeout; it goes on and may still be stored
 |-- AttemptTimeout (TimeoutError)    an attempt of a retried coroutine function took longer than attempt_timeout=
+|-- LoadTimeout (TimeoutError)       a load took longer than its hard timeout, or parallel calls than their deadline
 |-- TierError                        the remote tier failed
 |   |-- TierUnavailable              it cannot be reached
 |   |-- TierTimeout                  it did not answer in time
@@ -63,7 +63,8 @@ class RecursiveLoadError(StillwarmError):
 
 
 class LoadTimeout(StillwarmError, TimeoutError):
-    """A load took longer than its hard timeout. The load goes on and may still be stored."""
+    """A load took longer than its hard timeout; it goes on and may still be stored. Or the calls of a `gather` took
+    longer than its deadline."""
 
 
 class AttemptTimeout(StillwarmError, TimeoutError):
