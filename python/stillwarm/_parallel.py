@@ -82,8 +82,9 @@ def gather(*calls: Callable[[], Any], deadline: Duration | None = None, threads:
       made. A thread cannot be cancelled: calls that run finish in the background, and what they return or raise is
       dropped.
     - The same holds past the deadline, and when the caller gets Ctrl-C.
-    - Where no thread is free (256 in use, or the system gives none), the caller makes calls itself, one after the
-      other, so that gathers inside gathers never wait for each other; errors and deadline are then seen between them.
+    - Where no thread is free (256 in use), a caller with a deadline waits for one. Without a deadline, and inside
+      another gather, it makes calls itself, one after the other, so that gathers never wait for each other's threads;
+      errors are then seen between calls. So it does where the system gives no thread.
 
     Args:
         calls: callables without arguments; for coroutine functions there is `agather`.
@@ -233,11 +234,7 @@ class _Gathering:
 
     def run(self, wanted: int, until: float | None, deadline: object) -> tuple[Any, ...]:
         try:
-            started = 0
-            while started < wanted and not self._over and _start(lambda: self._work(None)):
-                started += 1
-            if started < wanted:
-                self._work(until)
+            self._begin(wanted, until)
             if not self._over:
                 self._ended.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic()))
             with self._lock:
@@ -252,6 +249,20 @@ class _Gathering:
         finally:
             self._end()
             failed = self._failed = None  # an error and the frames that it was raised through would keep each other
+
+    def _begin(self, wanted: int, until: float | None) -> None:
+        """Starts the threads. Where there are too few, calls are made on this one."""
+        started = 0
+        while started < wanted and not self._over and _start(lambda: self._work(None)):
+            started += 1
+        if started == wanted:
+            return
+        if until is not None and not getattr(_inside, "it", False):
+            # A call on this thread could take longer than the deadline: it waits for another thread, maybe in vain.
+            left = max(0.0, until - time.monotonic())
+            if started or _start(lambda: self._work(None), timeout=left):
+                return
+        self._work(until)
 
     def _work(self, until: float | None) -> None:
         while (until is None or time.monotonic() < until) and (number := self._take()) is not None:
@@ -289,10 +300,10 @@ class _Gathering:
                 self._ended.release()
 
 
-def _start(run: Callable[[], None], always: bool = False) -> bool:
-    """Runs it on a daemon thread. False: none is free. `always`: beyond `MOST`, too."""
+def _start(run: Callable[[], None], always: bool = False, timeout: float = 0.0) -> bool:
+    """Runs it on a daemon thread. False: none is free, for `timeout` seconds. `always`: beyond `MOST`, too."""
     free = _free
-    counted = free.acquire(blocking=False)
+    counted = free.acquire(timeout=timeout)
     if not counted and not always:
         return False
 

@@ -373,8 +373,10 @@ def test_gather_holds_up_no_exit() -> None:
 def test_gather_inside_gather_never_waits_for_a_thread(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(_parallel, "_free", threading.BoundedSemaphore(most))
 
-    def tree(depth: int) -> int:
-        return 1 if depth == 0 else sum(gather(*[functools.partial(tree, depth - 1)] * 3))
+    def tree(depth: int, deadline: float | None = None) -> int:
+        if depth == 0:
+            return 1
+        return sum(gather(*[functools.partial(tree, depth - 1, deadline)] * 3, deadline=deadline))
 
     async def atree(depth: int) -> int:
         return 1 if depth == 0 else sum(await agather(*[functools.partial(in_thread, depth - 1)] * 3))
@@ -382,7 +384,7 @@ def test_gather_inside_gather_never_waits_for_a_thread(monkeypatch: pytest.Monke
     def in_thread(depth: int) -> int:
         return asyncio.run(atree(depth))
 
-    assert tree(4) == 81
+    assert tree(4) == tree(4, LONG) == 81
     assert in_thread(2) == 9
     monkeypatch.undo()
 
@@ -392,11 +394,31 @@ def test_gather_without_a_free_thread_calls_on_the_callers(monkeypatch: pytest.M
     none.acquire()
     monkeypatch.setattr(_parallel, "_free", none)
     assert gather(*[threading.get_ident] * 3) == (threading.get_ident(),) * 3
+    monkeypatch.undo()
 
-    clock = iter([0.0, 0.0, 1.0, 1.0, 1.0])
-    monkeypatch.setattr(_parallel.time, "monotonic", lambda: next(clock))
-    with pytest.raises(LoadTimeout, match="2 of 3 calls"):  # seen between calls
-        gather(*[lambda: 1] * 3, deadline=0.5)
+
+def test_gather_with_a_deadline_keeps_it_where_no_thread_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    none = threading.BoundedSemaphore(1)
+    none.acquire()
+    monkeypatch.setattr(_parallel, "_free", none)
+    called: list[int] = []
+
+    def hangs() -> None:
+        called.append(1)
+        threading.Event().wait()
+
+    with pytest.raises(LoadTimeout, match="2 of 2 calls"):
+        gather(hangs, hangs, deadline="20ms")
+    assert called == [], "a call on the caller's thread could not be left"
+
+    freed = threading.Timer(0.01, none.release)
+    freed.start()
+    threads = gather(*[threading.get_ident] * 2, deadline=LONG)
+    assert threading.get_ident() not in threads
+    freed.join()
+    until_free = none.acquire(timeout=LONG)
+    assert until_free, "it was given back"
+    none.release()
     monkeypatch.undo()
 
 
@@ -406,6 +428,7 @@ def test_gather_where_the_system_gives_no_thread(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert gather(*[threading.get_ident] * 3) == (threading.get_ident(),) * 3
+    assert gather(*[threading.get_ident] * 3, deadline=LONG) == (threading.get_ident(),) * 3
 
 
 async def test_agather_waits_for_a_free_thread(monkeypatch: pytest.MonkeyPatch) -> None:

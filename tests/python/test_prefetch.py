@@ -18,7 +18,18 @@ from typing import Any
 import pytest
 
 from steered import Down, Source, cached
-from stillwarm import Cache, ConfigError, Prefetch, Prefetched, Retry, _aprefetch, _pool, _prefetch, _waiting
+from stillwarm import (
+    Cache,
+    ConfigError,
+    Prefetch,
+    Prefetched,
+    Retry,
+    _aprefetch,
+    _pool,
+    _prefetch,
+    _waiting,
+    current_load,
+)
 from stillwarm.testing import Clock, PostgresServer
 
 LONG = 20  # s; what a test that hangs waits
@@ -192,6 +203,23 @@ def test_prefetch_runs_on_the_load_pool_one_at_a_time(cache: Cache, rounds: Roun
     rounds.one()
     assert most == 1
     assert {name.rpartition("-")[0] for name in names} == {"stillwarm-load"}
+
+
+def test_prefetch_loads_are_in_the_background_and_no_misses(cache: Cache, rounds: Rounds, warm_clock: Clock) -> None:
+    seen: list[tuple[str, bool]] = []
+    cache.subscribe(lambda event: seen.append((type(event).__name__, getattr(event, "background", False))))
+
+    @cache.cached
+    def load() -> bool:
+        return current_load().background
+
+    cache.prefetch([load], every=10)
+    rounds.one()
+    warm_clock.move(50)
+    rounds.one()
+    assert load() is True
+    assert seen == [("Loaded", True)] * 2
+    assert (load.cache_info().misses, load.cache_info().loads) == (0, 2)
 
 
 def test_prefetch_as_many_at_a_time_as_it_was_told(cache: Cache, rounds: Rounds) -> None:
