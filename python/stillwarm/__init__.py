@@ -17,6 +17,7 @@ from stillwarm._default import cached, default_cache
 from stillwarm._stats import Counters, HotKey, State, Stats
 from stillwarm._target import Load, current_load
 from stillwarm._warm import Warmed
+from stillwarm.breaker import CircuitBreaker
 from stillwarm.errors import (
     ConfigError,
     KeyTypeError,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Cache",
     "CacheInfo",
+    "CircuitBreaker",
     "ConfigError",
     "Counters",
     "HotKey",

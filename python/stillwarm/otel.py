@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 try:
     from opentelemetry import metrics, trace
@@ -25,7 +25,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 from stillwarm import hooks
-from stillwarm._readings import FIGURES, Key, read
+from stillwarm._readings import FIGURES, Key, read, read_all
+from stillwarm.breaker import breakers
 from stillwarm.errors import NotFound
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ PREFIX: Final = "stillwarm."
 
 # The span of the load that runs here.
 _running: ContextVar[_Running | None] = ContextVar("stillwarm_span", default=None)
+_reporting: WeakKeyDictionary[_Figures, None] = WeakKeyDictionary()  # in the order of their beginning
 
 
 class _Running:
@@ -61,6 +63,8 @@ def instrument(
 ) -> Callable[[], None]:
     """Gives the figures of `cache` to OpenTelemetry, and a span for each of its loads.
 
+    The first cache of a meter provider brings the figures of the process's named breakers along.
+
     Args:
         cache: is kept alive by the returned function alone.
         meter_provider: None: the global one.
@@ -72,7 +76,7 @@ def instrument(
     """
     from stillwarm import __version__
 
-    figures = _Figures(cache)
+    figures = _Figures(cache, meter_provider)
     figures.create(metrics.get_meter("stillwarm", __version__, meter_provider))
     traced = _Traced(cache, trace.get_tracer("stillwarm", __version__, tracer_provider), keys)
     unsubscribe = cache.subscribe(traced)
@@ -87,11 +91,13 @@ def instrument(
 class _Figures:
     """The instruments of one cache. One reading serves every instrument of a collection."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, provider: MeterProvider | None) -> None:
         self._cache: ref[Cache] | None = ref(cache)
+        self._provider = provider
         self._lock = threading.Lock()
         self._reading: dict[str, list[tuple[tuple[str, ...], float]]] = {}
         self._asked: set[str] = set(FIGURES)
+        _reporting[self] = None
 
     def create(self, meter: metrics.Meter) -> None:
         for name, figure in FIGURES.items():
@@ -111,14 +117,24 @@ class _Figures:
         return observe
 
     def _of(self, name: str) -> list[tuple[tuple[str, ...], float]]:
-        cache = self._cache() if self._cache is not None else None
+        cache = self._living()
         if cache is None:
             return []
         with self._lock:
             if name in self._asked:  # a second time: another collection
-                self._reading, self._asked = _by_name(read(cache)), set()
+                self._reading, self._asked = _by_name({**read(cache), **self._of_breakers()}), set()
             self._asked.add(name)
             return self._reading.get(name, [])
+
+    def _living(self) -> Cache | None:
+        return self._cache() if self._cache is not None else None
+
+    def _of_breakers(self) -> dict[Key, float]:
+        """Breakers are of no cache: of those that report to one provider, the first tells of them."""
+        for one in [known() for known in _reporting.keyrefs()]:
+            if one is not None and one._provider is self._provider and one._living() is not None:
+                return read_all(breakers().values()) if one is self else {}
+        return {}
 
 
 def _by_name(figures: dict[Key, float]) -> dict[str, list[tuple[tuple[str, ...], float]]]:

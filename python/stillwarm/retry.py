@@ -4,8 +4,8 @@
     rows = policy.call(query, "SELECT 1")            # or: await policy.acall(aquery, "SELECT 1")
 
 Thread rule: a policy is immutable and shared; an `Attempts` belongs to one call. Budgets are shared by name.
-Refuses to know: how failures are told apart (_failures.py), how waiting is done (_waiting.py), and how long or how
-often: that is the core's (cpp/core/retry).
+Refuses to know: how failures are told apart (_failures.py, _on.py), how waiting is done (_waiting.py), and how long or
+how often: that is the core's (cpp/core/retry).
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar
+from typing import Final, Literal, NoReturn, ParamSpec, TypeVar
 
 from stillwarm import _core
+from stillwarm._arguments import check_count, check_name, check_number, refuse
 from stillwarm._durations import duration, shown
-from stillwarm._failures import Kind, classify, may_retry, retry_after, transient
+from stillwarm._failures import Kind, classify, retry_after, transient
+from stillwarm._on import Named, On, on_text
 from stillwarm._waiting import apause, draw, pause, without_waiting
-from stillwarm.errors import ConfigError, NotFound
+from stillwarm.errors import CircuitOpen
 
 __all__ = [
     "Attempts",
@@ -39,8 +41,6 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Predicate: TypeAlias = Callable[[Exception], bool]
-On: TypeAlias = type[Exception] | Predicate | tuple[type[Exception] | Predicate, ...]
 
 _log: Final = logging.getLogger("stillwarm")
 _NS: Final = 1_000_000_000
@@ -58,7 +58,9 @@ class Retry:
     Args:
         on: what is retried: an exception class, a predicate such as `transient`, or a tuple of both. No default:
             `Exception` is refused, since a wrong argument fails for ever. Never retried, whatever `on` says:
-            cancellation, KeyboardInterrupt, SystemExit, and `NotFound` unless it is named itself.
+            cancellation, KeyboardInterrupt, SystemExit; and unless the class itself is named, `NotFound`, which is an
+            answer, and `CircuitOpen`: a circuit breaker has said when asking makes sense again (its `retry_after`),
+            so the call ends at once, and takes nothing from the budget.
         retries: further attempts after the first, 0 to 1,000.
         base, cap: durations (seconds, timedelta or text such as "200ms"); 0, or 1 ms and more.
         factor: growth per attempt, 1 to 100.
@@ -72,9 +74,8 @@ class Retry:
     """
 
     __slots__ = (
-        "_classes",
+        "_named",
         "_policy",
-        "_predicates",
         "base",
         "budget",
         "cap",
@@ -95,8 +96,7 @@ class Retry:
     deadline: float | None
     budget: str | None
     max_retry_after: float
-    _classes: tuple[type[Exception], ...]
-    _predicates: tuple[Predicate, ...]
+    _named: Named
     _policy: _core.RetryPolicy
 
     def __init__(
@@ -112,20 +112,19 @@ class Retry:
         budget: str | None = "default",
         max_retry_after: float | timedelta | str = 30.0,
     ) -> None:
-        classes, predicates = _split(on)
+        named = Named(on, "Retry", "retry", "retried")
         base_ns = duration(base, "base", minimum_ms=1, allow_zero=True)
         cap_ns = duration(cap, "cap", minimum_ms=1, allow_zero=True)
         if base_ns > cap_ns:
-            _refuse("base", base, f"above cap={shown(cap)}", "a duration up to cap")
+            refuse("base", base, f"above cap={shown(cap)}", "a duration up to cap")
         deadline_ns = duration(deadline, "deadline", allow_none=True)
         longest_ns = duration(max_retry_after, "max_retry_after", allow_zero=True)
-        if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= _MOST_RETRIES:
-            _refuse("retries", retries, "not a count of retries", f"an int from 0 to {_MOST_RETRIES}")
-        _check_number("factor", factor, 1, 100)
+        check_count("retries", retries, _MOST_RETRIES, "retries")
+        check_number("factor", factor, 1, 100)
         if jitter != "full":
-            _check_number("jitter", jitter, 0, 1, ', or "full"')
+            check_number("jitter", jitter, 0, 1, ', or "full"')
         if budget is not None:
-            _check_name(budget)
+            check_name("budget", budget)
         below, above = (1.0, 0.0) if jitter == "full" else (float(jitter), float(jitter))
         values: dict[str, object] = {
             "on": on,
@@ -137,8 +136,7 @@ class Retry:
             "deadline": None if deadline_ns is None else deadline_ns / _NS,
             "budget": budget,
             "max_retry_after": longest_ns / _NS,
-            "_classes": classes,
-            "_predicates": predicates,
+            "_named": named,
             "_policy": _core.RetryPolicy(
                 retries=retries,
                 base=base_ns,
@@ -162,15 +160,11 @@ class Retry:
 
     def __repr__(self) -> str:
         names = ("retries", "base", "cap", "factor", "jitter", "deadline", "budget", "max_retry_after")
-        return f"Retry(on={_on_text(self.on)}, {', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
+        return f"Retry(on={on_text(self.on)}, {', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
 
     def retryable(self, exc: BaseException) -> bool:
         """Whether `on` names this failure. A predicate that raises is logged and counts as no."""
-        if not isinstance(exc, Exception) or not may_retry(exc):
-            return False
-        if isinstance(exc, NotFound):  # an answer; LookupError in `on` does not mean it
-            return any(issubclass(cls, NotFound) and isinstance(exc, cls) for cls in self._classes)
-        return isinstance(exc, self._classes) or any(_says_yes(predicate, exc) for predicate in self._predicates)
+        return exc in self._named
 
     def start(self) -> Attempts:
         """The state of one call, whose deadline counts from here. For loops that do the waiting themselves."""
@@ -193,7 +187,7 @@ class Retry:
             else:
                 if inspect.iscoroutine(result):
                     result.close()
-                    _refuse("fn", fn, "a coroutine function", "a plain function; await Retry.acall() for this one")
+                    refuse("fn", fn, "a coroutine function", "a plain function; await Retry.acall() for this one")
                 attempts.succeeded()
                 return result
             pause(delay)  # outside of the handler: the next error must not carry this one, nor its frames live on
@@ -219,7 +213,7 @@ class Retry:
                 attempts.succeeded()
                 return result
             await apause(delay)
-        _refuse("fn", fn, "not a coroutine function", "a coroutine function; Retry.call() for this one")
+        refuse("fn", fn, "not a coroutine function", "a coroutine function; Retry.call() for this one")
 
 
 class Attempts:
@@ -230,9 +224,10 @@ class Attempts:
     attempts.succeeded()           # once, when the call has succeeded
     """
 
-    __slots__ = ("_retry", "_state")
+    __slots__ = ("_refused", "_retry", "_state")
 
     def __init__(self, retry: Retry) -> None:
+        self._refused = False
         self._retry = retry
         self._state = retry._policy.start()
 
@@ -243,10 +238,12 @@ class Attempts:
         """
         asked = retry_after(exc)
         asked_ns = None if asked is None else int(asked * _NS)
-        ns = self._state.failed(self._retry.retryable(exc), asked_ns, draw())
+        retryable = self._retry.retryable(exc)
+        self._refused = isinstance(exc, CircuitOpen) and not retryable
+        ns = self._state.failed(retryable, asked_ns, draw())
         failures = self._state.failures
         if ns is None:
-            stop = self._state.stop or ""
+            stop = self.stopped or ""
             # An error that was neither retried nor would have been is nobody's news.
             if failures > 1 or stop not in ("not transient", "retries exhausted"):
                 times = f"{failures} attempts" if failures > 1 else "1 attempt"
@@ -268,7 +265,7 @@ class Attempts:
     @property
     def stopped(self) -> str | None:
         """Why `failed` returned None, as in the note, or None."""
-        return self._state.stop
+        return "circuit open" if self._refused else self._state.stop
 
 
 def define_budget(name: str, *, tokens: float = 10, per_success: float = 0.1) -> None:
@@ -278,68 +275,17 @@ def define_budget(name: str, *, tokens: float = 10, per_success: float = 0.1) ->
         tokens: retries that may happen without any success, 0 to 1,000,000; also what the bucket holds at most.
         per_success: tokens that a successful call gives back, 0 to 1,000: the share of load that retries may add.
     """
-    _check_name(name)
-    _check_number("tokens", tokens, 0, 1_000_000)
-    _check_number("per_success", per_success, 0, 1_000)
+    check_name("budget", name)
+    check_number("tokens", tokens, 0, 1_000_000)
+    check_number("per_success", per_success, 0, 1_000)
     _core.define_budget(name, round(tokens * 1_000), round(per_success * 1_000))
 
 
 # ------------------------------------------------------------------------------------------------------------ helpers
 
-_ON_FORMS: Final = "an exception class, a predicate such as stillwarm.transient, or a tuple of both"
 _SECRETS: Final = re.compile(
     r"(?<=://)[^/\s]*@|\b(?P<name>passw(?:or)?d|pwd|secret|token|api_?key)=[^\s&]+", re.IGNORECASE
 )
-
-
-def _says_yes(predicate: Predicate, exc: Exception) -> bool:
-    try:
-        return bool(predicate(exc))
-    except Exception:  # the loader's own error is the one that its caller must see
-        _log.exception("the predicate %s in Retry(on=) raised; not retried", _on_text(predicate))
-        return False
-
-
-def _split(on: object) -> tuple[tuple[type[Exception], ...], tuple[Predicate, ...]]:
-    items = on if isinstance(on, tuple) else (on,)
-    if not items:
-        _refuse("on", on, "nothing would be retried", _ON_FORMS)
-    classes: list[type[Exception]] = []
-    predicates: list[Predicate] = []
-    for item in items:
-        if isinstance(item, type):
-            if item is Exception or item is BaseException:
-                _refuse("on", on, "it would also retry mistakes that never go away", _ON_FORMS)
-            if not issubclass(item, Exception):
-                _refuse("on", on, f"{item.__name__} is not an Exception", _ON_FORMS)
-            classes.append(item)
-        elif inspect.iscoroutinefunction(item):
-            _refuse("on", on, "a coroutine function cannot be asked here", _ON_FORMS)
-        elif callable(item):
-            predicates.append(item)
-        else:
-            _refuse("on", on, f"{type(item).__name__} names no failure", _ON_FORMS)
-    return tuple(classes), tuple(predicates)
-
-
-def _check_number(argument: str, value: object, low: float, high: float, also: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:  # NaN fails too
-        _refuse(argument, value, "out of range", f"a number from {low:,} to {high:,}{also}")
-
-
-def _check_name(name: object) -> None:
-    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
-        _refuse("budget", name, "not a name", "a printable text of 1 to 200 characters")
-
-
-def _refuse(argument: str, value: object, reason: str, accepted: str) -> NoReturn:
-    raise ConfigError(f"{argument}={shown(value)}: {reason}; accepted: {accepted}")
-
-
-def _on_text(on: object) -> str:
-    if isinstance(on, tuple):
-        return f"({', '.join(map(_on_text, on))})"
-    return str(getattr(on, "__qualname__", None) or shown(on))
 
 
 def _text(exc: BaseException) -> str:

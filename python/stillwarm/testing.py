@@ -19,6 +19,7 @@ import pytest
 from stillwarm import _core
 from stillwarm._cache import Cache, _caches
 from stillwarm._durations import duration
+from stillwarm.breaker import reset_all as close_circuits
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ _OFF: Final = "STILLWARM_DISABLED"
 
 
 def reset() -> None:
-    """Empties every cache of this process and zeroes its counts; retry budgets are full again.
+    """Empties every cache of this process and zeroes its counts; retry budgets are full and circuits closed again.
 
     What is being loaded goes on and is not stored. Functions, types and hooks stay. The plugin calls it before each
     test.
     """
     _core.refill_budgets()
+    close_circuits()
     for cache in list(_caches):
         _core.clear(cache, -1)
         _core.settle(cache)  # an empty cache takes over the time, also where `warm_clock` was ahead of it

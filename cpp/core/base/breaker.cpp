@@ -5,6 +5,18 @@
 
 namespace stillwarm {
 
+std::string_view text_of(Circuit state) noexcept {
+  switch (state) {
+    case Circuit::kClosed:
+      return "closed";
+    case Circuit::kOpen:
+      return "open";
+    case Circuit::kHalfOpen:
+      break;
+  }
+  return "half-open";
+}
+
 CircuitBreaker::CircuitBreaker(const BreakerOptions& options) noexcept : options_(options) {
   options_.window = std::max<Nanos>(options_.window, kBuckets);
   options_.open_for = std::max<Nanos>(options_.open_for, 0);

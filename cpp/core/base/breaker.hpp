@@ -17,7 +17,7 @@
 //  B2  Calls carry no token, so results are judged by the state they arrive in. While open, and while half-open with no
 //      probe under way, they are late: they neither close the circuit nor lengthen its wait, and are not counted. While
 //      a probe is under way, the first result that arrives counts as the probe's. A wrong guess costs one early closing
-//      or one wait more, never a circuit that hangs.
+//      or one wait more, never a circuit that hangs. Whom that costs too much asks through a BreakerCall.
 //  B3  Closing forgets: failures, window, and the length of the next wait.
 //  B4  A clock that goes back delays what it delays by one wait at most, counted from the first allow() after it: the
 //      window keeps its counts and goes on from there, a wait begins anew.
@@ -28,12 +28,15 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "core/base/entry.hpp"
 
 namespace stillwarm {
 
 enum class Circuit : std::uint8_t { kClosed, kOpen, kHalfOpen };
+
+std::string_view text_of(Circuit state) noexcept;  // "closed", "open", "half-open"
 
 struct BreakerOptions {
   std::uint32_t consecutive = 5;     // failures in a row that open it; 0: they never do
