@@ -15,6 +15,7 @@ Who is inside of whom is kept per context (contextvars): a thread has one of its
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import logging
 import os
@@ -155,13 +156,20 @@ class CircuitBreaker:
         # The blocks that were entered. One that is left in another context than it was entered in (a generator that a
         # framework runs on two threads) does not find its own, and takes any: they differ in their beginning only.
         self._blocks: set[_Call] = set()
-        with _lock:
-            if name is not None and _named.setdefault(name, self) is not self:
-                refuse("name", name, "another breaker has it", "a name that no living breaker has; share that one")
-            _all.add(self)
+        self._register()
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name or '(no name)'}: {self.state}, on={self._text}>"
+
+    def _register(self) -> None:
+        for again in (True, False):
+            with _lock:
+                if self.name is None or _named.setdefault(self.name, self) is self:
+                    _all.add(self)
+                    return
+            if again:
+                gc.collect()  # the one that has the name may be garbage, of an app that was made for a test
+        refuse("name", self.name, "another breaker has it", "a name that no living breaker has; share that one")
 
     # -------------------------------------------------------------------------------------------------------- guarding
 

@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from stillwarm import hooks
-from stillwarm._readings import FIGURES, Key, read, read_all
+from stillwarm._readings import FIGURES, Key, read_all
 from stillwarm.breaker import breakers
 from stillwarm.errors import NotFound
 
@@ -39,7 +39,8 @@ PREFIX: Final = "stillwarm."
 
 # The span of the load that runs here.
 _running: ContextVar[_Running | None] = ContextVar("stillwarm_span", default=None)
-_reporting: WeakKeyDictionary[_Figures, None] = WeakKeyDictionary()  # in the order of their beginning
+_of_provider: WeakKeyDictionary[MeterProvider, _Figures] = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 class _Running:
@@ -63,7 +64,7 @@ def instrument(
 ) -> Callable[[], None]:
     """Gives the figures of `cache` to OpenTelemetry, and a span for each of its loads.
 
-    The first cache of a meter provider brings the figures of the process's named breakers along.
+    With the figures of any cache go those of the process's named breakers.
 
     Args:
         cache: is kept alive by the returned function alone.
@@ -72,40 +73,57 @@ def instrument(
         keys: spans carry the readable key, arguments of calls included; they may be personal.
 
     Returns:
-        A function that ends it. OpenTelemetry keeps the instruments, which then report nothing.
+        A function that ends it. OpenTelemetry keeps the instruments; when no cache is left, they report nothing.
     """
     from stillwarm import __version__
 
-    figures = _Figures(cache, meter_provider)
-    figures.create(metrics.get_meter("stillwarm", __version__, meter_provider))
+    provider = meter_provider or metrics.get_meter_provider()
+    with _lock:
+        figures = _of_provider.get(provider)
+        if figures is None:
+            figures = _Figures()
+            figures.create(metrics.get_meter("stillwarm", __version__, provider))
+            _of_provider[provider] = figures
+    remove = figures.add(cache)
     traced = _Traced(cache, trace.get_tracer("stillwarm", __version__, tracer_provider), keys)
     unsubscribe = cache.subscribe(traced)
 
     def uninstrument() -> None:
-        figures.end()
+        remove()
         unsubscribe()
 
     return uninstrument
 
 
 class _Figures:
-    """The instruments of one cache. One reading serves every instrument of a collection."""
+    """The instruments of one meter provider, for all its caches and the process's named breakers.
 
-    def __init__(self, cache: Cache, provider: MeterProvider | None) -> None:
-        self._cache: ref[Cache] | None = ref(cache)
-        self._provider = provider
+    An SDK keeps the first instrument of a name and drops what a second one brings. One reading serves every instrument
+    of a collection.
+    """
+
+    def __init__(self) -> None:
+        self._caches: list[ref[Cache]] = []
         self._lock = threading.Lock()
         self._reading: dict[str, list[tuple[tuple[str, ...], float]]] = {}
         self._asked: set[str] = set(FIGURES)
-        _reporting[self] = None
 
     def create(self, meter: metrics.Meter) -> None:
         for name, figure in FIGURES.items():
             make = meter.create_observable_counter if figure.counter else meter.create_observable_gauge
             make(PREFIX + name, [self._callback(name)], unit=figure.unit, description=figure.help)
 
-    def end(self) -> None:
-        self._cache = None
+    def add(self, cache: Cache) -> Callable[[], None]:
+        added = [ref(cache)]
+        with self._lock:
+            self._caches += added
+
+        def remove() -> None:
+            with self._lock:
+                if added:  # once, for the cache may be there a second time
+                    self._caches.remove(added.pop())
+
+        return remove
 
     def _callback(self, name: str) -> Callable[[CallbackOptions], list[Observation]]:
         def observe(_: CallbackOptions) -> list[Observation]:
@@ -117,24 +135,15 @@ class _Figures:
         return observe
 
     def _of(self, name: str) -> list[tuple[tuple[str, ...], float]]:
-        cache = self._living()
-        if cache is None:
-            return []
         with self._lock:
+            caches = {id(cache): cache for cache in [known() for known in self._caches] if cache is not None}
+            if not caches:
+                return []
             if name in self._asked:  # a second time: another collection
-                self._reading, self._asked = _by_name({**read(cache), **self._of_breakers()}), set()
+                self._reading = _by_name(read_all([*caches.values(), *breakers().values()]))
+                self._asked = set()
             self._asked.add(name)
             return self._reading.get(name, [])
-
-    def _living(self) -> Cache | None:
-        return self._cache() if self._cache is not None else None
-
-    def _of_breakers(self) -> dict[Key, float]:
-        """Breakers are of no cache: of those that report to one provider, the first tells of them."""
-        for one in [known() for known in _reporting.keyrefs()]:
-            if one is not None and one._provider is self._provider and one._living() is not None:
-                return read_all(breakers().values()) if one is self else {}
-        return {}
 
 
 def _by_name(figures: dict[Key, float]) -> dict[str, list[tuple[tuple[str, ...], float]]]:
