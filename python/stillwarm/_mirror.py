@@ -20,8 +20,9 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from prometheus_client import Counter, Gauge
 
+from stillwarm._breakers import breakers
 from stillwarm._readings import FIGURES, PREFIX, Key, read
-from stillwarm.breaker import CircuitBreaker, breakers
+from stillwarm.breaker import CircuitBreaker
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache

@@ -7,31 +7,27 @@
     with prices: ...                                 # or: async with prices: ...
 
 Thread rule: a breaker is shared by any threads, tasks and loops; the GIL is its lock. Nothing here waits.
-Refuses to know: when it opens and for how long: that is the core's (cpp/core/base/breaker.hpp, breaker_call.hpp).
-
-Who is inside of whom is kept per context (contextvars): a thread has one of its own, a task begins with a copy.
+Refuses to know: when it opens and for how long: that is the core's (cpp/core/base/breaker.hpp, breaker_call.hpp); who
+is inside of whom (_inside.py); which breakers there are (_breakers.py).
 """
 
 from __future__ import annotations
 
 import functools
-import gc
 import inspect
 import logging
-import os
-import threading
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, cast
-from weakref import WeakSet, WeakValueDictionary
 
-from stillwarm import _core
+from stillwarm import _core, _inside
 from stillwarm._arguments import check_count, check_name, refuse
+from stillwarm._breakers import breakers, register
 from stillwarm._durations import duration, shown
 from stillwarm._failures import may_retry, transient
+from stillwarm._inside import Call
 from stillwarm._on import Named, On, on_text
 from stillwarm.errors import CircuitOpen, ConfigError
 
@@ -45,10 +41,6 @@ _log: Final = logging.getLogger("stillwarm")
 _NS: Final = 1_000_000_000
 _MOST_CALLS: Final = 1_000_000
 
-_lock = threading.RLock()  # the collector may run anything while it is held
-_all: WeakSet[CircuitBreaker] = WeakSet()
-_named: WeakValueDictionary[str, CircuitBreaker] = WeakValueDictionary()
-
 
 @dataclass(frozen=True)
 class Figures:
@@ -60,28 +52,6 @@ class Figures:
     calls: int
     failures: int
     in_a_row: int
-
-
-class _Call:
-    """A call that is under way, and the one that it is in."""
-
-    __slots__ = ("breaker", "ended", "outer", "permit")
-
-    def __init__(self, breaker: CircuitBreaker, outer: _Call | None, permit: _core.BreakerCall) -> None:
-        self.breaker = breaker
-        self.outer = outer
-        self.permit = permit
-        self.ended = False
-
-
-_inside: ContextVar[_Call | None] = ContextVar("stillwarm_breaker", default=None)
-
-
-def _under_way(call: _Call | None) -> _Call | None:
-    """The innermost that has not ended. A task that outlives the block it was begun in carries ended ones along."""
-    while call is not None and call.ended:
-        call = call.outer
-    return call
 
 
 class CircuitBreaker:
@@ -155,21 +125,11 @@ class CircuitBreaker:
         )
         # The blocks that were entered. One that is left in another context than it was entered in (a generator that a
         # framework runs on two threads) does not find its own, and takes any: they differ in their beginning only.
-        self._blocks: set[_Call] = set()
-        self._register()
+        self._blocks: set[Call] = set()
+        register(self)
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name or '(no name)'}: {self.state}, on={self._text}>"
-
-    def _register(self) -> None:
-        for again in (True, False):
-            with _lock:
-                if self.name is None or _named.setdefault(self.name, self) is self:
-                    _all.add(self)
-                    return
-            if again:
-                gc.collect()  # the one that has the name may be garbage, of an app that was made for a test
-        refuse("name", self.name, "another breaker has it", "a name that no living breaker has; share that one")
 
     # -------------------------------------------------------------------------------------------------------- guarding
 
@@ -255,15 +215,12 @@ class CircuitBreaker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        call = _inside.get()
-        while call is not None and (call.ended or call.breaker is not self or call not in self._blocks):
-            call = call.outer
+        mine = [call for call in _inside.calls_of(self) if call in self._blocks]
         try:
-            if call is None:
-                call = self._blocks.pop()
-            self._blocks.discard(call)
+            call = mine[0] if mine else self._blocks.pop()
         except KeyError:
             return  # left without having been entered
+        self._blocks.discard(call)
         self._end(call, error)
 
     async def __aenter__(self) -> CircuitBreaker:
@@ -274,24 +231,21 @@ class CircuitBreaker:
     ) -> None:
         self.__exit__(kind, error, traceback)
 
-    def _begin(self) -> _Call:
-        outer = call = _under_way(_inside.get())
+    def _begin(self) -> Call:
         permit = None
-        while call is not None and permit is None:
-            if call.breaker is self:
-                permit = call.permit.pass_on()
-            call = call.outer
+        for outer in _inside.calls_of(self):
+            permit = outer.permit.pass_on()
+            if permit is not None:
+                break
         permit = permit or self._core.allow()
         if permit is None:
             raise self._refusal()
-        begun = _Call(self, outer, permit)
-        _inside.set(begun)
-        return begun
+        call = Call(self, permit)
+        _inside.begin(call)
+        return call
 
-    def _end(self, call: _Call, error: BaseException | None) -> None:
-        call.ended = True
-        if _inside.get() is call:
-            _inside.set(_under_way(call.outer))
+    def _end(self, call: Call, error: BaseException | None) -> None:
+        _inside.end(call)
         permit = call.permit
         if not permit.held:
             return  # a call inside has reported
@@ -360,18 +314,12 @@ class CircuitBreaker:
         _log.warning("%s opened after %s; tries again in %.1f s", self._circuit(), why, self.retry_in)
 
 
-def breakers() -> dict[str, CircuitBreaker]:
-    """The living breakers that have a name, by it."""
-    with _lock:
-        return dict(_named.items())
-
-
 # ------------------------------------------------------------------------------------------------------------ helpers
 
 
 def _is_timeout(error: BaseException) -> bool:
-    # Until Python 3.11, those of asyncio and concurrent.futures are others than the built-in one.
-    return isinstance(error, TimeoutError) or any(cls.__name__ == "TimeoutError" for cls in type(error).__mro__)
+    # By name, for those of asyncio and concurrent.futures before Python 3.11, of urllib3, redis, httpx and requests.
+    return any(cls.__name__ in ("TimeoutError", "TimeoutException", "Timeout") for cls in type(error).__mro__)
 
 
 def _check_function(function: object) -> None:
@@ -386,20 +334,3 @@ def _check_function(function: object) -> None:
             f"{name} is a generator function: it runs after its call has returned, so there is nothing to guard; "
             f'accepted: {accepted}; a block in it ("with breaker:")'
         )
-
-
-def reset_all() -> None:
-    """Every breaker closed and empty, silently: for tests, and for the child of a fork."""
-    with _lock:
-        every = list(_all)
-    for breaker in every:
-        breaker._core.reset()
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.RLock()  # another thread of the parent may have held it
-    reset_all()  # the parent's calls are not in the child
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -27,8 +27,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 from stillwarm import _mirror
+from stillwarm._breakers import breakers
 from stillwarm._readings import FIGURES, PREFIX, Key, grafana_dashboard, read_all
-from stillwarm.breaker import breakers
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache

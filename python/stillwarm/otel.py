@@ -25,8 +25,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 from stillwarm import hooks
+from stillwarm._breakers import breakers
 from stillwarm._readings import FIGURES, Key, read_all
-from stillwarm.breaker import breakers
 from stillwarm.errors import NotFound
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import pytest
 
 from stillwarm import _core
+from stillwarm._breakers import reset_all as close_circuits
 from stillwarm._cache import Cache, _caches
 from stillwarm._durations import duration
-from stillwarm.breaker import reset_all as close_circuits
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:

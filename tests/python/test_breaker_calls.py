@@ -14,7 +14,9 @@ import inspect
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import pytest
+import requests
 
 from guarding import Down, Source, Way, every_way, fail, opened
 from stillwarm import CircuitBreaker, ConfigError, NotFound, transient
@@ -30,16 +32,24 @@ class NoAnswer(Exception):
     pass
 
 
-class OlderTimeoutError(Exception):
+class Older(Exception):
     """As those of asyncio and concurrent.futures were before Python 3.11."""
 
 
-OlderTimeoutError.__name__ = "TimeoutError"
+Older.__name__ = "TimeoutError"
 
 
 @pytest.mark.parametrize(
     "error",
-    [TimeoutError(), LoadTimeout(), asyncio.TimeoutError(), concurrent.futures.TimeoutError(), OlderTimeoutError()],
+    [
+        TimeoutError(),
+        LoadTimeout(),
+        asyncio.TimeoutError(),
+        concurrent.futures.TimeoutError(),
+        Older(),
+        httpx.ReadTimeout("slow"),
+        requests.ConnectTimeout(),
+    ],
 )
 @pytest.mark.parametrize("on", [transient, NoAnswer, lambda exc: False], ids=["transient", "class", "never"])
 def test_breaker_time_outs_count_whatever_on_says(on: Any, error: Exception) -> None:

@@ -154,6 +154,18 @@ def test_breaker_a_block_that_is_left_in_another_context_is_reported() -> None:
     assert not breaker._blocks
 
 
+def test_breaker_a_call_that_was_interrupted_before_it_could_end_frees_the_probe(warm_clock: Any) -> None:
+    breaker = opened()
+    warm_clock.move("2s")
+    context = contextvars.Context()
+    begun = context.run(breaker._begin)  # and here comes Ctrl-C
+    with pytest.raises(CircuitOpen):
+        breaker.call(Source().ask)
+    del begun
+    assert breaker.call(Source().ask) == "ok", "though the context is still there"
+    assert context.run(breaker.call, Source().ask) == "ok"
+
+
 def test_breaker_blocks_that_overlap_in_one_context_report_each() -> None:
     breaker, other = CircuitBreaker(), CircuitBreaker()
 
@@ -270,7 +282,7 @@ def test_breaker_stops_only_say_circuit_open_for_the_last_error() -> None:
 FORK = """
 import logging, os, threading
 logging.disable()
-from stillwarm import CircuitBreaker, breaker
+from stillwarm import CircuitBreaker, _breakers as breaker
 shop, fair, calm = CircuitBreaker(name="shop"), CircuitBreaker(), CircuitBreaker(name="calm")
 def down(): raise ConnectionError
 for one in (shop, shop, shop, shop, shop, fair, fair, fair, fair):
