@@ -40,7 +40,7 @@ def calls_of(breaker: CircuitBreaker) -> list[Call]:
     link = _inside.get()
     while link is not None:
         call = link[0]()
-        if call is not None and call.breaker is breaker and not call.ended:
+        if call is not None and call.breaker is breaker:
             found.append(call)
         link = link[1]
     return found

@@ -75,7 +75,8 @@ class CircuitBreaker:
         least_calls: calls in the window before the share counts; 0: it never does.
         window: duration (seconds, timedelta or text such as "10s"), 100 ms and more.
         open_for: duration of the first wait. Then one call goes through: if it succeeds, the circuit closes.
-        open_most: duration; each call that fails so doubles the wait, up to this.
+        open_most: duration; each call that fails so doubles the wait, up to this. One that hangs keeps the others out
+            for no longer, either.
 
     Raises:
         ConfigError: names the argument, its value and what is accepted.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import logging
 import pickle
 import threading
@@ -181,6 +182,21 @@ def test_breaker_half_open_lets_one_of_64_threads_through(warm_clock: Any, block
     assert sum(isinstance(one, CircuitOpen) for one in got) == 63
     assert breaker.state == "closed"
     assert at_once(64, lambda: breaker.call(Source().ask)) == ["ok"] * 64
+
+
+def test_breaker_a_probe_that_hangs_keeps_nobody_out_for_ever(warm_clock: Any) -> None:
+    breaker = opened(open_most="10s")
+    warm_clock.move("2s")
+    hung = contextvars.Context()
+    hung.run(breaker.__enter__)
+    warm_clock.move("9.9s")
+    with pytest.raises(CircuitOpen):
+        breaker.call(Source().ask)
+    warm_clock.move("100ms")
+    assert breaker.call(Source().ask) == "ok"
+    assert breaker.state == "closed"
+    hung.run(breaker.__exit__, Down, Down(), None)
+    assert breaker.state == "closed"
 
 
 def test_breaker_counts_every_call_of_many_threads_and_tasks() -> None:

@@ -1,4 +1,4 @@
-"""A circuit breaker among others: inside itself, under a cache, beside a Retry, in generators, after a fork.
+"""A circuit breaker among others: inside itself, under a cache, beside a Retry, in generators.
 
 Thread rule: threads and tasks where a call is inside of another one; the clock is moved by hand.
 Refuses to know: when the circuit opens (test_breaker), which errors are failures (test_breaker_calls).
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import pytest
 
 from guarding import Down, Source, fail, opened
-from stillwarm import Cache, CircuitBreaker, Retry, _core, transient
+from stillwarm import Cache, CircuitBreaker, Retry, _core, _inside, transient
 from stillwarm.errors import CircuitOpen
 from stillwarm.retry import define_budget, without_waiting
 
@@ -62,6 +60,19 @@ def test_breaker_inside_itself_a_failed_probe_opens_it_once(warm_clock: Any) -> 
     with pytest.raises(Down), breaker, breaker:
         raise Down
     assert (breaker.state, breaker.retry_in) == ("open", 4)
+
+
+def test_breaker_inside_itself_with_another_one_between(warm_clock: Any) -> None:
+    breaker, other = opened(), CircuitBreaker()
+    warm_clock.move("2s")
+    with breaker:
+        with other:
+            pass
+        with other, breaker:  # the probe's permission reaches through
+            pass
+        assert breaker.state == "closed"
+    assert (counted(breaker), counted(other)) == ((0, 0), (2, 0))
+    assert _inside._inside.get() is None, "nothing is left behind"
 
 
 def test_breaker_further_calls_inside_ask_for_themselves() -> None:
@@ -275,42 +286,6 @@ def test_breaker_stops_only_say_circuit_open_for_the_last_error() -> None:
     assert attempts.stopped == "circuit open"
     assert attempts.failed(Down()) is None
     assert attempts.stopped == "retries exhausted"
-
-
-# ---------------------------------------------------------------------------------------------------------------- forks
-
-FORK = """
-import logging, os, threading
-logging.disable()
-from stillwarm import CircuitBreaker, _breakers as breaker
-shop, fair, calm = CircuitBreaker(name="shop"), CircuitBreaker(), CircuitBreaker(name="calm")
-def down(): raise ConnectionError
-for one in (shop, shop, shop, shop, shop, fair, fair, fair, fair):
-    try: one.call(down)
-    except ConnectionError: pass
-assert (shop.state, fair.figures().in_a_row) == ("open", 4)
-held, done = threading.Event(), threading.Event()
-def hold():
-    with breaker._lock, calm:  # as a thread that registers one, and that has a call under way
-        held.set(); done.wait(30)
-thread = threading.Thread(target=hold); thread.start(); held.wait(30)
-with fair:
-    pid = os.fork()
-if pid == 0:
-    ok = (shop.state, shop.figures().opened, fair.figures().calls, fair.figures().in_a_row) == ("closed", 1, 1, 0)
-    ok = ok and set(breaker.breakers()) == {"shop", "calm"} and CircuitBreaker(name="new").call(lambda: 1) == 1
-    os._exit(0 if ok and shop.call(lambda: 1) == 1 else 1)
-done.set(); thread.join()
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-assert (shop.state, fair.figures().calls) == ("open", 5)
-"""
-
-
-@pytest.mark.forks
-def test_breaker_of_a_child_after_fork_is_as_new() -> None:
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 # ------------------------------------------------------------------------------------------------------------- plugin

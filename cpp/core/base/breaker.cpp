@@ -29,9 +29,13 @@ bool CircuitBreaker::allow(Nanos now) noexcept {
     opened_at_ = std::min(opened_at_, now);  // the clock went back: the wait begins anew
     if (now - opened_at_ >= wait_) state_ = Circuit::kHalfOpen;
   }
-  if (state_ == Circuit::kHalfOpen && !probing_) {
-    probing_ = true;
-    return true;
+  if (state_ == Circuit::kHalfOpen) {
+    probed_at_ = std::min(probed_at_, now);
+    if (!probing_ || now - probed_at_ >= options_.open_most) {
+      probing_ = true;
+      probed_at_ = now;
+      return true;
+    }
   }
   ++refused_;
   return false;
