@@ -33,7 +33,13 @@ std::optional<std::string_view> text_of(Turn turn) noexcept {
 
 std::shared_ptr<CircuitBreaker> make_breaker(std::uint32_t consecutive, double share, std::uint32_t least_calls,
                                              Nanos window, Nanos open_for, Nanos open_most) {
-  return std::make_shared<CircuitBreaker>(BreakerOptions{consecutive, share, least_calls, window, open_for, open_most});
+  return std::make_shared<CircuitBreaker>(BreakerOptions{.consecutive = consecutive,
+                                                         .share = share,
+                                                         .least_calls = least_calls,
+                                                         .window = window,
+                                                         .open_for = open_for,
+                                                         .open_most = open_most,
+                                                         .probe_most = open_most});
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ bool CircuitBreaker::allow(Nanos now) noexcept {
   }
   if (state_ == Circuit::kHalfOpen) {
     probed_at_ = std::min(probed_at_, now);
-    if (!probing_ || now - probed_at_ >= options_.open_most) {
+    if (!probing_ || now - probed_at_ >= options_.probe_most) {
       probing_ = true;
       probed_at_ = now;
       return true;

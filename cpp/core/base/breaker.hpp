@@ -23,8 +23,9 @@
 //      window keeps its counts and goes on from there, a wait begins anew.
 //  B5  The share is looked at after each call, also after one that succeeded: the twentieth call may open the circuit
 //      whichever way it went.
-//  B6  A probe that has been silent for open_most holds nobody up any longer: it hangs, or nobody is left to report it.
-//      The next call is a probe beside it, and the first result of the two counts.
+//  B6  With probe_most, a probe that has been silent for so long holds nobody up any longer: it hangs, or nobody is
+//  left
+//      to report it. The next call is a probe beside it, and the first result of the two counts.
 #pragma once
 
 #include <array>
@@ -46,7 +47,8 @@ struct BreakerOptions {
   std::uint32_t least_calls = 20;    // in the window, before the share counts; 0: it never does
   Nanos window = 10'000'000'000;     // in ten buckets: what is counted is 9 to 10 tenths of it old at most
   Nanos open_for = 2'000'000'000;    // the first wait; each failed probe doubles it
-  Nanos open_most = 30'000'000'000;  // the longest wait, for a probe too; one below open_for counts as open_for
+  Nanos open_most = 30'000'000'000;  // the longest wait; one below open_for counts as open_for
+  Nanos probe_most = kForever;       // how long a probe may be silent; for callers whose calls have no deadline
 };
 
 class CircuitBreaker {

@@ -196,9 +196,17 @@ TEST(CircuitBreaker, AnAbandonedProbeLetsTheNextOneThrough) {
   EXPECT_FALSE(breaker.allow(now));
 }
 
-TEST(CircuitBreaker, ASilentProbeHoldsUpNobodyForLongerThanTheLongestWait) {
+CircuitBreaker opened_with_probe_most(Nanos most) {
+  BreakerOptions options;
+  options.probe_most = most;
+  CircuitBreaker breaker(options);
+  fail(breaker, 5, kStart);
+  return breaker;
+}
+
+TEST(CircuitBreaker, ASilentProbeHoldsUpNobodyForLongerThanItMay) {
   for (const bool hung_fails : {true, false}) {
-    CircuitBreaker breaker = opened(kStart);
+    CircuitBreaker breaker = opened_with_probe_most(30 * kSecond);
     Nanos now = kStart + 2 * kSecond;
     ASSERT_TRUE(breaker.allow(now));
     EXPECT_FALSE(breaker.allow(now += 30 * kSecond - 1));
@@ -210,7 +218,7 @@ TEST(CircuitBreaker, ASilentProbeHoldsUpNobodyForLongerThanTheLongestWait) {
 }
 
 TEST(CircuitBreaker, AClockThatGoesBackDoesNotProlongASilentProbe) {
-  CircuitBreaker breaker = opened(kStart);
+  CircuitBreaker breaker = opened_with_probe_most(30 * kSecond);
   ASSERT_TRUE(breaker.allow(kStart + 2 * kSecond));
   const Nanos back = kStart - 1'000 * kSecond;
   EXPECT_FALSE(breaker.allow(back));
@@ -381,8 +389,10 @@ TEST(CircuitBreaker, RandomSchedulesGoAsTheModelSays) {
   int closings = 0;
   int openings = 0;
   std::uint64_t refused = 0;
+  BreakerOptions options;
+  options.probe_most = 30 * kSecond;
   for (const int failing : {5, 30, 50, 60, 90}) {
-    CircuitBreaker breaker;
+    CircuitBreaker breaker(options);
     Model model;
     Nanos now = kStart;
     for (int step = 0; step < 40'000; ++step) {
