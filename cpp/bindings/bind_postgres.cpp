@@ -119,9 +119,8 @@ pb::dict health(const Tier& t) {
   const auto h = t.queue->health();
   const auto r = t.recovery->figures();
   const auto l = t.listener->figures();
-  constexpr const char* kCircuits[] = {"closed", "open", "half_open"};
   pb::dict d;
-  d["circuit"] = kCircuits[static_cast<std::size_t>(h.circuit)];
+  d["circuit"] = text_of(h.circuit);
   d["connections"] = h.open;
   d["waiting"] = h.waiting;
   d["served"] = h.served;

@@ -5,7 +5,8 @@
 //   bytes of a value                          weigh
 //   a request -> its answer                   http_facts, http_front
 //   a request to a remote tier, and its wait  remote_request, bind_postgres
-//   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry, bind_http, bind_codec
+//   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry, bind_breaker,
+//                                             bind_http, bind_codec
 //
 // Thread rule: everything here runs with the GIL; only the waits of remote_request release it.
 #include "bindings/bind.hpp"
@@ -28,6 +29,7 @@ PYBIND11_MODULE(_core, m) {
   }
   bind_base(m);
   bind_retry(m);
+  bind_breaker(m);
   bind_cache(m);
   bind_flight(m);
   bind_http(m);

@@ -24,6 +24,7 @@ from stillwarm._retry import Retry, define_budget
 from stillwarm._stats import Counters, HotKey, State, Stats
 from stillwarm._target import Load, current_load
 from stillwarm._warm import Warmed
+from stillwarm.breaker import CircuitBreaker
 from stillwarm.errors import (
     ConfigError,
     KeyTypeError,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Cache",
     "CacheInfo",
+    "CircuitBreaker",
     "ConfigError",
     "Counters",
     "GaveUp",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from stillwarm import _core
 from stillwarm._failures import retry_after
 from stillwarm._waiting import draw
-from stillwarm.errors import AttemptTimeout
+from stillwarm.errors import CircuitOpen
 
 if TYPE_CHECKING:
     from stillwarm._retry import Retry
@@ -58,9 +58,10 @@ class Attempts:
     attempts.succeeded()           # once, when the call has succeeded
     """
 
-    __slots__ = ("_retry", "_since", "_state")
+    __slots__ = ("_refused", "_retry", "_since", "_state")
 
     def __init__(self, retry: Retry, began: int | None = None, tick: int | None = None) -> None:
+        self._refused = False
         self._retry = retry
         self._state = retry._policy.start(began)
         self._since = _core.retry_tick() if tick is None else tick
@@ -78,7 +79,8 @@ class Attempts:
             return None
         asked = retry_after(exc)
         asked_ns = None if asked is None else int(asked * _NS)
-        retryable = isinstance(exc, AttemptTimeout) or self._retry.retryable(exc)
+        retryable = self._retry.retryable(exc)
+        self._refused = isinstance(exc, CircuitOpen) and not retryable
         ns = self._state.failed(retryable, asked_ns, draw())
         if ns is None:
             self._stop(exc)
@@ -95,12 +97,12 @@ class Attempts:
         return self._retry.name or "retry"
 
     def _stop(self, exc: BaseException) -> None:
-        failures, stop = self._state.failures, self._state.stop or ""
+        failures, stop = self._state.failures, self.stopped or ""
         # An error that was neither retried nor would have been is nobody's news.
         if failures > 1 or stop not in ("not transient", "retries exhausted"):
             times = f"{failures} attempts" if failures > 1 else "1 attempt"
             _add_note(exc, f"{times} in {self._state.elapsed / _NS:.2f} s; stopped: {stop}")
-        if stop == "not transient":
+        if stop in ("not transient", "circuit open"):
             return
         if self._retry.retries and stop != "an inner retry gave up":
             _mark(exc, self._name)
@@ -119,7 +121,7 @@ class Attempts:
     @property
     def stopped(self) -> str | None:
         """Why `failed` returned None, as in the note, or None."""
-        return self._state.stop
+        return "circuit open" if self._refused else self._state.stop
 
 
 # ------------------------------------------------------------------------------------------------ marks, notes, texts

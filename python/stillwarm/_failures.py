@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final, Literal, TypeAlias, cast
 
 from stillwarm import _core
+from stillwarm.errors import CircuitOpen
 
 Kind: TypeAlias = Literal["fatal", "not_found", "transient"]
 
@@ -52,7 +53,10 @@ def retry_after(exc: BaseException) -> float | None:
 
     Reads `exc.response.headers` (requests, httpx) or `exc.headers` (aiohttp, urllib). A date is compared with the
     response's own `Date`, so that a wrong clock on either side does not matter; without one, with the time of day.
+    Of a `CircuitOpen`: seconds until its circuit lets a call through.
     """
+    if isinstance(exc, CircuitOpen):
+        return exc.retry_after
     for source in (_get(exc, "response"), exc):
         headers = _get(source, "headers")
         text = _header(headers, "Retry-After")

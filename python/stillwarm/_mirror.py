@@ -20,7 +20,9 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from prometheus_client import Counter, Gauge
 
+from stillwarm._breakers import breakers
 from stillwarm._readings import FIGURES, PREFIX, Key, read
+from stillwarm.breaker import CircuitBreaker
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
@@ -32,14 +34,14 @@ _mirror: Mirror | None = None
 
 
 class Mirror:
-    """Writes the figures of some caches to this process's files."""
+    """Writes the figures of some caches, and of every named breaker, to this process's files."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._caches: WeakSet[Cache] = WeakSet()
-        self._written: WeakKeyDictionary[Cache, dict[Key, float]] = WeakKeyDictionary()
+        self._written: WeakKeyDictionary[Cache | CircuitBreaker, dict[Key, float]] = WeakKeyDictionary()
         self._set: set[Key] = set()  # the gauges that were written
-        self._inherited: list[tuple[Cache, dict[Key, float]]] = []
+        self._inherited: list[tuple[Cache | CircuitBreaker, dict[Key, float]]] = []
         self._idle = False  # a child after fork whose counters have not moved yet
         self._thread: threading.Thread | None = None
         # Without a registry: a file is what they are for.
@@ -75,8 +77,8 @@ class Mirror:
         with self._lock:
             gauges: dict[Key, float] = {}
             moved: dict[Key, float] = {}
-            latest: list[tuple[Cache, dict[Key, float]]] = []
-            for cache in list(self._caches):
+            latest: list[tuple[Cache | CircuitBreaker, dict[Key, float]]] = []
+            for cache in self._sources():
                 now = read(cache)
                 before = self._written.get(cache, {})
                 latest.append((cache, now))
@@ -92,12 +94,15 @@ class Mirror:
             for (name, labels), amount in moved.items():
                 self._counters[name].labels(*labels).inc(amount)
             for key in self._set - gauges.keys():
-                gauges[key] = 0.0  # its cache is gone
+                gauges[key] = 0.0  # its cache or breaker is gone
             for (name, labels), value in gauges.items():
                 self._gauges[name].labels(*labels).set(value)
             self._set = set(gauges)
             for cache, now in latest:
                 self._written[cache] = now
+
+    def _sources(self) -> list[Cache | CircuitBreaker]:
+        return [*self._caches, *breakers().values()]
 
     def _start(self) -> None:
         if self._thread is not None:
@@ -126,7 +131,7 @@ class Mirror:
 
     def before_fork(self) -> None:
         self._lock.acquire()  # so that the child does not inherit a writing in the middle
-        self._inherited = [(cache, read(cache)) for cache in list(self._caches)]
+        self._inherited = [(cache, read(cache)) for cache in self._sources()]
 
     def after_fork_in_parent(self) -> None:
         self._inherited = []

@@ -1,6 +1,6 @@
-"""What a cache's figures are called where they leave the process, what they mean, and how they are read.
+"""What the figures of caches and breakers are called where they leave the process, what they mean, how they are read.
 
-Thread rule: any thread. Nothing is counted here: figures are read from the cache when somebody asks.
+Thread rule: any thread. Nothing is counted here: figures are read from their source when somebody asks.
 Refuses to know: who asks; metrics (Prometheus) and otel (OpenTelemetry) do, and import their libraries themselves.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 from stillwarm._stats import State, Stats
+from stillwarm.breaker import CircuitBreaker
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
@@ -37,6 +38,8 @@ class Figure(NamedTuple):
 
 _TYPE: Final = ("namespace", "type")
 _CACHE: Final = ("namespace",)
+_BREAKER: Final = ("breaker",)  # a breaker guards something of the process's, whatever caches there are
+_CIRCUITS: Final = {"closed": 0.0, "half-open": 1.0, "open": 2.0}
 
 FIGURES: Final[dict[str, Figure]] = {
     "hits": Figure("Calls answered with a fresh value.", "{call}", True, _TYPE),
@@ -104,6 +107,9 @@ FIGURES: Final[dict[str, Figure]] = {
     ),
     "alert_crossings": Figure("How often an alert began.", "{alert}", True, (*_CACHE, "alert")),
     "alert_active": Figure("1 while the alert holds.", "", False, (*_CACHE, "alert"), True),
+    "breaker_state": Figure("Circuit of a named breaker: 0 closed, 1 half-open, 2 open.", "", False, _BREAKER, True),
+    "breaker_opened": Figure("How often the circuit opened.", "{opening}", True, _BREAKER),
+    "breaker_refused": Figure("Calls that were not made, because the circuit was open.", "{call}", True, _BREAKER),
 }
 
 _OF_TYPE: Final = tuple(name for name, figure in FIGURES.items() if figure.labels == _TYPE and name != "seconds_saved")
@@ -125,8 +131,13 @@ class _Seen:
 _seen: WeakKeyDictionary[Cache, _Seen] = WeakKeyDictionary()
 
 
-def read(cache: Cache, web: bool = True) -> dict[Key, float]:
-    """Every figure of a cache. Counters never fall: what `cache_clear()` takes from the counts stays in them."""
+def read(cache: Cache | CircuitBreaker, web: bool = True) -> dict[Key, float]:
+    """Every figure of a cache. Counters never fall: what `cache_clear()` takes from the counts stays in them.
+
+    Or those of a breaker, if it has a name.
+    """
+    if isinstance(cache, CircuitBreaker):
+        return _breaker(cache)
     now = _raw(cache)
     if web:
         now.update(_web(cache))
@@ -198,6 +209,17 @@ def _web(cache: Cache) -> dict[Key, float]:
     return now
 
 
+def _breaker(breaker: CircuitBreaker) -> dict[Key, float]:
+    if breaker.name is None:
+        return {}
+    figures, labels = breaker.figures(), (breaker.name,)
+    return {
+        ("breaker_state", labels): _CIRCUITS[figures.state],
+        ("breaker_opened", labels): figures.opened,
+        ("breaker_refused", labels): figures.refused,
+    }
+
+
 def _estimate(cache: Cache, seen: _Seen, now: dict[Key, float]) -> None:
     """Adds seconds_saved. Each call counts with the mean at the reading after it, so that the sum never falls."""
     for name, labels in [key for key in now if key[0] == "hits"]:
@@ -210,8 +232,8 @@ def _estimate(cache: Cache, seen: _Seen, now: dict[Key, float]) -> None:
         now["seconds_saved", labels] = seconds
 
 
-def read_all(caches: Iterable[Cache]) -> dict[Key, float]:
-    """The figures of several caches; those of one namespace together."""
+def read_all(caches: Iterable[Cache | CircuitBreaker]) -> dict[Key, float]:
+    """The figures of several caches and breakers; those of one namespace together."""
     total: dict[Key, float] = {}
     for cache in caches:
         for key, value in read(cache).items():

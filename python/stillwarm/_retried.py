@@ -15,10 +15,11 @@ from datetime import timedelta
 from typing import Any, Final, Literal
 
 from stillwarm import _core
+from stillwarm._arguments import refuse
 from stillwarm._attempts import Attempts, Hook
 from stillwarm._durations import shown
-from stillwarm._retry import On, Retry, limited
-from stillwarm._retry_on import refuse
+from stillwarm._on import On
+from stillwarm._retry import Retry, limited
 from stillwarm._waiting import apause, pause
 from stillwarm.errors import ConfigError
 

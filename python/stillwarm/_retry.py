@@ -11,8 +11,8 @@
             rows = query("SELECT 1")
 
 Thread rule: a policy is immutable and shared; an `Attempts` belongs to one call. Budgets are shared by name.
-Refuses to know: how failures are told apart (_failures.py), how waiting is done (_waiting.py), decorated functions
-(_retried.py), blocks (_retry_block.py), and how long or how often: that is the core's (cpp/core/retry).
+Refuses to know: how failures are told apart (_failures.py, _on.py), how waiting is done (_waiting.py), decorated
+functions (_retried.py), blocks (_retry_block.py), and how long or how often: that is the core's (cpp/core/retry).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, ParamSpec, TypeVar
 
 from stillwarm import _core
+from stillwarm._arguments import check_count, check_name, check_number, refuse
 from stillwarm._attempts import Attempts, Hook
 from stillwarm._durations import duration, shown
-from stillwarm._retry_on import Meant, On, check_name, check_number, on_text, refuse
+from stillwarm._on import Named, On, on_text
 from stillwarm._waiting import apause, pause
 from stillwarm.errors import AttemptTimeout
 
@@ -52,7 +53,9 @@ class Retry:
     Args:
         on: what is retried: an exception class, a predicate such as `transient`, or a tuple of both. No default:
             `Exception` is refused, since a wrong argument fails for ever. Never retried, whatever `on` says:
-            cancellation, KeyboardInterrupt, SystemExit, and `NotFound` unless it is named itself.
+            cancellation, KeyboardInterrupt, SystemExit; and unless the class itself is named, `NotFound`, which is an
+            answer, and `CircuitOpen`: a circuit breaker has said when asking makes sense again (its `retry_after`),
+            so the call ends at once, and takes nothing from the budget.
         retries: further attempts after the first, 0 to 1,000.
         base, cap: durations (seconds, timedelta or text such as "200ms"); 0, or 1 ms and more.
         factor: growth per attempt, 1 to 100.
@@ -73,7 +76,7 @@ class Retry:
     """
 
     __slots__ = (
-        "_meant",
+        "_named",
         "_policy",
         "attempt_timeout",
         "base",
@@ -101,7 +104,7 @@ class Retry:
     attempt_timeout: float | None
     name: str | None
     hook: Hook | None
-    _meant: Meant
+    _named: Named
     _policy: _core.RetryPolicy
 
     def __init__(
@@ -120,15 +123,14 @@ class Retry:
         name: str | None = None,
         hook: Hook | None = None,
     ) -> None:
-        meant = Meant(on)
+        named = Named(on, "Retry", "retry", "retried")
         base_ns = duration(base, "base", minimum_ms=1, allow_zero=True)
         cap_ns = duration(cap, "cap", minimum_ms=1, allow_zero=True)
         if base_ns > cap_ns:
             refuse("base", base, f"above cap={shown(cap)}", "a duration up to cap")
         deadline_ns = duration(deadline, "deadline", allow_none=True)
         longest_ns = duration(max_retry_after, "max_retry_after", allow_zero=True)
-        if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= _MOST_RETRIES:
-            refuse("retries", retries, "not a count of retries", f"an int from 0 to {_MOST_RETRIES}")
+        check_count("retries", retries, _MOST_RETRIES, "retries")
         check_number("factor", factor, 1, 100)
         if jitter != "full":
             check_number("jitter", jitter, 0, 1, ', or "full"')
@@ -153,7 +155,7 @@ class Retry:
             "attempt_timeout": None if limit_ns is None else limit_ns / _NS,
             "name": name,
             "hook": hook,
-            "_meant": meant,
+            "_named": named,
             "_policy": _core.RetryPolicy(
                 retries=retries,
                 base=base_ns,
@@ -191,7 +193,7 @@ class Retry:
 
     def retryable(self, exc: BaseException) -> bool:
         """Whether `on` names this failure. A predicate that raises is logged and counts as no."""
-        return isinstance(exc, AttemptTimeout) or self._meant(exc)
+        return isinstance(exc, AttemptTimeout) or exc in self._named
 
     def __call__(self, fn: F, /) -> F:
         """Decorates a plain function or a coroutine function; see `retry`.

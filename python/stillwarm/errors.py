@@ -92,7 +92,11 @@ class TierRejected(TierError):
 
 
 class CircuitOpen(StillwarmError):
-    """The call was not tried, because its circuit breaker is open."""
+    """The call was not tried, because its circuit breaker is open; `retry_after`: in so many seconds it may be."""
+
+    def __init__(self, message: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class CodecError(StillwarmError):

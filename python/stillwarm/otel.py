@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 try:
     from opentelemetry import metrics, trace
@@ -25,7 +25,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 from stillwarm import hooks
-from stillwarm._readings import FIGURES, Key, read
+from stillwarm._breakers import breakers
+from stillwarm._readings import FIGURES, Key, read_all
 from stillwarm.errors import NotFound
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ PREFIX: Final = "stillwarm."
 
 # The span of the load that runs here.
 _running: ContextVar[_Running | None] = ContextVar("stillwarm_span", default=None)
+_of_provider: WeakKeyDictionary[MeterProvider, _Figures] = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 class _Running:
@@ -61,6 +64,8 @@ def instrument(
 ) -> Callable[[], None]:
     """Gives the figures of `cache` to OpenTelemetry, and a span for each of its loads.
 
+    With the figures of any cache go those of the process's named breakers.
+
     Args:
         cache: is kept alive by the returned function alone.
         meter_provider: None: the global one.
@@ -68,27 +73,37 @@ def instrument(
         keys: spans carry the readable key, arguments of calls included; they may be personal.
 
     Returns:
-        A function that ends it. OpenTelemetry keeps the instruments, which then report nothing.
+        A function that ends it. OpenTelemetry keeps the instruments; when no cache is left, they report nothing.
     """
     from stillwarm import __version__
 
-    figures = _Figures(cache)
-    figures.create(metrics.get_meter("stillwarm", __version__, meter_provider))
+    provider = meter_provider or metrics.get_meter_provider()
+    with _lock:
+        figures = _of_provider.get(provider)
+        if figures is None:
+            figures = _Figures()
+            figures.create(metrics.get_meter("stillwarm", __version__, provider))
+            _of_provider[provider] = figures
+    remove = figures.add(cache)
     traced = _Traced(cache, trace.get_tracer("stillwarm", __version__, tracer_provider), keys)
     unsubscribe = cache.subscribe(traced)
 
     def uninstrument() -> None:
-        figures.end()
+        remove()
         unsubscribe()
 
     return uninstrument
 
 
 class _Figures:
-    """The instruments of one cache. One reading serves every instrument of a collection."""
+    """The instruments of one meter provider, for all its caches and the process's named breakers.
 
-    def __init__(self, cache: Cache) -> None:
-        self._cache: ref[Cache] | None = ref(cache)
+    An SDK keeps the first instrument of a name and drops what a second one brings. One reading serves every instrument
+    of a collection.
+    """
+
+    def __init__(self) -> None:
+        self._caches: list[ref[Cache]] = []
         self._lock = threading.Lock()
         self._reading: dict[str, list[tuple[tuple[str, ...], float]]] = {}
         self._asked: set[str] = set(FIGURES)
@@ -98,8 +113,17 @@ class _Figures:
             make = meter.create_observable_counter if figure.counter else meter.create_observable_gauge
             make(PREFIX + name, [self._callback(name)], unit=figure.unit, description=figure.help)
 
-    def end(self) -> None:
-        self._cache = None
+    def add(self, cache: Cache) -> Callable[[], None]:
+        added = [ref(cache)]
+        with self._lock:
+            self._caches += added
+
+        def remove() -> None:
+            with self._lock:
+                if added:  # once, for the cache may be there a second time
+                    self._caches.remove(added.pop())
+
+        return remove
 
     def _callback(self, name: str) -> Callable[[CallbackOptions], list[Observation]]:
         def observe(_: CallbackOptions) -> list[Observation]:
@@ -111,12 +135,13 @@ class _Figures:
         return observe
 
     def _of(self, name: str) -> list[tuple[tuple[str, ...], float]]:
-        cache = self._cache() if self._cache is not None else None
-        if cache is None:
-            return []
         with self._lock:
+            caches = {id(cache): cache for cache in [known() for known in self._caches] if cache is not None}
+            if not caches:
+                return []
             if name in self._asked:  # a second time: another collection
-                self._reading, self._asked = _by_name(read(cache)), set()
+                self._reading = _by_name(read_all([*caches.values(), *breakers().values()]))
+                self._asked = set()
             self._asked.add(name)
             return self._reading.get(name, [])
 

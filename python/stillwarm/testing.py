@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import pytest
 
 from stillwarm import _core
+from stillwarm._breakers import reset_all as close_circuits
 from stillwarm._cache import Cache, _caches
 from stillwarm._durations import duration
 from stillwarm._waiting import without_waiting
@@ -33,13 +34,14 @@ _OFF: Final = "STILLWARM_DISABLED"
 
 
 def reset() -> None:
-    """Empties every cache of this process and zeroes its counts and those of retries; retry budgets are full again.
+    """Empties every cache of this process and zeroes counts, those of retries too; budgets are full, circuits closed.
 
     What is being loaded goes on and is not stored. Functions, types and hooks stay. The plugin calls it before each
     test.
     """
     _core.refill_budgets()
     _core.reset_retry_figures()
+    close_circuits()
     for cache in list(_caches):
         _core.clear(cache, -1)
         _core.settle(cache)  # an empty cache takes over the time, also where `warm_clock` was ahead of it

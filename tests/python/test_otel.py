@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from stillwarm import Cache, NotFound, Retry, _core
+from stillwarm import Cache, CircuitBreaker, NotFound, Retry, _core
 from stillwarm._readings import FIGURES
 from stillwarm.otel import instrument
 
@@ -351,8 +351,8 @@ def test_otel_figures_are_those_of_the_cache(cache: Cache) -> None:
 def test_otel_one_reading_serves_a_collection(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     import stillwarm.otel
 
-    read, readings = stillwarm.otel.read, []
-    monkeypatch.setattr(stillwarm.otel, "read", lambda cache: readings.append(1) or read(cache))
+    read, readings = stillwarm.otel.read_all, []
+    monkeypatch.setattr(stillwarm.otel, "read_all", lambda sources: readings.append(1) or read(sources))
     seen = Seen(cache)
     for collection in (1, 2, 3):
         names = {name for name, _ in seen.points()}
@@ -362,12 +362,34 @@ def test_otel_one_reading_serves_a_collection(cache: Cache, monkeypatch: pytest.
 
 def test_otel_instruments_are_the_known_figures(cache: Cache) -> None:
     cache.cached(ttl=60)(lambda asin: asin)("a")
+    breaker = CircuitBreaker(name="prices")
     names = {name for name, _ in Seen(cache).points()}
+    assert breaker.state == "closed"
     assert "stillwarm.remote_hits" in names
     absent = {"http_responses", "alert_crossings", "alert_active", "max_entries"}  # without web, budget, tier
     absent |= {name for name, figure in FIGURES.items() if name.startswith("remote_") and "type" not in figure.labels}
     assert names >= {f"stillwarm.{name}" for name in FIGURES.keys() - absent - {"undecodable"}}
     assert names <= {f"stillwarm.{name}" for name in FIGURES}
+
+
+def test_otel_caches_of_one_provider_report_each(cache: Cache) -> None:
+    other = Cache(namespace="other")
+    seen = Seen(cache)
+    end_other, end_again = instrument(other, seen.meters), instrument(other, seen.meters)
+
+    def namespaces() -> set[str]:
+        return {value for _, labels in seen.points() for label, value in labels if label == "namespace"}
+
+    assert namespaces() == {"shop", "other"}
+    assert seen.figure("flights", namespace="other") == 0
+    assert seen.figure("max_bytes", namespace="other") == 64 * 2**20, "once, though it was given twice"
+    seen.end()
+    seen.end()
+    assert namespaces() == {"other"}
+    end_other()
+    assert namespaces() == {"other"}
+    end_again()
+    assert namespaces() == set()
 
 
 def test_otel_uninstrument_ends_both(cache: Cache) -> None:

@@ -22,6 +22,7 @@ PACKAGE = Path(stillwarm.__file__).parent
 NAMES = [
     "Cache",
     "CacheInfo",
+    "CircuitBreaker",
     "ConfigError",
     "Counters",
     "GaveUp",

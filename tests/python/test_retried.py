@@ -348,7 +348,7 @@ def test_retried_hook_that_raises_hides_nothing(caplog: pytest.LogCaptureFixture
 
 
 def test_retried_circuit_open_is_an_error_like_others_for_those_who_name_it() -> None:
-    assert retry(on=lambda e: isinstance(e, CircuitOpen))(Source(1, CircuitOpen))() == ((), {})
+    assert retry(on=CircuitOpen)(Source(1, CircuitOpen))() == ((), {})
 
 
 def test_retried_call_holds_nothing_after_its_end() -> None:

@@ -5,6 +5,18 @@
 
 namespace stillwarm {
 
+std::string_view text_of(Circuit state) noexcept {
+  switch (state) {
+    case Circuit::kClosed:
+      return "closed";
+    case Circuit::kOpen:
+      return "open";
+    case Circuit::kHalfOpen:
+      break;
+  }
+  return "half-open";
+}
+
 CircuitBreaker::CircuitBreaker(const BreakerOptions& options) noexcept : options_(options) {
   options_.window = std::max<Nanos>(options_.window, kBuckets);
   options_.open_for = std::max<Nanos>(options_.open_for, 0);
@@ -17,9 +29,13 @@ bool CircuitBreaker::allow(Nanos now) noexcept {
     opened_at_ = std::min(opened_at_, now);  // the clock went back: the wait begins anew
     if (now - opened_at_ >= wait_) state_ = Circuit::kHalfOpen;
   }
-  if (state_ == Circuit::kHalfOpen && !probing_) {
-    probing_ = true;
-    return true;
+  if (state_ == Circuit::kHalfOpen) {
+    probed_at_ = std::min(probed_at_, now);
+    if (!probing_ || now - probed_at_ >= options_.probe_most) {
+      probing_ = true;
+      probed_at_ = now;
+      return true;
+    }
   }
   ++refused_;
   return false;

@@ -13,27 +13,33 @@
 // probe_succeeded, and his failures lengthen nothing.
 //
 // Invariants
-//  B1  While it is open, nothing goes through; while half-open, one call at a time.
+//  B1  While it is open, nothing goes through; while half-open, one call at a time (but see B6).
 //  B2  Calls carry no token, so results are judged by the state they arrive in. While open, and while half-open with no
 //      probe under way, they are late: they neither close the circuit nor lengthen its wait, and are not counted. While
 //      a probe is under way, the first result that arrives counts as the probe's. A wrong guess costs one early closing
-//      or one wait more, never a circuit that hangs.
+//      or one wait more, never a circuit that hangs. Whom that costs too much asks through a BreakerCall.
 //  B3  Closing forgets: failures, window, and the length of the next wait.
 //  B4  A clock that goes back delays what it delays by one wait at most, counted from the first allow() after it: the
 //      window keeps its counts and goes on from there, a wait begins anew.
 //  B5  The share is looked at after each call, also after one that succeeded: the twentieth call may open the circuit
 //      whichever way it went.
+//  B6  With probe_most, a probe that has been silent for so long holds nobody up any longer: it hangs, or nobody is
+//  left
+//      to report it. The next call is a probe beside it, and the first result of the two counts.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "core/base/entry.hpp"
 
 namespace stillwarm {
 
 enum class Circuit : std::uint8_t { kClosed, kOpen, kHalfOpen };
+
+std::string_view text_of(Circuit state) noexcept;  // "closed", "open", "half-open"
 
 struct BreakerOptions {
   std::uint32_t consecutive = 5;     // failures in a row that open it; 0: they never do
@@ -42,6 +48,7 @@ struct BreakerOptions {
   Nanos window = 10'000'000'000;     // in ten buckets: what is counted is 9 to 10 tenths of it old at most
   Nanos open_for = 2'000'000'000;    // the first wait; each failed probe doubles it
   Nanos open_most = 30'000'000'000;  // the longest wait; one below open_for counts as open_for
+  Nanos probe_most = kForever;       // how long a probe may be silent; for callers whose calls have no deadline
 };
 
 class CircuitBreaker {
@@ -93,6 +100,7 @@ class CircuitBreaker {
   std::uint32_t in_a_row_ = 0;
   Nanos opened_at_ = 0;
   Nanos wait_ = 0;
+  Nanos probed_at_ = 0;    // when the last probe began
   std::int64_t slot_ = 0;  // the bucket of this number is the newest; the others lie behind it in the ring
   std::array<Bucket, kBuckets> ring_;
   std::size_t newest_ = 0;

@@ -68,7 +68,8 @@ inline bool is_missing_table(const TierError& error) {
 // One of the requests is at fault, and not the statement or the server.
 inline bool is_about_data(const TierError& error) {
   return error.fault == TierFault::kRejected &&
-         (error.state.starts_with("21") || error.state.starts_with("22") || error.state.starts_with("23"));
+         (error.state.starts_with("21") || error.state.starts_with("22") || error.state.starts_with("23") ||
+          error.state.starts_with("54"));  // too long for an index
 }
 
 // What may succeed the next moment: a deadlock, a serialization failure.

@@ -196,6 +196,35 @@ TEST(CircuitBreaker, AnAbandonedProbeLetsTheNextOneThrough) {
   EXPECT_FALSE(breaker.allow(now));
 }
 
+CircuitBreaker opened_with_probe_most(Nanos most) {
+  BreakerOptions options;
+  options.probe_most = most;
+  CircuitBreaker breaker(options);
+  fail(breaker, 5, kStart);
+  return breaker;
+}
+
+TEST(CircuitBreaker, ASilentProbeHoldsUpNobodyForLongerThanItMay) {
+  for (const bool hung_fails : {true, false}) {
+    CircuitBreaker breaker = opened_with_probe_most(30 * kSecond);
+    Nanos now = kStart + 2 * kSecond;
+    ASSERT_TRUE(breaker.allow(now));
+    EXPECT_FALSE(breaker.allow(now += 30 * kSecond - 1));
+    EXPECT_TRUE(breaker.allow(now += 1)) << "beside the one that hangs";
+    EXPECT_FALSE(breaker.allow(now += 30 * kSecond - 1)) << "one at a time";
+    hung_fails ? breaker.failed(now) : breaker.succeeded(now);
+    EXPECT_EQ(breaker.state(now), hung_fails ? Circuit::kOpen : Circuit::kClosed) << "the first result counts";
+  }
+}
+
+TEST(CircuitBreaker, AClockThatGoesBackDoesNotProlongASilentProbe) {
+  CircuitBreaker breaker = opened_with_probe_most(30 * kSecond);
+  ASSERT_TRUE(breaker.allow(kStart + 2 * kSecond));
+  const Nanos back = kStart - 1'000 * kSecond;
+  EXPECT_FALSE(breaker.allow(back));
+  EXPECT_TRUE(breaker.allow(back + 30 * kSecond));
+}
+
 TEST(CircuitBreaker, AbandonedCallsCountForNothing) {
   CircuitBreaker breaker;
   for (int i = 0; i < 100; ++i) {
@@ -314,7 +343,8 @@ class Model {
  public:
   bool allow(Nanos now) {
     if (closed_) return true;
-    if (probing_ || now < until_) return false;
+    if ((probing_ && now < probed_ + 30 * kSecond) || now < until_) return false;
+    probed_ = now;
     return probing_ = true;
   }
   void result(Nanos now, bool failure) {
@@ -348,6 +378,7 @@ class Model {
   bool closed_ = true;
   bool probing_ = false;
   int row_ = 0;
+  Nanos probed_ = 0;
   Nanos until_ = 0;
   Nanos wait_ = 0;
   std::deque<std::pair<std::int64_t, bool>> calls_;
@@ -358,8 +389,10 @@ TEST(CircuitBreaker, RandomSchedulesGoAsTheModelSays) {
   int closings = 0;
   int openings = 0;
   std::uint64_t refused = 0;
+  BreakerOptions options;
+  options.probe_most = 30 * kSecond;
   for (const int failing : {5, 30, 50, 60, 90}) {
-    CircuitBreaker breaker;
+    CircuitBreaker breaker(options);
     Model model;
     Nanos now = kStart;
     for (int step = 0; step < 40'000; ++step) {
