@@ -177,13 +177,17 @@ void bind_requests(pb::module_& m) {
           f->hits = std::move(hits);
           return f;
         });
-  m.def("query", [](std::string text, const pb::handle& parameters, Nanos timeout) -> RequestHolder {
-    auto q = std::make_shared<Query>();
-    q->text = std::move(text);
-    q->parameters = texts(parameters);
-    q->timeout = timeout;
-    return q;
-  });
+  m.def(
+      "query",
+      [](std::string text, const pb::handle& parameters, Nanos timeout, bool once) -> RequestHolder {
+        auto q = std::make_shared<Query>();
+        q->once = once;
+        q->text = std::move(text);
+        q->parameters = texts(parameters);
+        q->timeout = timeout;
+        return q;
+      },
+      pb::arg("text"), pb::arg("parameters"), pb::arg("timeout"), pb::arg("once") = false);
 }
 
 }  // namespace stillwarm

@@ -16,6 +16,7 @@ from stillwarm._cached import CacheInfo
 from stillwarm._default import cached, default_cache
 from stillwarm._stats import Counters, HotKey, State, Stats
 from stillwarm._target import Load, current_load
+from stillwarm._upsert import Upserted
 from stillwarm._warm import Warmed
 from stillwarm.errors import (
     ConfigError,
@@ -44,6 +45,7 @@ __all__ = [
     "State",
     "Stats",
     "StillwarmError",
+    "Upserted",
     "Warmed",
     "__version__",
     "cached",

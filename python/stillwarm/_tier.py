@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from stillwarm._cache import Cache
     from stillwarm._tables import TypedTable
+    from stillwarm._upsert_table import Target
     from stillwarm.codecs import Codec
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ class TierSettings(TypedDict):
 
 
 class Tier:
-    """The PostgreSQL tier of one cache."""
+    """The PostgreSQL tier of one cache. Not attached, it only writes: memory asks it nothing."""
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class Tier:
         max_value: int,
         compress_above: int,
         unlogged: bool,
+        attached: bool = True,
     ) -> None:
         from stillwarm import _schema
 
@@ -108,6 +110,7 @@ class Tier:
         self.unlogged = unlogged
         self.process = _new_process()
         self.tables: dict[str, tuple[int, TypedTable]] = {}
+        self.targets: dict[str, Target] = {}  # tables that were upserted into, as the catalog had them
         self.pending: list[Held] = []  # what open transactions invalidate
         self.errors = 0
         self.undecodable: dict[str, int] = {}
@@ -131,7 +134,8 @@ class Tier:
             connection, cache.namespace, schema, self.process, _schema.setup(schema=schema, unlogged=unlogged), pooler,
             connections, timeout, queue, max_lag, LEASE_AGE,
         )  # fmt: skip
-        self.core.attach(cache, strict)
+        if attached:
+            self.core.attach(cache, strict)
 
     @property
     def codec(self) -> Codec:

@@ -34,6 +34,7 @@ NAMES = [
     "State",
     "Stats",
     "StillwarmError",
+    "Upserted",
     "Warmed",
     "__version__",
     "cached",

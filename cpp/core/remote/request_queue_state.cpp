@@ -233,7 +233,7 @@ void RequestQueue::State::serve(Lock& lock, const Waiting::iterator& first, Nano
       usable = link->serve(requests);
     } catch (const std::exception& e) {  // no memory: what was asked is unanswered, and so the connection unusable
       usable = false;
-      for (Request* r : requests) put(r->error, TierFault::kUnavailable, "", e.what());
+      for (Request* r : requests) put(r->error, r->once ? TierFault::kInDoubt : TierFault::kUnavailable, "", e.what());
     }
     cut = watchdog.end(*link);
     if (cut) usable = false;
