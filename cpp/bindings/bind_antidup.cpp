@@ -52,7 +52,7 @@ void bind_antidup(pb::module_& m) {
         const UpsertReply& r = expected(reply);
         pb::list list;
         for (std::size_t i = 0; i < given; ++i) list.append(pb::make_tuple(text_of(r.outcomes[i]), r.returned[i]));
-        return pb::make_tuple(list, r.whole);
+        return pb::make_tuple(list, r.whole, r.twice);
       },
       pb::arg("rows"), pb::arg("given"), pb::pos_only());
   m.def(

@@ -40,6 +40,7 @@ Outcome = Literal["inserted", "updated", "unchanged", "written"]
 _CHANGED: Final = ("42703", "42P01", "3F000", "42P10", "42804", "42846", "22P02", "0A000")
 _COLLISIONS: Final = ("40001", "40P01", "55P03")
 _TWICE: Final = "21000"  # a row would be written a second time by one statement
+_SAME_KEY: Final = "two of the rows have a key that is the same to the server; nothing was written"
 _AT_LEAST: Final = 1_000_000_000  # ns for the look after an answer that was lost
 _writes: Final = itertools.count()
 
@@ -110,7 +111,7 @@ def upserting(
         if fault == IN_DOUBT:
             return (yield from _looked_up(cache, tier, what, ready, marks, until, error))
         if state == _TWICE:
-            raise ConfigError(f"row={shown(row)}: two rows have a key that is the same to the server: {raised(error)}")
+            raise ConfigError(f"upsert of {what.table}: {_SAME_KEY}")
         if state in _CHANGED:
             tier.targets.pop(what.table, None)
             if state in ("42P01", "3F000") and marks and not migrated:
@@ -212,10 +213,12 @@ def _forget(cache: Cache, marks: list[Mark]) -> None:
 def _done(cache: Cache, tier: Tier, what: Asked, ready: Job, marks: list[Mark], rows: Any) -> Steps[list[Upserted]]:
     """It was done, and this is the answer."""
     try:
-        found, whole = _core.read_upsert(rows, len(what.rows))
+        found, whole, twice = _core.read_upsert(rows, len(what.rows))
     except ValueError as error:
         _forget(cache, marks)
         raise TierError(f"upsert of {what.table}: {error}; it was done") from None
+    if twice:
+        raise ConfigError(f"upsert of {what.table}: {_SAME_KEY}")
     if not whole or any(outcome != "unchanged" for outcome, _ in found):
         _forget(cache, marks)
         if marks:

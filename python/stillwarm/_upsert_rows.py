@@ -140,7 +140,7 @@ def _keys(asked: Asked, texts: Mapping[str, list[str | None]], nulls_equal: bool
     shown_keys = []
     for number in range(len(asked.rows)):
         key = tuple(texts[name][number] for name in asked.unique)
-        text = ", ".join(f"{name}={shown(part)}" for name, part in zip(asked.unique, key, strict=True))
+        text = ", ".join(f"{name}={shown(asked.rows[number][name])}" for name in asked.unique)
         if None in key and not nulls_equal:
             raise ConfigError(
                 f"{asked.where(number)}: {text}: a NULL in a unique column is equal to no other, so that each upsert "

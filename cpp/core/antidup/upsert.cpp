@@ -88,11 +88,19 @@ std::string upsert_text(const UpsertPlan& plan) {
                                    ? "true"
                                    : "current_setting(" + std::string(kSetting) + ", true) IS DISTINCT FROM " +
                                          row_of(plan.unique, "t") + "::text";
+  // DO NOTHING would swallow the second of two rows with one key, and the reply could not tell which that was.
+  const bool looks = plan.update.empty();
+  const std::string key = joined(plan.unique, ", ", [&](const std::string& n) { return "g." + place_of(plan, n); });
+  const std::string sound = "(SELECT yes FROM sound)";
   std::string text =
-      "WITH " + given_text(plan) + ", written AS (INSERT INTO " + plan.table + " AS t (" +
+      "WITH " + given_text(plan) +
+      (looks ? ", sound AS MATERIALIZED (SELECT NOT EXISTS (SELECT FROM given g GROUP BY " + key +
+                   " HAVING count(*) > 1) AS yes)"
+             : "") +
+      ", written AS (INSERT INTO " + plan.table + " AS t (" +
       joined(plan.columns, ", ", [](const UpsertColumn& c) { return quoted(c.name); }) + ") SELECT " +
       joined(plan.columns, ", ", [&](const UpsertColumn& c) { return "g." + place_of(plan, c.name); }) +
-      " FROM given g ORDER BY " +
+      " FROM given g" + (looks ? " WHERE " + sound : "") + " ORDER BY " +
       joined(order, ", ", [&](const std::string& name) { return "g." + place_of(plan, name); }) + on_conflict(plan) +
       " RETURNING " + inserted + " AS inserted" +
       joined(plan.unique, "", [&](const std::string& n) { return ", t." + quoted(n) + " AS " + place_of(plan, n); });
@@ -106,7 +114,9 @@ std::string upsert_text(const UpsertPlan& plan) {
             "::text, m.name, m.soft, " + parameter(2) + "::text FROM unnest(" + parameter(3) + "::text[], " +
             parameter(4) + "::boolean[]) AS m(name, soft) WHERE EXISTS (SELECT FROM written))";
   }
-  text += " SELECT g.n, (SELECT count(*) FROM written), w.inserted";
+  text += " SELECT g.n, (SELECT count(*) FROM written)";
+  if (looks) text += " - CASE WHEN " + sound + " THEN 0 ELSE 1 END";
+  text += ", w.inserted";
   for (std::size_t i = 0; i < plan.returning.size(); ++i) text += ", w.r" + std::to_string(i + 1);
   return text + " FROM given g LEFT JOIN written w ON " + same_key(plan, "w", true);
 }
@@ -141,7 +151,8 @@ std::optional<UpsertReply> read_upsert(const std::vector<UpsertRow>& rows, std::
     reply.outcomes[*n] = *row[2] == "t" ? UpsertOutcome::kInserted : UpsertOutcome::kUpdated;
     reply.returned[*n].assign(row.begin() + kBefore, row.end());
   }
-  reply.whole = given == 0 || written == std::to_string(matched);
+  reply.twice = written == "-1";
+  reply.whole = given == 0 || reply.twice || written == std::to_string(matched);
   return reply;
 }
 

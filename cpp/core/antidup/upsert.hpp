@@ -43,7 +43,8 @@ struct UpsertPlan {
 
 // $1... one text[] per column; then, with marks, namespace, origin, names text[], soft boolean[]. Rows of (number of
 // the given row, rows that were written in all, inserted or NULL where nothing was written, returning...). The marks
-// are written if, and only if, a row was.
+// are written if, and only if, a row was. Two given rows of one key are an error of the server (21000), but where
+// nothing is updated: there -1 rows were written, and none.
 std::string upsert_text(const UpsertPlan& plan);
 
 // What is there under those keys now. $1... one text[] per column. Rows of (number, whether it is as given in the key
@@ -60,6 +61,7 @@ struct UpsertReply {
   // False: some row was written under another key than it was given, by a trigger: of those that seem unchanged nobody
   // knows.
   bool whole = true;
+  bool twice = false;  // two given rows have one key; nothing was done
 };
 
 // The reply to `upsert_text` for so many rows; nothing if it is no such reply.
