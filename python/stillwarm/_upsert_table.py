@@ -99,7 +99,7 @@ class Target:
             f"the table {self.name} has no valid unique index over exactly these columns that is neither partial nor "
             "deferrable, without which two callers at the same time would write two rows. This makes one: "
             f"CREATE UNIQUE INDEX CONCURRENTLY {index} ON {self.sql} ({columns}); if rows with the same key stand in "
-            f"its way (then drop the invalid index that it leaves), this keeps the newest of each: {keep_newest(layout)}"
+            f"its way (then drop the invalid index that is left), this keeps the newest of each: {keep_newest(layout)}"
         )
 
 
