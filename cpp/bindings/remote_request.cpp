@@ -115,6 +115,7 @@ void bind_requests(pb::module_& m) {
           "origin", [](const RequestHolder& r) { return as<Store>(r).origin; },
           [](const RequestHolder& r, std::string name) { as<Store>(r).origin = std::move(name); })
       .def_property_readonly("kind", [](const RequestHolder& r) { return static_cast<int>(r->kind); })
+      .def_property_readonly("once", [](const RequestHolder& r) { return r->once; })
       .def_property_readonly("error", [](const RequestHolder& r) { return error_or_none(r->error); })
       .def_property(
           "timeout", [](const RequestHolder& r) { return r->timeout; },

@@ -473,6 +473,8 @@ class Request:
     @property
     def kind(self) -> int: ...
     @property
+    def once(self) -> bool: ...  # never done twice
+    @property
     def error(self) -> _Error | None: ...
     @property
     def seen(self) -> str: ...  # look_up: the tier's moment

@@ -40,6 +40,7 @@ _ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], 
     "listener_error",
 )
 LEASE_AGE: Final = 5_000_000_000  # ns
+QUERY: Final = 6  # Request.kind of any one statement
 SHARED: Final = 0  # the slot of types without a table of their own
 # A right is missing, or a table, and it could not be made: it will not pass by itself.
 _DENIED: Final = ("42501", "42P01", "42703", "3F000")
@@ -163,7 +164,7 @@ class Tier:
 
     def run(self, request: _core.Request) -> Error:
         """Performs a request on this thread."""
-        return self._noted(self.core.run(request), request.kind)
+        return self._noted(self.core.run(request), request)
 
     async def arun(self, request: _core.Request) -> Error:
         """Performs a request on a worker thread, while the loop goes on."""
@@ -181,9 +182,12 @@ class Tier:
             of_loop.futures.pop(token, None)
             self.core.abandon(request)
             raise
-        return self._noted(request.error, request.kind)
+        return self._noted(request.error, request)
 
-    def _noted(self, error: Error, kind_of_request: int) -> Error:
+    def _noted(self, error: Error, request: _core.Request) -> Error:
+        kind_of_request = request.kind
+        if error is not None and kind_of_request == QUERY and request.once and error[1]:
+            return error  # the server's answer about a row of the app's: the tier works
         self._recent.append((time.monotonic(), error is not None))
         if error is None:
             self._away_until = 0.0

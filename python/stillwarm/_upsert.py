@@ -51,8 +51,8 @@ class Upserted:
 
     Attributes:
         outcome: "inserted", "updated", or "unchanged": it was as given already, and nothing was written. "written":
-            the connection broke before the answer came; it was looked for then, and is there as given, but nobody
-            knows which of the three it was.
+            the connection broke before the answer came; it was looked for then, and is there as given (under its key,
+            in the columns of `update=`), but nobody knows which of the three it was.
         row: the columns of `returning=`; of an unchanged row as they were right afterwards, and empty if it was gone.
     """
 

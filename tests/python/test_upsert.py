@@ -17,7 +17,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from stillwarm import Cache, ConfigError, Upserted
+from stillwarm import Cache, ConfigError, State, Upserted
 from stillwarm.errors import CodecError, TierRejected, TierTimeout
 from tiers import Counted, Ground, function
 
@@ -410,6 +410,22 @@ def test_upsert_waits_for_locks_until_its_timeout(cache: Cache, ground: Ground, 
         other.commit()
     assert table.rows("v") == [("theirs",)], "it is over: nothing comes later"
     assert cache.upsert(table.name, {"k": 1, "v": "theirs"}, unique="k").outcome == "unchanged"
+
+
+def test_upsert_that_is_refused_says_nothing_of_the_tier(cache: Cache, ground: Ground, caplog: Any) -> None:
+    table = Table(ground, "k int PRIMARY KEY, v int CHECK (v > 0)")
+    cache.upsert(table.name, {"k": 1, "v": 1}, unique="k")
+    with psycopg.connect(str(ground.url)) as other:
+        other.execute(f"UPDATE {table.name} SET v = 2")
+        for _ in range(6):
+            with pytest.raises(TierRejected):
+                cache.upsert(table.name, {"k": 2, "v": 0}, unique="k")
+            with pytest.raises(TierTimeout):
+                cache.upsert(table.name, {"k": 1, "v": 3}, unique="k", timeout=0.1)
+    assert cache.state == State.HEALTHY
+    assert cache._tier is not None
+    assert cache._tier.core.health()["circuit"] == "closed"
+    assert caplog.records == []
 
 
 def test_upsert_needs_a_tier() -> None:
