@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import inspect
 import itertools
+import os
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -455,6 +456,21 @@ def test_upsert_writes_while_the_cache_is_off(
     assert (g("k"), g("k")) == ("k#1", "k#2"), "still off"
     assert other.confirm()
     assert f("k") == "k#2", "the others hear of it"
+
+
+def test_upsert_in_the_child_of_a_fork_while_the_cache_is_off(ground: Ground, table: Table) -> None:
+    cache = ground.cache(enabled=False)
+    cache.upsert(table.name, {"k": 1, "v": "a"}, unique="k")
+    child = os.fork()
+    if child == 0:
+        done = False
+        try:
+            done = cache.upsert(table.name, {"k": 2, "v": "b"}, unique="k").outcome == "inserted"
+        finally:
+            os._exit(0 if done else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert cache.upsert(table.name, {"k": 3, "v": "c"}, unique="k").outcome == "inserted", "its connection is unharmed"
+    assert table.rows("k") == [(1,), (2,), (3,)]
 
 
 # --------------------------------------------------------------------------------------------------------- invalidation
