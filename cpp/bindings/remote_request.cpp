@@ -115,6 +115,7 @@ void bind_requests(pb::module_& m) {
           "origin", [](const RequestHolder& r) { return as<Store>(r).origin; },
           [](const RequestHolder& r, std::string name) { as<Store>(r).origin = std::move(name); })
       .def_property_readonly("kind", [](const RequestHolder& r) { return static_cast<int>(r->kind); })
+      .def_property_readonly("once", [](const RequestHolder& r) { return r->once; })
       .def_property_readonly("error", [](const RequestHolder& r) { return error_or_none(r->error); })
       .def_property(
           "timeout", [](const RequestHolder& r) { return r->timeout; },
@@ -177,13 +178,17 @@ void bind_requests(pb::module_& m) {
           f->hits = std::move(hits);
           return f;
         });
-  m.def("query", [](std::string text, const pb::handle& parameters, Nanos timeout) -> RequestHolder {
-    auto q = std::make_shared<Query>();
-    q->text = std::move(text);
-    q->parameters = texts(parameters);
-    q->timeout = timeout;
-    return q;
-  });
+  m.def(
+      "query",
+      [](std::string text, const pb::handle& parameters, Nanos timeout, bool once) -> RequestHolder {
+        auto q = std::make_shared<Query>();
+        q->once = once;
+        q->text = std::move(text);
+        q->parameters = texts(parameters);
+        q->timeout = timeout;
+        return q;
+      },
+      pb::arg("text"), pb::arg("parameters"), pb::arg("timeout"), pb::arg("once") = false);
 }
 
 }  // namespace stillwarm

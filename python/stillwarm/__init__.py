@@ -23,6 +23,7 @@ from stillwarm._retried import RetryStats, retry, retry_stats
 from stillwarm._retry import Retry, define_budget
 from stillwarm._stats import Counters, HotKey, State, Stats
 from stillwarm._target import Load, current_load
+from stillwarm._upsert import Upserted
 from stillwarm._warm import Warmed
 from stillwarm.breaker import CircuitBreaker
 from stillwarm.errors import (
@@ -58,6 +59,7 @@ __all__ = [
     "State",
     "Stats",
     "StillwarmError",
+    "Upserted",
     "Warmed",
     "__version__",
     "agather",

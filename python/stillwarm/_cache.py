@@ -1,7 +1,7 @@
 """Cache: what a user holds. It checks its arguments, decorates functions, and ends its pool with the process.
 
 Thread rule: every method from any thread; the `a` twins from any loop.
-Refuses to know: how hits, loads and waiting work. Its bases have the rest, from _shared to _observed.
+Refuses to know: how hits, loads and waiting work. Its bases have the rest, from _upserting to _observed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Cache(Joining):
         max_entries: budget in entries; None: only `max_bytes` counts.
         ttl: for functions and verbs that have none of their own; seconds, "5m", `timedelta`, or None for ever.
         load_threads: threads of the load pool (background refreshes, loads with a timeout); started when needed.
-        enabled: False calls every function straight through and stores nothing; so does STILLWARM_DISABLED=1.
+        enabled: False calls every function straight through and stores nothing; so does STILLWARM_DISABLED=1. What is
+            no caching goes on: `upsert` writes.
         schema: where the tier's own tables are.
         strict: True raises TierError where the tier did not take a write or an invalidation (memory did), and never
             serves what the tier has not confirmed within `max_lag`.
@@ -108,6 +109,7 @@ class Cache(Joining):
         "_types",
         "_upkeep",
         "_warming",
+        "_writer",
         "namespace",
         "tables",
     )
@@ -161,7 +163,7 @@ class Cache(Joining):
         self._schedules = set()
         self._warming = set()
         self._pool = LoadPool(count(load_threads, "load_threads", 1024))
-        self._tier = self._codec = self._upkeep = None
+        self._tier = self._codec = self._upkeep = self._writer = None
         self._codec_name = codec
         self._codecs = {}
         settings: TierSettings = {
@@ -183,7 +185,9 @@ class Cache(Joining):
             from stillwarm import codecs
 
             self._codec = codecs.codec_for(codec)
-            if self._enabled:
+            if not self._enabled:
+                self._writer = url, settings
+            else:
                 from stillwarm._tier import Tier
 
                 self._tier = Tier(self, url, **settings)
@@ -327,6 +331,8 @@ class Cache(Joining):
         if self._upkeep is not None and self._tier is not None and not self._tier.closed:
             self._upkeep.close(wait, until)
             self._tier.close(wait, until)
+        if self._writer is not None and not isinstance(self._writer, tuple):
+            self._writer.close(wait, until)
 
     def _check_invariants(self) -> bool:
         """For tests: whether the core's structures agree with each other."""
@@ -347,6 +353,8 @@ def _after_fork_in_child() -> None:
     for cache in list(_caches):
         if cache._tier is not None:
             cache._tier.after_fork_in_child()
+        if cache._writer is not None and not isinstance(cache._writer, tuple):
+            cache._writer.after_fork_in_child()
     # Loads of the parent's threads do not run here, and neither do its pool's threads; what is in memory stays.
     _core.enter(None)
     for cache in list(_caches):

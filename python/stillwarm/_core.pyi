@@ -372,6 +372,35 @@ def define_budget(name: str, capacity: int, refund: int, /) -> None: ...  # in t
 def budget_left(name: str, /) -> int: ...
 def refill_budgets() -> None: ...
 
+# ------------------------------------------------------------------------------------------------------------ antidup
+
+class UpsertPlan:
+    """What an upsert writes; its statements. Names are unquoted, tables as they stand in SQL."""
+
+    def __init__(
+        self,
+        *,
+        table: str,
+        columns: Sequence[tuple[str, str]],  # name, and what a text is cast to
+        unique: Sequence[str],
+        update: Sequence[str],
+        returning: Sequence[str],
+        nulls_equal: bool,
+        marks: str,  # "": nothing is invalidated
+    ) -> None: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def reread_text(self) -> str: ...
+
+# (outcome, returned) per row; whether every row that was written is among them; whether two have one key
+def read_upsert(
+    rows: Sequence[Sequence[str | None]], given: int, /
+) -> tuple[list[tuple[Literal["inserted", "updated", "unchanged"], list[str | None]]], bool, bool]: ...
+
+# (there, as given, returned) per row
+def read_reread(rows: Sequence[Sequence[str | None]], given: int, /) -> list[tuple[bool, bool, list[str | None]]]: ...
+
 # ------------------------------------------------------------------------------------------------------------- http
 
 class Forward:
@@ -508,6 +537,8 @@ class Request:
     @property
     def kind(self) -> int: ...
     @property
+    def once(self) -> bool: ...  # never done twice
+    @property
     def error(self) -> _Error | None: ...
     @property
     def seen(self) -> str: ...  # look_up: the tier's moment
@@ -556,7 +587,9 @@ def invalidation(name: str, soft: bool, /) -> Request: ...
 def poll(asked: Sequence[str], /) -> Request: ...  # numbers of transactions whose end is awaited
 def lease(takes: bool, key: str, owner: str, age: int, /) -> Request: ...
 def flush(batch: int, keys: Sequence[str], types: Sequence[str], hits: Sequence[int], /) -> Request: ...
-def query(text: str, parameters: Sequence[str | None], timeout: int, /) -> Request: ...
+def query(
+    text: str, parameters: Sequence[str | None], timeout: int, once: bool = False
+) -> Request: ...  # once: never twice
 def check_connection_string(text: str, /) -> str: ...  # what libpq has against it, or ""
 
 class _Health(TypedDict):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, TypeVar, ov
 from stillwarm import _core
 from stillwarm._cached import decorate
 from stillwarm._durations import shown
-from stillwarm._shared import Shared
 from stillwarm._types import JOINED, Settings, check_names
+from stillwarm._upserting import Upserting
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class JoinedInfo(NamedTuple):
 _SETTINGS: Final = Settings(ttl=0, stale_if_error=0, jitter=0.0, classify=lambda _: "fatal", local=True)
 
 
-class Joining(Shared):
+class Joining(Upserting):
     """The part of a Cache that shares calls and keeps nothing."""
 
     __slots__ = ()

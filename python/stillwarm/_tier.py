@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from stillwarm._cache import Cache
     from stillwarm._tables import TypedTable
+    from stillwarm._upsert_table import Target
     from stillwarm.codecs import Codec
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ _ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], 
     "listener_error",
 )
 LEASE_AGE: Final = 5_000_000_000  # ns
+QUERY: Final = 6  # Request.kind of any one statement
 SHARED: Final = 0  # the slot of types without a table of their own
 # A right is missing, or a table, and it could not be made: it will not pass by itself.
 _DENIED: Final = ("42501", "42P01", "42703", "3F000")
@@ -76,7 +78,7 @@ class TierSettings(TypedDict):
 
 
 class Tier:
-    """The PostgreSQL tier of one cache."""
+    """The PostgreSQL tier of one cache. Not attached, it only writes: memory asks it nothing."""
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class Tier:
         max_value: int,
         compress_above: int,
         unlogged: bool,
+        attached: bool = True,
     ) -> None:
         from stillwarm import _schema
 
@@ -108,6 +111,7 @@ class Tier:
         self.unlogged = unlogged
         self.process = _new_process()
         self.tables: dict[str, tuple[int, TypedTable]] = {}
+        self.targets: dict[str, Target] = {}  # tables that were upserted into, as the catalog had them
         self.pending: list[Held] = []  # what open transactions invalidate
         self.errors = 0
         self.undecodable: dict[str, int] = {}
@@ -131,7 +135,8 @@ class Tier:
             connection, cache.namespace, schema, self.process, _schema.setup(schema=schema, unlogged=unlogged), pooler,
             connections, timeout, queue, max_lag, LEASE_AGE,
         )  # fmt: skip
-        self.core.attach(cache, strict)
+        if attached:
+            self.core.attach(cache, strict)
 
     @property
     def codec(self) -> Codec:
@@ -159,7 +164,7 @@ class Tier:
 
     def run(self, request: _core.Request) -> Error:
         """Performs a request on this thread."""
-        return self._noted(self.core.run(request), request.kind)
+        return self._noted(self.core.run(request), request)
 
     async def arun(self, request: _core.Request) -> Error:
         """Performs a request on a worker thread, while the loop goes on."""
@@ -177,9 +182,12 @@ class Tier:
             of_loop.futures.pop(token, None)
             self.core.abandon(request)
             raise
-        return self._noted(request.error, request.kind)
+        return self._noted(request.error, request)
 
-    def _noted(self, error: Error, kind_of_request: int) -> Error:
+    def _noted(self, error: Error, request: _core.Request) -> Error:
+        kind_of_request = request.kind
+        if error is not None and kind_of_request == QUERY and request.once and error[1]:
+            return error  # the server's answer about a row of the app's: the tier works
         self._recent.append((time.monotonic(), error is not None))
         if error is None:
             self._away_until = 0.0

@@ -41,6 +41,7 @@ NAMES = [
     "State",
     "Stats",
     "StillwarmError",
+    "Upserted",
     "Warmed",
     "__version__",
     "agather",

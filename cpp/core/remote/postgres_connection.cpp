@@ -42,6 +42,8 @@ void step_aside(int attempt) {
   std::this_thread::sleep_for(std::chrono::microseconds(random() % (5'000U << static_cast<unsigned>(attempt))));
 }
 
+bool is_sent(const Request& r) { return r.kind != Request::Kind::kQuery || static_cast<const Query&>(r).sent; }
+
 }  // namespace
 
 bool PostgresConnection::serve(std::span<Request* const> batch) {
@@ -72,7 +74,7 @@ bool PostgresConnection::serve(std::span<Request* const> batch) {
         return false;
       }
       const bool answered = error.fault == TierFault::kRejected || error.fault == TierFault::kTimeout;
-      if (!answered && batch.front()->once) error.fault = TierFault::kInDoubt;
+      if (!answered && batch.front()->once && is_sent(*batch.front())) error.fault = TierFault::kInDoubt;
       for (Request* r : batch) r->error = error;
       const bool demoted = error.state == "25006" && tier_->wants_writes();
       return answered && link_->usable() && !demoted;
@@ -322,7 +324,19 @@ void PostgresConnection::flush(Flush& request) {
 
 void PostgresConnection::query(Query& request) {
   const bool slow = request.timeout > 0 && !tier_->options().pooler;
-  if (slow) link_->run("SET statement_timeout = " + std::to_string(request.timeout / 1'000'000));
+  // One that must not be done twice is ended by the server, who says so, before the watchdog cuts and nobody knows.
+  const Nanos limit = request.once ? request.timeout / 10 * 9 : request.timeout;
+  request.sent = false;
+  if (slow) link_->run("SET statement_timeout = " + std::to_string(std::max<Nanos>(1, limit / 1'000'000)));
+  request.sent = true;
+  const auto reset = [&] {
+    if (!slow) return;
+    try {
+      link_->run(std::string("RESET statement_timeout"));
+    } catch (const PostgresFailure&) {  // the answer is here; a connection that broke after it is not used again
+      if (link_->usable()) throw;
+    }
+  };
   try {
     const Rows rows = link_->run(request.text, request.parameters);
     request.rows.resize(rows.size());
@@ -330,10 +344,10 @@ void PostgresConnection::query(Query& request) {
       for (std::size_t c = 0; c < rows.columns(); ++c) request.rows[i].push_back(rows.text(i, c));
     }
   } catch (const PostgresFailure& failure) {
-    if (slow && failure.error.fault == TierFault::kRejected) link_->run(std::string("RESET statement_timeout"));
+    if (link_->usable() && failure.error.fault != TierFault::kUnavailable) reset();
     throw;
   }
-  if (slow) link_->run(std::string("RESET statement_timeout"));
+  reset();
 }
 
 }  // namespace stillwarm

@@ -170,6 +170,7 @@ struct Query : Request {
   Query() : Request(Kind::kQuery, 0) {}
   std::string text;
   std::vector<std::optional<std::string>> parameters;
+  bool sent = false;  // the statement itself: what breaks before is no doubt about one that must not be done twice
   std::vector<std::vector<std::optional<std::string>>> rows;
 };
 

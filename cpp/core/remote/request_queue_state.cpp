@@ -14,6 +14,12 @@ bool is_outage(const TierError& error) {
          error.fault == TierFault::kInDoubt;
 }
 
+// A lock that somebody holds for too long in a table of the app's own says nothing of the tier: the server answers.
+bool is_outage(const Request& r) {
+  const bool own = r.kind == Request::Kind::kQuery && r.once;
+  return is_outage(r.error) && !(own && r.error.fault == TierFault::kTimeout && !r.error.state.empty());
+}
+
 // Without memory for the text the fault is told alone.
 void put(TierError& error, TierFault fault, std::string_view state, std::string_view text) noexcept {
   error.fault = fault;
@@ -233,7 +239,7 @@ void RequestQueue::State::serve(Lock& lock, const Waiting::iterator& first, Nano
       usable = link->serve(requests);
     } catch (const std::exception& e) {  // no memory: what was asked is unanswered, and so the connection unusable
       usable = false;
-      for (Request* r : requests) put(r->error, TierFault::kUnavailable, "", e.what());
+      for (Request* r : requests) put(r->error, r->once ? TierFault::kInDoubt : TierFault::kUnavailable, "", e.what());
     }
     cut = watchdog.end(*link);
     if (cut) usable = false;
@@ -251,7 +257,7 @@ void RequestQueue::State::serve(Lock& lock, const Waiting::iterator& first, Nano
     if (cut && is_outage(r->error) && r->error.fault != TierFault::kInDoubt) {
       put(r->error, TierFault::kTimeout, "", "no answer within the timeout");
     }
-    outage = outage || is_outage(r->error);
+    outage = outage || is_outage(*r);
     if (r->error) put(figures.last_error, r->error.fault, r->error.state, r->error.message);
   }
   if (link != nullptr && !closed) {

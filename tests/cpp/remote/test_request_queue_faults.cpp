@@ -95,6 +95,34 @@ TEST(RequestQueueFaults, WhileTheCircuitIsOpenNothingGoesThrough) {
   EXPECT_EQ(queue.health().last_error.message, "it broke");
 }
 
+TEST(RequestQueueFaults, ALockInATableOfTheAppsIsNoOutage) {
+  const auto server = std::make_shared<FakeServer>();
+  RequestQueue queue(server, patient());
+  const auto late = [](std::span<Request* const> batch) {
+    for (Request* r : batch) r->error = {TierFault::kTimeout, "57014", "canceling statement"};
+  };
+  server->set([&] { server->answer = late; });
+  const auto ask = [&](bool once) {
+    auto query = std::make_shared<Query>();
+    query->once = once;
+    return outcome(queue, query);
+  };
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(ask(true), TierFault::kTimeout);
+  EXPECT_EQ(queue.health().circuit, Circuit::kClosed);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(ask(false), TierFault::kTimeout);
+  EXPECT_NE(queue.health().circuit, Circuit::kClosed) << "else it is";
+}
+
+TEST(RequestQueueFaults, WithoutMemoryWhatMustNotBeDoneTwiceIsInDoubt) {
+  const auto server = std::make_shared<FakeServer>();
+  RequestQueue queue(server, patient());
+  server->set([&] { server->answer = [](std::span<Request* const>) { throw std::bad_alloc(); }; });
+  auto query = std::make_shared<Query>();
+  query->once = true;
+  EXPECT_EQ(outcome(queue, query), TierFault::kInDoubt);
+  EXPECT_EQ(outcome(queue, std::make_shared<Query>()), TierFault::kUnavailable);
+}
+
 TEST(RequestQueueFaults, WhatWaitsWhenTheCircuitOpensDoesNotWaitOn) {
   const auto server = std::make_shared<FakeServer>();
   auto o = patient();

@@ -11,7 +11,7 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-from stillwarm import Cache, State, Stats, default_cache, hooks
+from stillwarm import Cache, State, Stats, Upserted, default_cache, hooks
 
 
 class Shop(Cache):
@@ -74,3 +74,15 @@ def watch(event: hooks.Event) -> None:
 unsubscribe = cache.subscribe(watch, hits=True)
 unsubscribe()
 cache.subscribe(load)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+row: dict[str, Any] = {"k": 1}
+assert_type(cache.upsert("t", row, unique="k"), Upserted)
+assert_type(cache.upsert("t", [row], unique=("k",), update=(), returning=["k"], timeout="1s"), list[Upserted])
+assert_type(cache.upsert("t", row, unique="k", invalidates=[{"tag": "t"}]).outcome == "written", bool)
+cache.upsert("t", row)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+async def upserts() -> None:
+    assert_type(await cache.aupsert("t", row, unique="k"), Upserted)
+    assert_type(await cache.aupsert("t", (row for _ in range(2)), unique="k"), list[Upserted])

@@ -1,0 +1,172 @@
+#include "core/antidup/upsert.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+
+namespace stillwarm {
+
+namespace {
+
+constexpr std::string_view kSetting = "'stillwarm.upsert_met'";
+
+std::string quoted(std::string_view identifier) {
+  std::string out = "\"";
+  for (const char c : identifier) {
+    if (c == '"') out += '"';
+    out += c;
+  }
+  return out += '"';
+}
+
+template <class Items, class Text>
+std::string joined(const Items& items, std::string_view between, const Text& text) {
+  std::string out;
+  for (const auto& item : items) {
+    if (!out.empty()) out += between;
+    out += text(item);
+  }
+  return out;
+}
+
+// What the column is called among the given rows.
+std::string place_of(const UpsertPlan& plan, const std::string& name) {
+  const auto it =
+      std::find_if(plan.columns.begin(), plan.columns.end(), [&](const UpsertColumn& c) { return c.name == name; });
+  return "c" + std::to_string(it - plan.columns.begin() + 1);
+}
+
+std::string given_text(const UpsertPlan& plan) {
+  std::string arrays, places, typed;
+  for (std::size_t i = 1; i <= plan.columns.size(); ++i) {
+    const std::string n = std::to_string(i);
+    arrays += (i > 1 ? ", $" : "$") + n + "::text[]";
+    places += "c" + n + ", ";
+    typed += ", u.c" + n + "::" + plan.columns[i - 1].type + " AS c" + n;
+  }
+  return "given AS MATERIALIZED (SELECT u.n" + typed + " FROM unnest(" + arrays + ") WITH ORDINALITY AS u(" + places +
+         "n))";
+}
+
+std::string same_key(const UpsertPlan& plan, const std::string& row, bool by_place) {
+  return joined(plan.unique, " AND ", [&](const std::string& name) {
+    const std::string place = place_of(plan, name);
+    return row + "." + (by_place ? place : quoted(name)) + (plan.nulls_equal ? " IS NOT DISTINCT FROM g." : " = g.") +
+           place;
+  });
+}
+
+std::string row_of(const std::vector<std::string>& names, const std::string& row) {
+  return "ROW(" + joined(names, ", ", [&](const std::string& name) { return row + "." + quoted(name); }) + ")";
+}
+
+std::string on_conflict(const UpsertPlan& plan) {
+  const std::string target = " ON CONFLICT (" + joined(plan.unique, ", ", quoted) + ") DO ";
+  if (plan.update.empty()) return target + "NOTHING";
+  return target + "UPDATE SET " +
+         joined(plan.update, ", ", [](const std::string& n) { return quoted(n) + " = EXCLUDED." + quoted(n); }) +
+         " WHERE CASE WHEN " + row_of(plan.update, "t") + "::record *<> " + row_of(plan.update, "EXCLUDED") +
+         "::record THEN set_config(" + std::string(kSetting) + ", " + row_of(plan.unique, "t") +
+         "::text, true) IS NOT NULL ELSE false END";
+}
+
+// A number from 1 to `most` at the beginning of a reply's row, counted from 0.
+std::optional<std::size_t> number_of(const std::optional<std::string>& text, std::size_t most) {
+  std::size_t number = 0;
+  if (!text) return std::nullopt;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
+  if (error != std::errc() || end != text->data() + text->size() || number < 1 || number > most) return std::nullopt;
+  return number - 1;
+}
+
+}  // namespace
+
+std::string upsert_text(const UpsertPlan& plan) {
+  std::vector<std::string> order = plan.unique;
+  std::sort(order.begin(), order.end());
+  const std::string inserted = plan.update.empty()
+                                   ? "true"
+                                   : "current_setting(" + std::string(kSetting) + ", true) IS DISTINCT FROM " +
+                                         row_of(plan.unique, "t") + "::text";
+  // DO NOTHING would swallow the second of two rows with one key, and the reply could not tell which that was.
+  const bool looks = plan.update.empty();
+  const std::string key = joined(plan.unique, ", ", [&](const std::string& n) { return "g." + place_of(plan, n); });
+  const std::string sound = "(SELECT yes FROM sound)";
+  std::string text =
+      "WITH " + given_text(plan) +
+      (looks ? ", sound AS MATERIALIZED (SELECT NOT EXISTS (SELECT FROM given g GROUP BY " + key +
+                   " HAVING count(*) > 1) AS yes)"
+             : "") +
+      ", written AS (INSERT INTO " + plan.table + " AS t (" +
+      joined(plan.columns, ", ", [](const UpsertColumn& c) { return quoted(c.name); }) + ") SELECT " +
+      joined(plan.columns, ", ", [&](const UpsertColumn& c) { return "g." + place_of(plan, c.name); }) +
+      " FROM given g" + (looks ? " WHERE " + sound : "") + " ORDER BY " +
+      joined(order, ", ", [&](const std::string& name) { return "g." + place_of(plan, name); }) + on_conflict(plan) +
+      " RETURNING " + inserted + " AS inserted" +
+      joined(plan.unique, "", [&](const std::string& n) { return ", t." + quoted(n) + " AS " + place_of(plan, n); });
+  for (std::size_t i = 0; i < plan.returning.size(); ++i) {
+    text += ", t." + quoted(plan.returning[i]) + "::text AS r" + std::to_string(i + 1);
+  }
+  text += ")";
+  if (!plan.marks.empty()) {
+    const auto parameter = [&](std::size_t i) { return "$" + std::to_string(plan.columns.size() + i); };
+    text += ", told AS (INSERT INTO " + plan.marks + " (namespace, name, soft, origin) SELECT " + parameter(1) +
+            "::text, m.name, m.soft, " + parameter(2) + "::text FROM unnest(" + parameter(3) + "::text[], " +
+            parameter(4) + "::boolean[]) AS m(name, soft) WHERE EXISTS (SELECT FROM written))";
+  }
+  text += " SELECT g.n, (SELECT count(*) FROM written)";
+  if (looks) text += " - CASE WHEN " + sound + " THEN 0 ELSE 1 END";
+  text += ", w.inserted";
+  for (std::size_t i = 0; i < plan.returning.size(); ++i) text += ", w.r" + std::to_string(i + 1);
+  return text + " FROM given g LEFT JOIN written w ON " + same_key(plan, "w", true);
+}
+
+std::string reread_text(const UpsertPlan& plan) {
+  // By their texts: types without `=` have one too, and one text is one value.
+  std::string as_given = joined(plan.update, " AND ", [&](const std::string& name) {
+    return "t." + quoted(name) + "::text IS NOT DISTINCT FROM g." + place_of(plan, name) + "::text";
+  });
+  if (as_given.empty()) as_given = "true";
+  return "WITH " + given_text(plan) + " SELECT g.n, " + as_given +
+         joined(plan.returning, "", [](const std::string& name) { return ", t." + quoted(name) + "::text"; }) +
+         " FROM given g JOIN " + plan.table + " t ON " + same_key(plan, "t", false);
+}
+
+std::optional<UpsertReply> read_upsert(const std::vector<UpsertRow>& rows, std::size_t given) {
+  constexpr std::size_t kBefore = 3;
+  UpsertReply reply;
+  reply.outcomes.resize(given, UpsertOutcome::kUnchanged);
+  reply.returned.resize(given);
+  if (rows.size() != given) return std::nullopt;
+  std::vector<bool> seen(given, false);
+  std::size_t matched = 0;
+  std::string written;
+  for (const UpsertRow& row : rows) {
+    const auto n = row.size() < kBefore ? std::nullopt : number_of(row[0], given);
+    if (!n || seen[*n] || !row[1]) return std::nullopt;
+    seen[*n] = true;
+    written = *row[1];
+    if (!row[2]) continue;
+    ++matched;
+    reply.outcomes[*n] = *row[2] == "t" ? UpsertOutcome::kInserted : UpsertOutcome::kUpdated;
+    reply.returned[*n].assign(row.begin() + kBefore, row.end());
+  }
+  reply.twice = written == "-1";
+  reply.whole = given == 0 || reply.twice || written == std::to_string(matched);
+  return reply;
+}
+
+std::optional<std::vector<RereadRow>> read_reread(const std::vector<UpsertRow>& rows, std::size_t given) {
+  constexpr std::size_t kBefore = 2;
+  std::vector<RereadRow> found(given);
+  for (const UpsertRow& row : rows) {
+    const auto n = row.size() < kBefore ? std::nullopt : number_of(row[0], given);
+    if (!n || found[*n].there) return std::nullopt;
+    found[*n].there = true;
+    found[*n].as_given = row[1] == "t";
+    found[*n].returned.assign(row.begin() + kBefore, row.end());
+  }
+  return found;
+}
+
+}  // namespace stillwarm
