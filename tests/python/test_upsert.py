@@ -1,40 +1,23 @@
-"""`cache.upsert`: one row per natural key, what became of it, and what is refused before anything is written.
+"""`cache.upsert`: one row per natural key, what became of it, and what it invalidates.
 
 Thread rule: one thread, but for the session that holds a lock.
-Refuses to know: many callers at a time (test_upsert_concurrent.py) and broken connections (test_upsert_faults.py).
+Refuses to know: values (test_upsert_values.py), what is refused (test_upsert_refused.py), many callers at a time
+(test_upsert_concurrent.py), broken connections (test_upsert_faults.py).
 """
 
 from __future__ import annotations
 
-import enum
 import inspect
-import itertools
 import os
-from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
 
-from stillwarm import Cache, ConfigError, State, Upserted
-from stillwarm.errors import CodecError, TierRejected, TierTimeout
+from stillwarm import Cache, ConfigError, Upserted
 from tiers import Counted, Ground, function
-
-_numbers = itertools.count(1)
-
-
-class Table:
-    """A table of its own in the ground's database."""
-
-    def __init__(self, ground: Ground, columns: str) -> None:
-        self.ground = ground
-        self.name = f"u{next(_numbers)}"
-        ground.sql(f"CREATE TABLE {self.name} ({columns})")
-
-    def rows(self, columns: str = "*", order: str = "1") -> list[tuple[Any, ...]]:
-        return self.ground.sql(f"SELECT {columns} FROM {self.name} ORDER BY {order}")
+from upserts import Table, marks, outcomes
 
 
 @pytest.fixture
@@ -46,10 +29,6 @@ def table(ground: Ground) -> Table:
 @pytest.fixture
 def cache(ground: Ground) -> Cache:
     return ground.cache()
-
-
-def outcomes(done: list[Upserted]) -> list[str]:
-    return [one.outcome for one in done]
 
 
 # ------------------------------------------------------------------------------------------------------------ outcomes
@@ -182,253 +161,6 @@ def test_upsert_says_when_a_trigger_changed_the_key(cache: Cache, ground: Ground
     assert table.rows() == [("a", 1), ("b", 1)]
 
 
-# -------------------------------------------------------------------------------------------------------------- values
-
-
-class Colour(enum.Enum):
-    RED = "red"
-
-
-AT = datetime(2026, 5, 4, 3, 2, 1, 7)
-VALUES: list[tuple[str, Any, Any]] = [
-    ("text", "a\"b\\c{},\n'", "a\"b\\c{},\n'"),
-    ("text", "", ""),
-    ("text", "NULL", "NULL"),
-    ("text", Colour.RED, "red"),
-    ("varchar(5)", "äöüß€", "äöüß€"),
-    ("char(4)", "ab", "ab  "),
-    ("smallint", -5, -5),
-    ("bigint", 2**62, 2**62),
-    ("numeric(10,2)", Decimal("3.14"), Decimal("3.14")),
-    ("double precision", 1e300, 1e300),
-    ("double precision", float("inf"), float("inf")),
-    ("boolean", True, True),
-    ("uuid", UUID(int=7), UUID(int=7)),
-    ("bytea", b"\0\xff", b"\0\xff"),
-    ("date", date(2026, 1, 2), date(2026, 1, 2)),
-    ("timestamp", AT, AT),
-    ("timestamptz", AT, AT.replace(tzinfo=timezone.utc)),
-    ("timestamptz", AT.replace(tzinfo=timezone(timedelta(hours=2))), AT.replace(tzinfo=timezone(timedelta(hours=2)))),
-    ("time", time(1, 2, 3), time(1, 2, 3)),
-    ("interval", timedelta(days=1, microseconds=5), timedelta(days=1, microseconds=5)),
-    ("jsonb", {"a": [1, {"b": None}], "c": "ü"}, {"a": [1, {"b": None}], "c": "ü"}),
-    ("jsonb", "text", "text"),
-    ("json", [1, 2], [1, 2]),
-    ("int[]", [1, None, 3], [1, None, 3]),
-    ("text[]", ['a"b', "c,d", "", None], ['a"b', "c,d", "", None]),
-    ("int[]", [[1, 2], [3, 4]], [[1, 2], [3, 4]]),
-    ("text", None, None),
-]
-
-
-@pytest.mark.parametrize(("sql_type", "value", "expected"), VALUES, ids=lambda v: repr(v)[:30])
-def test_upsert_brings_values_into_columns(
-    cache: Cache, ground: Ground, sql_type: str, value: Any, expected: Any
-) -> None:
-    table = Table(ground, f"k int PRIMARY KEY, v {sql_type}")
-    assert cache.upsert(table.name, {"k": 1, "v": value}, unique="k").outcome == "inserted"
-    assert table.rows("v", order="k") == [(expected,)]
-    assert cache.upsert(table.name, [{"k": 1, "v": value}], unique="k")[0].outcome == "unchanged"
-
-
-@pytest.mark.parametrize("sql_type", ["numeric(6,2)", "timestamp(0)", "varchar(20)", "char(9)", "citext", "text"])
-def test_upsert_finds_its_row_by_keys_that_are_rounded(cache: Cache, ground: Ground, sql_type: str) -> None:
-    """What comes back is compared with what was given as the column has it."""
-    if sql_type == "citext":
-        ground.sql("CREATE EXTENSION IF NOT EXISTS citext")
-    given = {"numeric(6,2)": Decimal("1.239"), "timestamp(0)": AT}.get(sql_type, "Ab")
-    table = Table(ground, f"k {sql_type} PRIMARY KEY, v int")
-    for value, outcome in ((1, "inserted"), (1, "unchanged"), (2, "updated")):
-        assert cache.upsert(table.name, {"k": given, "v": value}, unique="k").outcome == outcome
-    if sql_type == "citext":
-        assert cache.upsert(table.name, {"k": "aB", "v": 3}, unique="k").outcome == "updated"
-        assert table.rows() == [("Ab", 3)]
-
-
-def test_upsert_does_not_cut_texts(cache: Cache, ground: Ground) -> None:
-    """A cast would: also one to a domain."""
-    ground.sql("CREATE DOMAIN short AS varchar(3)")
-    table = Table(ground, "k int PRIMARY KEY, v varchar(3), d short, b bit(3)")
-    for name, value in (("v", "abcd"), ("d", "abcd"), ("b", "1010")):
-        with pytest.raises((CodecError, TierRejected)):
-            cache.upsert(table.name, {"k": 1, name: value}, unique="k")
-    assert table.rows() == []
-    assert cache.upsert(table.name, {"k": 1, "v": "abc", "d": "abc", "b": "101"}, unique="k").outcome == "inserted"
-
-
-def test_upsert_into_enums_and_other_schemas(cache: Cache, ground: Ground) -> None:
-    ground.sql('CREATE SCHEMA "Other"')
-    ground.sql("CREATE TYPE \"Other\".colour AS ENUM ('red', 'blue')")
-    ground.sql('CREATE TABLE "Other"."Order" ("select" int PRIMARY KEY, "Colour" "Other".colour)')
-    row = {"select": 1, "Colour": Colour.RED}
-    assert cache.upsert("Other.Order", row, unique="select", returning="Colour").row == {"Colour": "red"}
-    with pytest.raises(TierRejected) as caught:
-        cache.upsert("Other.Order", {"select": 1, "Colour": "green"}, unique="select")
-    assert caught.value.sqlstate == "22P02"
-    assert cache.upsert("Other.Order", row, unique="select").outcome == "unchanged"
-
-
-def test_upsert_sees_a_table_that_changed(cache: Cache, ground: Ground, table: Table) -> None:
-    cache.upsert(table.name, {"k": 1, "v": "a"}, unique="k")
-    ground.sql(f"ALTER TABLE {table.name} ADD COLUMN more jsonb")
-    assert cache.upsert(table.name, {"k": 1, "more": [1]}, unique="k").outcome == "updated"
-    ground.sql(f"ALTER TABLE {table.name} ALTER COLUMN v TYPE int USING 0")
-    assert cache.upsert(table.name, {"k": 1, "v": 7}, unique="k", returning="v").row["v"] == 7
-    ground.sql(f"ALTER TABLE {table.name} DROP COLUMN more")
-    with pytest.raises(ConfigError, match="has no column 'more'; accepted: k, v, id, note"):
-        cache.upsert(table.name, {"k": 1, "more": [1]}, unique="k")
-    ground.sql(f"ALTER TABLE {table.name} DROP CONSTRAINT {table.name}_pkey")
-    with pytest.raises(ConfigError, match="no valid unique index"):
-        cache.upsert(table.name, {"k": 1, "v": 8}, unique="k")
-    assert table.rows("v") == [(7,)]
-
-
-# ------------------------------------------------------------------------------------------------------------- refusals
-
-
-def test_upsert_wants_the_unique_index(cache: Cache, ground: Ground) -> None:
-    table = Table(ground, "a int, b int, v int, updated_at timestamptz")
-    row = {"a": 1, "b": 2, "v": 3}
-    name = table.name
-    for index in (
-        f"CREATE UNIQUE INDEX partial ON {name} (a, b) WHERE v > 0",
-        f"CREATE UNIQUE INDEX expressed ON {name} (a, (b + 0))",
-        f"CREATE UNIQUE INDEX wider ON {name} (a, b, v)",
-        f"CREATE UNIQUE INDEX narrower ON {name} (a)",
-        f"CREATE INDEX plain ON {name} (a, b)",
-        f"ALTER TABLE {name} ADD CONSTRAINT late UNIQUE (a, b) DEFERRABLE",
-    ):
-        ground.sql(index)
-        with pytest.raises(ConfigError, match="no valid unique index over exactly these columns"):
-            cache.upsert(name, row, unique=("a", "b"))
-    assert table.rows() == []
-    ground.sql("DROP INDEX narrower; DROP INDEX expressed; DROP INDEX partial")
-    ground.sql(f"ALTER TABLE {name} DROP CONSTRAINT late")
-    ground.sql(f"INSERT INTO {name} VALUES (1, 2, 0, '2026-01-02'), (1, 2, 9, '2026-01-03'), (1, 2, 5, '2026-01-01')")
-    with pytest.raises(ConfigError) as caught:
-        cache.upsert(name, row, unique=("a", "b"))
-    # What it says is what helps.
-    said = str(caught.value)
-    make = said[said.index("CREATE UNIQUE INDEX") : said.index("; if rows")]
-    keep = said[said.index("DELETE FROM") :]
-    with pytest.raises(psycopg.errors.UniqueViolation):
-        ground.sql(make)
-    ground.sql(f'DROP INDEX "{make.split(chr(34))[1]}"')
-    with pytest.raises(ConfigError, match="no valid unique index"):
-        cache.upsert(name, row, unique=("a", "b"))
-    ground.sql(keep)
-    ground.sql(make)
-    assert table.rows("v") == [(9,)], "the newest"
-    assert cache.upsert(name, row, unique=("b", "a")).outcome == "updated"
-
-
-def test_upsert_refuses_null_keys(cache: Cache, ground: Ground) -> None:
-    table = Table(ground, "a int, b int, v int, UNIQUE (a, b)")
-    with pytest.raises(ConfigError, match=r"row 1: a=2, b=None: a NULL"):
-        cache.upsert(table.name, [{"a": 1, "b": 1, "v": 1}, {"a": 2, "b": None, "v": 1}], unique=("a", "b"))
-    assert table.rows() == []
-
-
-def test_upsert_takes_null_keys_where_they_are_equal(cache: Cache, ground: Ground) -> None:
-    table = Table(ground, "a int, b int, v int, UNIQUE NULLS NOT DISTINCT (a, b)")
-    row = {"a": 1, "b": None, "v": 1}
-    for value, outcome in ((1, "inserted"), (1, "unchanged"), (2, "updated")):
-        assert cache.upsert(table.name, {**row, "v": value}, unique=("a", "b"), returning="v") == Upserted(
-            outcome, {"v": value}
-        )
-    assert table.rows() == [(1, None, 2)]
-
-
-REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"row": {"k": 1, "z": 1}}, "has no column 'z'; accepted: k, v, id, note"),
-    ({"row": {"k": 1}, "returning": "z"}, "returning: the table .* has no column 'z'"),
-    ({"row": {"v": "a"}}, r"unique=\('k',\): row has no 'k'"),
-    ({"row": {}}, "a mapping of columns to values that is not empty"),
-    ({"row": "k"}, "row='k'"),
-    ({"row": 5}, "row=5"),
-    ({"row": [{"k": 1}, {"k": 2, "v": 1}]}, r"row 1 has the columns \['k', 'v'\], row 0 has \['k'\]"),
-    ({"row": [{"k": 1}, {"k": 1}]}, "row 0 and row 1 have the same key, k=1"),
-    ({"row": [{"k": 1}, {"k": "01"}]}, "the same to the server"),
-    ({"row": [{"k": 1, "v": "a"}, {"k": "01", "v": "b"}]}, "the same to the server"),
-    ({"row": [{"k": 1}, 5]}, "row 1=5"),
-    ({"row": {"k": 1}, "unique": ()}, "at least one"),
-    ({"row": {"k": 1}, "unique": ("k", "k")}, "each once"),
-    ({"row": {"k": 1}, "unique": 5}, "unique=5"),
-    ({"row": {"k": 1, "v": "a"}, "update": "k"}, "update=.*'k'"),
-    ({"row": {"k": 1, "v": "a"}, "update": "note"}, "update=.*'note': accepted: columns of the row .*: v"),
-    ({"row": {"k": 1}, "timeout": "soon"}, "timeout="),
-    ({"row": {"k": 1}, "table": "no_such_table"}, "there is no such table"),
-    ({"row": {"k": 1}, "table": "a.b.c"}, "table='a.b.c'"),
-    ({"row": {"k": 1}, "table": "x; DROP TABLE y"}, "table="),
-    ({"row": {"k": 1}, "table": "pg_catalog.pg_tables"}, "no view"),
-    ({"row": {"k": 1}, "invalidates": {"tag": "t"}}, "invalidates="),
-    ({"row": {"k": 1}, "invalidates": [{"pattern": "*"}]}, "invalidates: {'pattern'"),
-    ({"row": {"k": 1}, "invalidates": [{"tag": "t", "key": "k"}]}, "exactly one of"),
-    ({"row": {"k": 1}, "invalidates": [{"type": "unheard"}]}, "type='unheard'"),
-    ({"row": {"k": 1}, "invalidates": ["t"]}, "invalidates: 't'"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "said"), REFUSED, ids=lambda a: str(a)[:50])
-def test_upsert_refuses_what_it_cannot_do(cache: Cache, table: Table, arguments: dict[str, Any], said: str) -> None:
-    given: dict[str, Any] = {"table": table.name, "unique": "k", **arguments}
-    with pytest.raises(ConfigError, match=said):
-        cache.upsert(given.pop("table"), given.pop("row"), **given)
-    assert table.rows() == []
-
-
-def test_upsert_refuses_columns_that_the_server_makes(cache: Cache, ground: Ground) -> None:
-    table = Table(ground, "k int PRIMARY KEY, i int GENERATED ALWAYS AS IDENTITY, d int GENERATED ALWAYS AS (k) STORED")
-    for name in ("i", "d"):
-        with pytest.raises(ConfigError, match=f"'{name}' is generated by the server"):
-            cache.upsert(table.name, {"k": 1, name: 1}, unique="k")
-    assert cache.upsert(table.name, {"k": 1}, unique="k", returning=("i", "d")).row == {"i": 1, "d": 1}
-
-
-@pytest.mark.parametrize(("name", "value"), [("k", "x"), ("k", 2**40), ("k", None), ("v", "a\0b"), ("v", object())])
-def test_upsert_names_the_value_that_no_column_takes(cache: Cache, table: Table, name: str, value: Any) -> None:
-    rows = [{"k": 1, "v": "a"}, {"k": 2, "v": "b", name: value}]
-    with pytest.raises(CodecError, match=f"row 1: column '{name}'"):
-        cache.upsert(table.name, rows, unique="k")
-    assert table.rows() == []
-
-
-def test_upsert_raises_what_the_server_says_and_writes_nothing(cache: Cache, ground: Ground) -> None:
-    table = Table(ground, "k int PRIMARY KEY, v int CHECK (v > 0)")
-    with pytest.raises(TierRejected) as caught:
-        cache.upsert(table.name, [{"k": 1, "v": 1}, {"k": 2, "v": -1}], unique="k", invalidates=[{"tag": table.name}])
-    assert caught.value.sqlstate == "23514"
-    assert table.rows() == []
-    assert marks(ground) == []
-
-
-def test_upsert_waits_for_locks_until_its_timeout(cache: Cache, ground: Ground, table: Table) -> None:
-    cache.upsert(table.name, {"k": 1, "v": "a"}, unique="k")
-    with psycopg.connect(str(ground.url)) as other:
-        other.execute(f"UPDATE {table.name} SET v = 'theirs'")
-        with pytest.raises(TierTimeout):
-            cache.upsert(table.name, {"k": 1, "v": "b"}, unique="k", timeout=0.5)
-        other.commit()
-    assert table.rows("v") == [("theirs",)], "it is over: nothing comes later"
-    assert cache.upsert(table.name, {"k": 1, "v": "theirs"}, unique="k").outcome == "unchanged"
-
-
-def test_upsert_that_is_refused_says_nothing_of_the_tier(cache: Cache, ground: Ground, caplog: Any) -> None:
-    table = Table(ground, "k int PRIMARY KEY, v int CHECK (v > 0)")
-    cache.upsert(table.name, {"k": 1, "v": 1}, unique="k")
-    with psycopg.connect(str(ground.url)) as other:
-        other.execute(f"UPDATE {table.name} SET v = 2")
-        for _ in range(6):
-            with pytest.raises(TierRejected):
-                cache.upsert(table.name, {"k": 2, "v": 0}, unique="k")
-            with pytest.raises(TierTimeout):
-                cache.upsert(table.name, {"k": 1, "v": 3}, unique="k", timeout=0.1)
-    assert cache.state == State.HEALTHY
-    assert cache._tier is not None
-    assert cache._tier.core.health()["circuit"] == "closed"
-    assert caplog.records == []
-
-
 def test_upsert_needs_a_tier() -> None:
     with Cache() as cache, pytest.raises(ConfigError, match="upsert needs the PostgreSQL tier"):
         cache.upsert("t", {"k": 1}, unique="k")
@@ -474,12 +206,6 @@ def test_upsert_in_the_child_of_a_fork_while_the_cache_is_off(ground: Ground, ta
 
 
 # --------------------------------------------------------------------------------------------------------- invalidation
-
-
-def marks(ground: Ground) -> list[tuple[Any, ...]]:
-    return ground.sql(
-        "SELECT name, soft FROM stillwarm.invalidations WHERE namespace = %s ORDER BY 1", ground.namespace
-    )
 
 
 @pytest.mark.parametrize("intent", [{"key": "f:'k'"}, {"tag": "t"}, {"type": "default"}, {"all": True}], ids=str)
