@@ -5,7 +5,8 @@
 //   bytes of a value                          weigh
 //   a request -> its answer                   http_facts, http_front
 //   a request to a remote tier, and its wait  remote_request, bind_postgres
-//   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry, bind_http, bind_codec
+//   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry, bind_http, bind_codec,
+//                                             bind_idempotency
 //
 // Thread rule: everything here runs with the GIL; only the waits of remote_request release it.
 #include "bindings/bind.hpp"
@@ -31,6 +32,7 @@ PYBIND11_MODULE(_core, m) {
   bind_cache(m);
   bind_flight(m);
   bind_http(m);
+  bind_idempotency(m);
 #ifdef STILLWARM_POSTGRES
   bind_postgres(m);
   bind_codec(m);
