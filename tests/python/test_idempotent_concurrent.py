@@ -216,6 +216,21 @@ def test_idempotent_handler_that_ends_its_transaction_itself_is_recorded(ground:
     assert effects(ground) == (2 if ends == "commit" else 1)
 
 
+@each_front
+def test_idempotent_transaction_that_cannot_be_begun_executes_nothing(front: str, ground: Ground) -> None:
+    def away(*_: Any) -> Any:
+        raise psycopg.OperationalError("connection refused")
+
+    writes = Writes(front, ground.cache(), transaction=away)
+    answer = writes.ask()
+    assert (answer.status, code(answer), answer["retry-after"]) == (503, "unavailable", "1")
+    with psycopg.connect(str(ground.url)) as broken:
+        broken.close()
+        closed = Writes("flask", ground.cache(), transaction=lambda: broken)
+        assert closed.ask().status == 503
+    assert (writes.executed, closed.executed) == (0, 0)
+
+
 def test_idempotent_autocommit_is_refused(ground: Ground) -> None:
     with psycopg.connect(str(ground.url), autocommit=True) as connection:
         writes = Writes("flask", ground.cache(), transaction=lambda: connection)

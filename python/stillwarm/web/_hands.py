@@ -7,6 +7,7 @@ Refuses to know: frameworks (a subclass runs the handler), and when what is aske
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import re
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,10 @@ def checked(connection: Any) -> Any:
     return connection
 
 
+async def _ended(end: Any) -> None:
+    await (end() if inspect.iscoroutinefunction(end) else asyncio.to_thread(end))
+
+
 class SyncHands:
     """On a thread. A subclass has `call` and `connect`."""
 
@@ -69,7 +74,12 @@ class SyncHands:
             sql, named = statement(wish)
             return _transactions.run(self.connection, sql, **named)
         if isinstance(wish, End):
-            return self.connection.commit() if wish.commit else self.connection.rollback()
+            if wish.commit:
+                return self.connection.commit()
+            if self.connection is not None:
+                with contextlib.suppress(Exception):  # it broke: the server rolls back
+                    self.connection.rollback()
+            return None
         assert isinstance(wish, Migrate)
         return self.cache.migrate()
 
@@ -102,10 +112,12 @@ class TaskHands:
                 return await _transactions.arun(self.connection, sql, **named)
             return await asyncio.to_thread(_transactions.run, self.connection, sql, **named)
         if isinstance(wish, End):
-            end = self.connection.commit if wish.commit else self.connection.rollback
-            if inspect.iscoroutinefunction(end):
-                return await end()
-            return await asyncio.to_thread(end)
+            if wish.commit:
+                return await _ended(self.connection.commit)
+            if self.connection is not None:
+                with contextlib.suppress(Exception):  # it broke: the server rolls back
+                    await _ended(self.connection.rollback)
+            return None
         assert isinstance(wish, Migrate)
         return await asyncio.to_thread(self.cache.migrate)
 

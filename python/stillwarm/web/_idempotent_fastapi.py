@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -44,9 +44,10 @@ class _RouteHands(TaskHands):
         except Exception as error:  # what the app's error handlers make of it, is an answer
             live = await handled(self.route_call.request, error)
             raised = True
-        headers = [(bytes(name), bytes(value)) for name, value in live.raw_headers]
-        if self.before and not raised:
-            live.raw_headers = [*live.raw_headers, *self.before]
+        sent = [(bytes(name), bytes(value)) for name, value in live.raw_headers]
+        headers = [pair for pair in sent if pair not in self.before]  # a decorator below may have put them there
+        if not raised:
+            live.raw_headers = [*sent, *(pair for pair in self.before if pair not in sent)]
         size = header(headers, "content-length")
         body = getattr(live, "body", None)
         is_file = hasattr(live, "path") and hasattr(live, "stat_result")  # has a body that it does not send
@@ -145,8 +146,9 @@ async def respond(cache: Cache, rules: Rules, call: Call) -> Any:
         request.headers.get("authorization", ""),
         "; ".join(request.headers.getlist("cookie")),
     )
-    answer = await adrive(_RouteHands(cache, rules, call), perform(rules, store_of(cache), facts))
-    return finished(answer) if isinstance(answer, Made) else answer.live
+    hands = _RouteHands(cache, rules, call)
+    answer = await adrive(hands, perform(rules, store_of(cache), facts))
+    return finished(answer, hands.before) if isinstance(answer, Made) else answer.live
 
 
 async def _body(rules: Rules, request: Request) -> str | None:
@@ -182,10 +184,11 @@ async def _form(request: Request) -> str:
     return hashed(*parts)
 
 
-def finished(made: Made) -> StarletteResponse:
+def finished(made: Made, before: Sequence[tuple[bytes, bytes]] = ()) -> StarletteResponse:
     response = StarletteResponse(status_code=made.status)
     response.body = made.body
     response.raw_headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in made_headers(made)]
+    response.raw_headers += before
     return response
 
 
