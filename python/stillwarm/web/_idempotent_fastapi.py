@@ -154,12 +154,12 @@ async def respond(cache: Cache, rules: Rules, call: Call) -> Any:
 async def _body(rules: Rules, request: Request) -> str | None:
     """The hash of the body; None: it is too large.
 
-    Of a form its fields and files: what stands between them differs from one sending to the next.
+    Of a form that FastAPI has read, its fields and files: what stands between them differs from sending to sending.
     """
     size = request.headers.get("content-length", "")
     if size.isdecimal() and int(size) > rules.max_body:
         return None
-    if getattr(request, "_form", None) is not None or request.headers.get("content-type", "").startswith("multipart/"):
+    if getattr(request, "_form", None) is not None:
         return await _form(request)
     if not hasattr(request, "_body"):  # nobody has read it
         parts, length = [], 0
