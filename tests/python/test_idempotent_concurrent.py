@@ -116,6 +116,17 @@ def test_idempotent_many_at_once_have_one_effect(ground: Ground, transaction: bo
     assert effects(ground) == 1
 
 
+@pytest.mark.parametrize("transaction", [True, False])
+def test_idempotent_many_at_once_behind_a_pooler(pgbouncer: str, transaction: bool) -> None:
+    ground = Ground(pgbouncer, pooler=True)
+    ground.sql("CREATE TABLE effects (what text)")
+    with ground.cache() as cache:
+        app = app_of(pgbouncer, cache, transaction)
+        assert set(race(lambda: ask(app, KEY), 16)) <= {201, 409}
+        assert ask(app, KEY) == 201
+    assert effects(ground) == 1
+
+
 def test_idempotent_control_many_at_once_have_many_effects(ground: Ground) -> None:
     app = app_of(str(ground.url), ground.cache(), True, decorated=False)
     assert race(lambda: ask(app, KEY), 8) == [201] * 8
