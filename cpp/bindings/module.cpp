@@ -6,7 +6,7 @@
 //   a request -> its answer                   http_facts, http_front
 //   a request to a remote tier, and its wait  remote_request, bind_postgres
 //   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry, bind_breaker,
-//                                             bind_http, bind_codec, bind_antidup
+//                                             bind_http, bind_codec, bind_antidup, bind_idempotency
 //
 // Thread rule: everything here runs with the GIL; only the waits of remote_request release it.
 #include "bindings/bind.hpp"
@@ -34,6 +34,7 @@ PYBIND11_MODULE(_core, m) {
   bind_flight(m);
   bind_http(m);
   bind_antidup(m);
+  bind_idempotency(m);
 #ifdef STILLWARM_POSTGRES
   bind_postgres(m);
   bind_codec(m);

@@ -499,6 +499,15 @@ class HttpFront:
 def is_stored_field(name: str, /) -> bool: ...
 def is_kept_on_304(name: str, /) -> bool: ...
 
+# ------------------------------------------------------------------------------------------------------- idempotency
+
+# found: state, fingerprint, claimed at, lease until, expires at; the answer: verdict, s to wait
+def judge_idempotency(
+    found: tuple[str, str, int, int, int] | None, fingerprint: str, now: int, rerun: bool, lost: bool, /
+) -> tuple[str, int]: ...
+def parse_idempotency_key(field: str, /) -> tuple[str, str | None]: ...  # the key, and what is wrong
+def idempotency_sql(schema: str, /) -> dict[str, str]: ...  # quoted; see core/antidup/idempotency.hpp
+
 # ------------------------------------------------------ payloads of a remote tier; only in a build that can have one
 
 OPENED: Final[tuple[str, ...]]  # names of the statuses

@@ -53,6 +53,7 @@ def procedure_sql(place: Place, *, batch: int = 1000, retention: Any = RETENTION
     lines += [
         f"EXECUTE {literal(_purge_sql.leases(place))} USING namespace;",
         f"EXECUTE {literal(_purge_sql.flushes(place))};",
+        f"EXECUTE {literal(_purge_sql.idempotency(place))} USING namespace, '100000';",
         "END $stillwarm$",
     ]
     return "\n".join(lines)

@@ -142,5 +142,26 @@ def own(schema: str = "stillwarm", *, unlogged: bool = False) -> tuple[Layout, .
         (),
         schema,
     )
+    idempotency = Layout(
+        "idempotency",
+        (
+            _text("namespace"),
+            _text("key"),  # a hash of caller, route and key: neither is stored
+            Column("route", "text", True),
+            Column("fingerprint", "text", True),  # of method, path, query and body
+            Column("witness", "text", True),  # of who may see the answer, where the key alone does not tell
+            Column("owner", "text", True),
+            Column("state", "text", True),  # claimed, done, unkept: executed without an answer to give
+            Column("status", "integer"),
+            Column("headers", "text"),
+            Column("body", "bytea"),
+            _time("created_at", "clock_timestamp()"),
+            _time("lease_until"),
+            _time("expires_at"),
+        ),
+        ("namespace", "key"),
+        (Index("idempotency_expires", ("namespace", "expires_at")),),
+        schema,  # never unlogged: what a crash took would be executed again
+    )
     meta = Layout("meta", (Column("name", "text", True), Column("value", "text", True)), ("name",), (), schema)
-    return entries, invalidations, floors, leases, flushes, meta
+    return entries, invalidations, floors, leases, flushes, idempotency, meta

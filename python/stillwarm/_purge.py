@@ -94,6 +94,8 @@ def purge(
         return _told(counts)
     place.query(_purge_sql.leases(place), [place.namespace])
     place.query(_purge_sql.flushes(place), [])
+    while place.query(_purge_sql.idempotency(place), [place.namespace, step]) == [(step,)]:
+        pass  # a full batch: there may be more
     _log.info("purged %s", _told(counts))
     return _told(counts)
 

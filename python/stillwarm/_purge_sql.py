@@ -13,6 +13,7 @@ The lock that keeps it to one process at a time lasts for a batch: a pooler may 
 
 from __future__ import annotations
 
+from stillwarm import _core
 from stillwarm._place import UTC_NOW, Place
 from stillwarm._sql_types import literal, quoted
 from stillwarm._tables import TypedTable
@@ -207,6 +208,11 @@ def marks(place: Place) -> str:
 def leases(place: Place) -> str:
     """Leases that ended; $1: namespace."""
     return f"DELETE FROM {place.table('leases')} WHERE namespace = $1 AND expires_at < now()"
+
+
+def idempotency(place: Place) -> str:
+    """A batch of the records of idempotency keys that expired, as one number; $1: namespace, $2: batch."""
+    return _core.idempotency_sql(quoted(place.schema))["purge"]
 
 
 def flushes(place: Place) -> str:

@@ -183,7 +183,7 @@ class Shared(Prefetching):
             rows = tier.query(
                 "SELECT bool_and(has_table_privilege(t, p)) FROM unnest($1::text[]) AS t, unnest($2::text[]) AS p",
                 [
-                    _array(map(place.table, ("entries", "invalidations", "leases", "flushes"))),
+                    _array(map(place.table, ("entries", "invalidations", "leases", "flushes", "idempotency"))),
                     _array(needs.split(", ")),
                 ],
             )

@@ -210,6 +210,8 @@ class Tier:
     def query(self, sql: str, params: Sequence[str | None] = (), timeout: float = 5.0) -> list[tuple[str | None, ...]]:
         """Any one statement with `$1` parameters, as a transaction of its own; rows of text.
 
+        `timeout` in s; 0: the tier's own.
+
         Raises:
             TierError: what the server or the connection said.
         """
@@ -219,9 +221,11 @@ class Tier:
             raise raised(error)
         return request.rows
 
-    async def aquery(self, sql: str, params: Sequence[str | None] = ()) -> list[tuple[str | None, ...]]:
+    async def aquery(
+        self, sql: str, params: Sequence[str | None] = (), timeout: float = 5.0
+    ) -> list[tuple[str | None, ...]]:
         """`query` for coroutines."""
-        request = _core.query(sql, list(params), 5_000_000_000)
+        request = _core.query(sql, list(params), int(timeout * 1e9))
         error = await self.arun(request)
         if error is not None:
             raise raised(error)

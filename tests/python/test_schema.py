@@ -45,8 +45,9 @@ def test_schema_is_made_as_declared_and_verified(database: Database) -> None:
     assert done.collapsed == {}
     report = verify(database.query, tables)
     assert (report.differences, report.warnings, report.time_zone, report.schema_version) == ((), (), "UTC", 1)
-    assert [table.name for table in report.tables][:6] == [
-        f"stillwarm.{name}" for name in ("entries", "invalidations", "floors", "leases", "flushes", "meta")
+    assert [table.name for table in report.tables][:7] == [
+        f"stillwarm.{name}"
+        for name in ("entries", "invalidations", "floors", "leases", "flushes", "idempotency", "meta")
     ]
     assert columns(database, "product_discovery_cache") == {
         "cache_key": ("character varying(255)", "NO", None),
@@ -116,7 +117,8 @@ def test_schema_may_have_another_name_and_unlogged_entries(database: Database) -
         )
     )
     assert kinds == {
-        "entries": "u", "invalidations": "p", "floors": "p", "leases": "u", "flushes": "p", "meta": "p",
+        "entries": "u", "invalidations": "p", "floors": "p", "leases": "u", "flushes": "p", "idempotency": "p",
+        "meta": "p",
     }  # fmt: skip
     assert verify(database.query, schema="Warm", unlogged=True).ok
     assert any("is not LOGGED" in one for one in verify(database.query, schema="Warm").differences)

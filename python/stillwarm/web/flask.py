@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 try:
     from flask import Flask, current_app, request
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from flask import Blueprint
     from typing_extensions import Unpack
 
+    from stillwarm._types import Duration
     from stillwarm._warm import Progress, Warmed
     from stillwarm.web.options import RouteOptions
 
@@ -60,6 +61,7 @@ class Stillwarm:
         self._cache = cache
         self._plans: list[Plan] = []
         self._fronts: list[Front] = []
+        self._idempotent: list[Any] = []  # the rules of its routes
         if cache is not None:
             define_types(cache)
         if app is not None:
@@ -92,6 +94,11 @@ class Stillwarm:
         app.extensions.setdefault("stillwarm", {})[self] = cache
         for plan in self._plans:
             plan.front(cache, self._keep(app))
+        if self._idempotent:
+            from stillwarm.web.idempotent import store_for
+
+            for rules in self._idempotent:
+                store_for(cache, rules)
 
     def cache(self) -> Cache:
         """The cache of the app that runs now; outside of one, that of Stillwarm.
@@ -158,6 +165,81 @@ class Stillwarm:
             return cached_view  # type: ignore[return-value]
 
         return decorate
+
+    def idempotent(
+        self,
+        *,
+        required: bool = True,
+        ttl: Duration = "24h",
+        per_user: Callable[..., Any] | None = None,
+        max_body: int | str = "1MB",
+        max_response: int | str = "1MB",
+        lease: Duration = "30s",
+        transaction: str | Callable[..., Any] | None = None,
+        on_crash: Literal["unknown", "rerun"] = "unknown",
+        header: str = "Idempotency-Key",
+    ) -> Callable[[V], V]:
+        """Runs a write once per idempotency key: `@warm.idempotent()`, below `@app.post(...)`.
+
+        A client sends `Idempotency-Key: "..."`, a new one for each write and the same one when it repeats it. The first
+        request runs. A repetition gets the same answer, marked `Idempotency-Replayed: true`; 409 while the first one
+        runs (with Retry-After) or when nobody knows what became of it; 422 if the request is another one. 400: the key
+        is missing or no key. 503: it cannot be recorded, and nothing was done. The draft is
+        draft-ietf-httpapi-idempotency-key-header.
+
+        Args:
+            required: whether a request without a key is refused (400); else it simply runs.
+            ttl: how long an answer is kept; a duration, 1 s at least.
+            per_user: a callable that returns who asks; None: whoever has this Authorization header. Give
+                it where that header changes from login to login, or users are known by a cookie: a key is its user's.
+            max_body: of a request; a larger one is refused (413).
+            max_response: of an answer; a larger one is given and not kept: its repetition gets 409, and does not run.
+            lease: for how long a key is taken at a time; it is renewed while the request runs. 3 s at least.
+            transaction: the handler's own connection or session, by a callable or by the name of the
+                handler's argument: of psycopg, psycopg2 or SQLAlchemy. Key, effects and answer are committed together
+                by this decorator: exactly once, and after a crash the key is free at once.
+            on_crash: without transaction=, after a crash, an exception or a 5xx: "unknown" keeps the key (409, or the
+                same error) until it expires; "rerun" lets the next request run: at least once.
+            header: the name of the header field.
+
+        Raises:
+            ConfigError: names the option, its value and what is accepted.
+        """
+        from stillwarm.web._idempotent_flask import respond
+        from stillwarm.web.idempotent import checked, store_for
+
+        def decorate(view: V) -> V:
+            name = f"{getattr(view, '__module__', '?')}.{getattr(view, '__qualname__', '?')}"
+            rules = checked(name, required, ttl, per_user, max_body, max_response, lease, transaction, on_crash, header)
+            self._idempotent.append(rules)
+            if self._cache is not None:
+                store_for(self._cache, rules)
+
+            @functools.wraps(view)
+            def idempotent_view(*args: Any, **kwargs: Any) -> Any:
+                return respond(self.cache(), rules, view, args, kwargs)
+
+            return idempotent_view  # type: ignore[return-value]
+
+        return decorate
+
+    def release_idempotent(self, route: str, key: str, *, user: object = None, authorization: str = "") -> bool:
+        """Frees a key whose outcome is unknown, after somebody has looked what it did; the next request runs.
+
+        Args:
+            route: method and path of the route, as declared: "POST /orders/<int:number>".
+            key: as the client sent it, without quotes.
+            user: what `per_user=` returned for the client; without it `authorization`, its header.
+
+        Returns:
+            False: there is no such key, or it is running, or done.
+
+        Raises:
+            TierError: the database does not answer.
+        """
+        from stillwarm.web._idempotent_steps import release
+
+        return release(self.cache(), route, key, user, authorization)
 
     def warm_up(
         self,

@@ -32,7 +32,22 @@ def page(number: int) -> str:
     return str(number)
 
 
+@api.post("/orders")
+@warm.idempotent(transaction="db", on_crash="rerun")
+async def order(db: object) -> dict[str, int]:
+    return {"n": 1}
+
+
+@site.post("/orders")
+@pages.idempotent(ttl="1h", per_user=lambda: "somebody")
+def order_page() -> str:
+    return "1"
+
+
 async def use() -> None:
+    ordered: dict[str, int] = await order(object())
+    text_of: str = order_page()
+    print(ordered, text_of, pages.release_idempotent("POST /orders", "key", user="somebody"))
     answer: dict[str, str] = await score("B07")
     text: str = page(1)
     print(answer, text)
