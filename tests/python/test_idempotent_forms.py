@@ -64,7 +64,6 @@ def app_with_upload(front: str) -> Any:
             return flask.request.files["file"].read()
 
         return site
-    pytest.importorskip("python_multipart")
     api = fastapi.FastAPI()
 
     @api.post("/upload")
