@@ -24,8 +24,8 @@ from stillwarm._place import Place
 from stillwarm._purge import purge, trim
 from stillwarm._schema import migrate
 from stillwarm._where import where_sql
-from stillwarm.errors import TierRejected
 from storing import TABLES, keys, put, score, session
+from tiers import eventually
 
 # What the look-up says of a shared entry and of a typed row: (dead, since when it is stale), as the core writes it.
 AGAINST = (
@@ -328,37 +328,57 @@ STORE = (
 )
 
 
-@pytest.mark.parametrize("waits", [False, True], ids=["as it is", "control: it waits"])
-def test_admin_marks_a_condition_never_meets_a_deadlock_with_what_goes_by_key(place: Place, waits: bool) -> None:
+def test_admin_marks_a_condition_never_meets_a_deadlock_with_what_goes_by_key(place: Place) -> None:
     names = [f"scoring:B{number}:1" for number in range(12)]
     gate = threading.Barrier(6)
-    deadlocks: list[str] = []
 
     def some(chance: random.Random) -> list[str | None]:
         return ["{" + ",".join(chance.sample(names, 8)) + "}"]
 
     def one(seed: int) -> None:
-        try:
-            many(seed)
-        except TierRejected as error:
-            deadlocks.append(str(error.sqlstate))
-
-    def many(seed: int) -> None:
         chance = random.Random(seed)
         gate.wait()
-        for _ in range(5_000 if waits else 150):  # the control ends with the first
-            if deadlocks:
-                return
+        for _ in range(150):
             if seed < 2:
                 place.query(STORE, some(chance))
             elif seed < 4:
                 place.query(BY_KEY, some(chance))
             else:
                 least = {"least": chance.randrange(40)}
-                sql, values = where_sql(place, "scoring", "roi_percent > :least", least, stale=chance.random() < 0.2)
-                place.query(sql.replace(" SKIP LOCKED", "") if waits else sql, values)
+                place.query(*where_sql(place, "scoring", "roi_percent > :least", least, stale=chance.random() < 0.2))
 
     with ThreadPoolExecutor(6) as pool:
         for future in [pool.submit(one, seed) for seed in range(6)]:
-            future.result()
-    assert set(deadlocks) == ({"40P01"} if waits else set())
+            future.result()  # no TierRejected
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'"
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["as it is", "control: it waits, in an order of its own"])
+def test_admin_marks_a_condition_waits_for_nobody(place: Place, database: Database, waits: bool) -> None:
+    """Another holds the first row and wants the second; the condition comes from the other end."""
+    for key in ("scoring:B1:1", "scoring:B2:1"):
+        place.query(STORE, [f"{{{key}}}"])
+    lock = "SELECT 1 FROM product_scoring_cache WHERE cache_key = %s FOR UPDATE"
+    sql, values = where_sql(place, "scoring", "roi_percent > :least", {"least": -1})
+    if waits:
+        sql = sql.replace(" FOR UPDATE SKIP LOCKED", " DESC FOR UPDATE")
+    failures: list[str | None] = []
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database.url) as other:
+        other.execute("SET LOCAL deadlock_timeout = '10ms'")  # it is the one that notices: the library tries again
+        other.execute(lock, ["scoring:B1:1"])
+        condition = pool.submit(place.query, sql, values)
+        if waits:
+            with psycopg.connect(database.url, autocommit=True) as watcher:
+                eventually(lambda: watcher.execute(WAITING).fetchone() == (1,))
+        else:
+            condition.result()
+        try:
+            other.execute(lock, ["scoring:B2:1"])
+            other.commit()
+        except psycopg.errors.DeadlockDetected as error:
+            failures.append(error.sqlstate)
+            other.rollback()
+        condition.result()
+    assert failures == (["40P01"] if waits else [])
