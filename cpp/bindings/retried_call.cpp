@@ -49,17 +49,27 @@ PyObject* recover(const RetriedCall* c, PyObject* const* values, Py_ssize_t narg
     PyErr_Restore(type, error, traceback);  // as it was raised
     return nullptr;
   }
+  // Before the wait: the locals of the frames that failed must not live through it.
   Py_XDECREF(type);
   Py_XDECREF(error);
   Py_XDECREF(traceback);
-  return result;
+  if (result == nullptr || c->is_async) return result;
+  PyObject* value = PyObject_CallNoArgs(result);
+  Py_DECREF(result);
+  return value;
 }
 
 namespace {
 
 RetriedCall* as_retried(PyObject* o) { return reinterpret_cast<RetriedCall*>(o); }
 
-// A plain function that returns a coroutine has done nothing yet: what fails, fails when it is awaited, out of reach.
+// A coroutine, or what stands for one (that of a cached or a retried function); not a generator.
+bool is_coroutine(PyObject* result) {
+  const PyAsyncMethods* async = Py_TYPE(result)->tp_as_async;
+  return async != nullptr && async->am_send != nullptr && async->am_await != nullptr;
+}
+
+// A plain function that returns one has done nothing yet: what fails, fails when it is awaited, out of reach.
 PyObject* refuse_coroutine(const RetriedCall* c, PyObject* result) {
   PyObject* closed = PyObject_CallMethod(result, "close", nullptr);
   Py_XDECREF(closed);
@@ -79,7 +89,7 @@ PyObject* call_plain(PyObject* self, PyObject* const* args, std::size_t nargsf, 
   c->core->begun();
   PyObject* result = PyObject_Vectorcall(c->function, args, nargsf, kwnames);
   if (result == nullptr) return recover(c, args, PyVectorcall_NARGS(nargsf), kwnames, first);
-  if (PyCoro_CheckExact(result)) return refuse_coroutine(c, result);
+  if (is_coroutine(result)) return refuse_coroutine(c, result);
   c->core->succeeded();
   return result;
 }

@@ -36,7 +36,7 @@ struct FirstAttempt {
 };
 
 // What the Python side gives: recover(policy, function, args, kwargs, error, began, tick) for each world; it returns
-// what the call returns (a coroutine that goes on in the other world), or `raise_it`.
+// what goes on (a callable without arguments, or a coroutine), or `raise_it`.
 struct RetryHooks {
   PyObject* recover;
   PyObject* arecover;

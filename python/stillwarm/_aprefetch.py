@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stillwarm import _aload, _waiting
-from stillwarm._landing import finish, running_loop
+from stillwarm._landing import finish
 from stillwarm._prefetch import Prefetch
 from stillwarm._target import ABANDONED, CONFIRM
+from stillwarm._waiting import running_loop
 
 if TYPE_CHECKING:
     from stillwarm._target import Target

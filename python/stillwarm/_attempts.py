@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
+from _thread import get_ident
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stillwarm import _core
 from stillwarm._failures import retry_after
-from stillwarm._waiting import draw
+from stillwarm._waiting import draw, running_loop
 from stillwarm.errors import CircuitOpen
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("stillwarm")
 _NS: Final = 1_000_000_000
 _GAVE_UP: Final = "_stillwarm_gave_up"  # on an error: (tick, name of the policy)
+_INSIDE: Final = "an inner retry gave up"  # the core's text
 _said: Final[set[tuple[str, str]]] = set()
 
 
@@ -60,8 +63,10 @@ class Attempts:
 
     __slots__ = ("_refused", "_retry", "_since", "_state")
 
+    _refused: str  # why it is not tried again, where the core does not know it
+
     def __init__(self, retry: Retry, began: int | None = None, tick: int | None = None) -> None:
-        self._refused = False
+        self._refused = ""
         self._retry = retry
         self._state = retry._policy.start(began)
         self._since = _core.retry_tick() if tick is None else tick
@@ -71,16 +76,20 @@ class Attempts:
 
         Never raises. Logs "retry 1/3 in 0.23 s: ..." as a warning on the logger "stillwarm".
         """
+        retryable = self._retry.retryable(exc)
         inner = _gave_up_since(exc, self._since)
-        if inner is not None and self._retry.retries and self._retry.retryable(exc):
+        if inner is not None and self._retry.retries and retryable:
             self._state.failed_inside()
             _say_nested(self._name, inner)
             self._stop(exc)
             return None
         asked = retry_after(exc)
         asked_ns = None if asked is None else int(asked * _NS)
-        retryable = self._retry.retryable(exc)
-        self._refused = isinstance(exc, CircuitOpen) and not retryable
+        self._refused = ""
+        if retryable and _is_being_cancelled():
+            self._refused, retryable = "the task is being cancelled", False
+        elif isinstance(exc, CircuitOpen) and not retryable:
+            self._refused = "circuit open"
         ns = self._state.failed(retryable, asked_ns, draw())
         if ns is None:
             self._stop(exc)
@@ -98,13 +107,13 @@ class Attempts:
 
     def _stop(self, exc: BaseException) -> None:
         failures, stop = self._state.failures, self.stopped or ""
-        # An error that was neither retried nor would have been is nobody's news.
-        if failures > 1 or stop not in ("not transient", "retries exhausted"):
+        # An error that was neither retried nor would have been is nobody's news; the inner retry has told its own.
+        if failures > 1 or stop not in ("not transient", "retries exhausted", _INSIDE):
             times = f"{failures} attempts" if failures > 1 else "1 attempt"
             _add_note(exc, f"{times} in {self._state.elapsed / _NS:.2f} s; stopped: {stop}")
-        if stop in ("not transient", "circuit open"):
+        if self._state.stop == "not transient":
             return
-        if self._retry.retries and stop != "an inner retry gave up":
+        if self._retry.retries and stop != _INSIDE:
             _mark(exc, self._name)
         if self._retry.hook is not None:
             _tell(self._retry.hook, GaveUp(self._name, failures, stop, exc))
@@ -121,34 +130,64 @@ class Attempts:
     @property
     def stopped(self) -> str | None:
         """Why `failed` returned None, as in the note, or None."""
-        return "circuit open" if self._refused else self._state.stop
+        return self._refused or self._state.stop
 
 
 # ------------------------------------------------------------------------------------------------ marks, notes, texts
 
 
+class _Mark(tuple[int, str, tuple[int, int]]):
+    """(tick, name of the policy, where) on an error that a policy gave up on. It stays in this process."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        return _nothing, ()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _here() -> tuple[int, int]:
+    """The thread, and its task if there is one."""
+    task = _current_task()
+    return get_ident(), 0 if task is None else id(task)
+
+
+def _current_task() -> Any:
+    loop = running_loop()
+    return None if loop is None else sys.modules["asyncio"].current_task(loop)
+
+
+def _is_being_cancelled() -> bool:
+    """An error that took the place of a cancellation: the task is to end. Python 3.10 does not tell."""
+    task = _current_task()
+    return task is not None and bool(getattr(task, "cancelling", int)())
+
+
 def _mark(exc: BaseException, name: str) -> None:
     try:
-        exc.__dict__[_GAVE_UP] = (_core.retry_tick(), name)
+        exc.__dict__[_GAVE_UP] = _Mark((_core.retry_tick(), name, _here()))
     except Exception:  # no attributes: an outer policy cannot know
         return
 
 
 def _gave_up_since(exc: BaseException, tick: int) -> str | None:
-    """The policy that gave up on this error, or on the one that it was raised from, after `tick`.
+    """The policy that gave up on this error, or on the one that it was raised from, after `tick`, in here.
 
-    An error object that is raised again in a later call has an older tick, and is none.
+    An error object that is raised again in a later call has an older tick, and one that several callers get at once
+    (those who wait for one load, or one future) the mark of another thread or task: both are none.
     """
     cause: BaseException | None = exc
     for _ in range(8):  # a chain that leads back to itself must end
         if cause is None:
             return None
-        try:
-            at, name = cause.__dict__[_GAVE_UP]
-        except Exception:
-            cause = cause.__cause__
-            continue
-        return str(name) if at > tick else None
+        mark = getattr(cause, "__dict__", {}).get(_GAVE_UP)
+        if isinstance(mark, _Mark):
+            at, name, where = mark
+            return name if at > tick and where == _here() else None
+        cause = cause.__cause__
     return None
 
 

@@ -16,7 +16,7 @@ from stillwarm.errors import CircuitOpen
 
 Kind: TypeAlias = Literal["fatal", "not_found", "transient"]
 
-_LONGEST_WAIT: Final = 100 * 365 * 86_400.0  # s; what a header may claim without overflowing the core's nanoseconds
+_LONGEST_WAIT: Final = 100 * 365 * 86_400.0  # s
 
 
 def classify(exc: BaseException) -> Kind:
@@ -55,20 +55,24 @@ def retry_after(exc: BaseException) -> float | None:
     response's own `Date`, so that a wrong clock on either side does not matter; without one, with the time of day.
     Of a `CircuitOpen`: seconds until its circuit lets a call through.
     """
-    if isinstance(exc, CircuitOpen):
-        return exc.retry_after
+    seconds = exc.retry_after if isinstance(exc, CircuitOpen) else _asked(exc)
+    # What is absurd must not overflow the core's nanoseconds; NaN is nothing.
+    return None if seconds is None or seconds != seconds else min(max(0.0, seconds), _LONGEST_WAIT)
+
+
+def _asked(exc: BaseException) -> float | None:
     for source in (_get(exc, "response"), exc):
         headers = _get(source, "headers")
         text = _header(headers, "Retry-After")
         if text is None:
             continue
         if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-            return min(float(text), _LONGEST_WAIT)
+            return float(text)
         until = _http_date(text)
         if until is None:
             return None
         now = _http_date(_header(headers, "Date")) or datetime.now(timezone.utc)
-        return max(0.0, (until - now) / timedelta(seconds=1))
+        return (until - now) / timedelta(seconds=1)
     return None
 
 

@@ -55,9 +55,14 @@ class MemoryStore:
     def reset(self) -> None:
         """In the child of a fork."""
         self._lock = threading.Lock()  # another thread of the parent may have held it
-        for record in self._records.values():
+        self._bytes = sum(_size(record.kept) for record in self._records.values() if record.kept is not None)
+        self._ends = [(record.expires_at, key) for key, record in self._records.items() if record.expires_at < FOREVER]
+        for key, record in self._records.items():
             if record.state == "claimed":  # the parent's, whose end will not be seen here
                 record.lease_until = 0
+                record.expires_at = _core.clock_now() + record.claim.ttl
+                self._ends.append((record.expires_at, key))
+        heapq.heapify(self._ends)
 
     def ready(self) -> Steps[None]:
         yield from ()
@@ -113,11 +118,12 @@ class MemoryStore:
             return True
 
     def drop(self, claim: Claim) -> None:
-        """Its owner does not say what it did."""
+        """Its owner does not say what it did; a thread of it may still be at it, for as long as the lease."""
         with self._lock:
             record = self._records.get(claim.key)
             if record is not None and record.claim.owner == claim.owner and record.state == "claimed":
-                record.lease_until = now = _core.clock_now()
+                now = _core.clock_now()
+                record.lease_until = now + claim.lease if claim.rerun else now
                 record.expires_at = now + claim.ttl
                 heapq.heappush(self._ends, (record.expires_at, claim.key))
 

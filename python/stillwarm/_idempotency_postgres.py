@@ -159,6 +159,8 @@ class PostgresStore:
             ask = self._owed[0]
             try:
                 self.tier.query(ask.text, ask.params, ask.timeout / 1e9)
+            except TierRejected as error:  # it always will be: the key becomes unknown, and the next one gets its turn
+                _log.warning("idempotency: a record cannot be written: %s", error)
             except TierError:
                 break
             self._owed.popleft()

@@ -7,7 +7,6 @@ Refuses to know: how the load was performed, and how its waiters wait.
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -28,6 +27,7 @@ from stillwarm._target import (
     give,
 )
 from stillwarm._types import Settings, tag_names, ttl_ns
+from stillwarm._waiting import running_loop
 from stillwarm.errors import NotFound
 
 if TYPE_CHECKING:
@@ -262,9 +262,3 @@ def resolve(futures: list[Any]) -> None:
     for future in futures:
         if not future.done():
             future.set_result(None)
-
-
-def running_loop() -> Any:
-    """The event loop that runs on this thread, without importing asyncio for those who do not use it."""
-    asyncio = sys.modules.get("asyncio")
-    return asyncio._get_running_loop() if asyncio is not None else None

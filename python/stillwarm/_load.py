@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_loads, hooks
-from stillwarm._landing import committed, count_stale, failed, finish, kind_of, outcome, planned, running_loop
+from stillwarm._landing import committed, count_stale, failed, finish, kind_of, outcome, planned
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
@@ -41,7 +41,7 @@ from stillwarm._target import (
 )
 from stillwarm._tier import drive
 from stillwarm._types import Settings
-from stillwarm._waiting import pause
+from stillwarm._waiting import pause, running_loop
 from stillwarm.errors import LoadTimeout, NotFound, RecursiveLoadError
 
 if TYPE_CHECKING:

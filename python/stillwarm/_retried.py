@@ -116,10 +116,18 @@ def _recover(
 ) -> Any:
     attempts = Attempts(policy, began, tick)
     delay = attempts.failed(error)
-    if delay is None:
-        return _RAISE_IT
-    del error  # nor its frames: they live on in nobody
+    return _RAISE_IT if delay is None else functools.partial(_go, attempts, function, args, kwargs, delay)
+
+
+def _go(
+    attempts: Attempts,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    delay: float | None,
+) -> Any:
     while True:
+        assert delay is not None
         pause(delay)
         try:
             result = function(*args, **kwargs)
@@ -143,10 +151,10 @@ def _arecover(
 ) -> Any:
     attempts = Attempts(policy, began, tick)
     delay = attempts.failed(error)
-    return _RAISE_IT if delay is None else _go_on(attempts, function, args, kwargs, delay)
+    return _RAISE_IT if delay is None else _ago(attempts, function, args, kwargs, delay)
 
 
-async def _go_on(
+async def _ago(
     attempts: Attempts,
     function: Callable[..., Coroutine[Any, Any, Any]],
     args: tuple[Any, ...],

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, ParamSpec, TypeVar
 
@@ -32,6 +32,8 @@ from stillwarm._waiting import apause, pause
 from stillwarm.errors import AttemptTimeout
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from stillwarm._retry_block import Attempt
 
 P = ParamSpec("P")
@@ -76,6 +78,7 @@ class Retry:
     """
 
     __slots__ = (
+        "_figures",
         "_named",
         "_policy",
         "attempt_timeout",
@@ -105,6 +108,7 @@ class Retry:
     name: str | None
     hook: Hook | None
     _named: Named
+    _figures: dict[str, Any]  # of the core, in ns
     _policy: _core.RetryPolicy
 
     def __init__(
@@ -142,6 +146,17 @@ class Retry:
         if hook is not None and not callable(hook):
             refuse("hook", hook, "not callable", "a callable that takes a Retried or GaveUp")
         below, above = (1.0, 0.0) if jitter == "full" else (float(jitter), float(jitter))
+        figures: dict[str, Any] = {
+            "retries": retries,
+            "base": base_ns,
+            "cap": cap_ns,
+            "factor": float(factor),
+            "below": below,
+            "above": above,
+            "deadline": deadline_ns,
+            "max_retry_after": longest_ns,
+            "budget": budget,
+        }
         values: dict[str, object] = {
             "on": on,
             "retries": retries,
@@ -156,29 +171,29 @@ class Retry:
             "name": name,
             "hook": hook,
             "_named": named,
-            "_policy": _core.RetryPolicy(
-                retries=retries,
-                base=base_ns,
-                cap=cap_ns,
-                factor=float(factor),
-                below=below,
-                above=above,
-                deadline=deadline_ns,
-                max_retry_after=longest_ns,
-                budget=budget,
-                name=name or "retry",
-            ),
+            "_figures": figures,
+            "_policy": _core.RetryPolicy(**figures, name=name or "retry"),
         }
         for slot, value in values.items():
             object.__setattr__(self, slot, value)
 
-    def named(self, name: str) -> Retry:
+    def named(self, name: str) -> Self:
         """The same policy under another name."""
-        return Retry(
-            self.on, retries=self.retries, base=self.base, cap=self.cap, factor=self.factor, jitter=self.jitter,
-            deadline=self.deadline, budget=self.budget, max_retry_after=self.max_retry_after,
-            attempt_timeout=self.attempt_timeout, name=name, hook=self.hook,
-        )  # fmt: skip
+        other = object.__new__(type(self))
+        for cls in type(self).__mro__:
+            for slot in getattr(cls, "__slots__", ()):
+                if hasattr(self, slot) and slot not in ("__dict__", "__weakref__"):
+                    object.__setattr__(other, slot, getattr(self, slot))
+        getattr(other, "__dict__", {}).update(getattr(self, "__dict__", {}))
+        object.__setattr__(other, "name", name)
+        object.__setattr__(other, "_policy", _core.RetryPolicy(**self._figures, name=name))
+        return other
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a Retry is immutable; make another one with the {name} you want")
@@ -244,7 +259,7 @@ class Retry:
                 if delay is None:
                     raise
             else:
-                if inspect.iscoroutine(result):
+                if isinstance(result, Coroutine):
                     result.close()
                     refuse("fn", fn, "a coroutine function", "a plain function; await Retry.acall() for this one")
                 attempts.succeeded()
@@ -308,11 +323,19 @@ async def limited(awaitable: Awaitable[T], seconds: float | None) -> T:
             if not limit.expired():  # the function's own
                 raise
             raise AttemptTimeout(told) from error
-    else:
+    else:  # wait_for does not tell its own time-out from the function's
+        task = asyncio.ensure_future(awaitable)
         try:
-            return await asyncio.wait_for(awaitable, seconds)
-        except asyncio.TimeoutError as error:
-            raise AttemptTimeout(told) from error
+            await asyncio.wait({task}, timeout=seconds)
+        except BaseException:
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            raise AttemptTimeout(told)
+        return task.result()
 
 
 __all__ = ["Attempts", "On", "Retry", "define_budget", "limited"]

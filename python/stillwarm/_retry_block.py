@@ -14,8 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from stillwarm._attempts import Attempts
-from stillwarm._landing import running_loop
-from stillwarm._waiting import apause, pause
+from stillwarm._waiting import apause, pause, running_loop
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ class Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        if self._left or not self._entered:
+            return False
         self._left = True
         return self._block.ended(error)
 

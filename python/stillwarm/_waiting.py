@@ -6,15 +6,23 @@ Refuses to know: what is waited for, and how long: the core says that.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import SystemRandom
+from typing import Any
 
 from stillwarm import _core
 
 _draw: Callable[[], float] = SystemRandom().random  # not seeded: workers forked from one parent must not wait alike
 _instead_of_sleep: Callable[[float], object] | None = None
+
+
+def running_loop() -> Any:
+    """The event loop that runs on this thread, without importing asyncio for those who do not use it."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio._get_running_loop() if asyncio is not None else None
 
 
 def draw() -> float:

@@ -131,6 +131,35 @@ def test_retried_over_a_cached_function_and_under_one() -> None:
     assert again.calls == 2
 
 
+def test_retried_by_a_policy_of_ones_own() -> None:
+    class Always(Retry):
+        def retryable(self, exc: BaseException) -> bool:
+            return True
+
+    policy = Always(on=transient, retries=2)
+    f = policy(Source(2, ValueError))
+    assert f() == ((), {})
+    assert type(f.policy) is Always
+    assert copy.deepcopy(policy) is policy
+
+
+def test_retried_call_does_not_keep_what_failed_through_its_wait() -> None:
+    class Thing:
+        pass
+
+    things: list[weakref.ref[Thing]] = []
+
+    @retry(on=transient)
+    def f() -> bool:
+        if not things:
+            thing = Thing()
+            things.append(weakref.ref(thing))
+            raise ConnectionError
+        return things[0]() is None
+
+    assert f()
+
+
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
@@ -160,6 +189,17 @@ def test_retried_plain_function_that_returns_a_coroutine_is_refused() -> None:
     f = retry(on=transient)(lambda: source.later())
     with pytest.raises(TypeError, match="put @retry on the coroutine function itself"):
         f()
+
+
+def test_retried_plain_function_that_returns_an_awaitable_of_ours_is_refused() -> None:
+    cache = stillwarm.Cache()
+    hit = cache.cached(ttl=60, key="hit")(amodule_level)
+    asyncio.run(hit(1))
+    for function in (lambda: amodule_level(1), lambda: hit(1)):
+        with pytest.raises(TypeError, match="put @retry on the coroutine function itself"):
+            retry(on=transient)(function)()
+        with pytest.raises(ConfigError, match=r"await Retry\.acall"):
+            Retry(on=transient).call(function)
 
 
 def test_retried_plain_function_takes_no_attempt_timeout() -> None:
@@ -210,7 +250,7 @@ def test_retried_layers_do_not_multiply(caplog: pytest.LogCaptureFixture, waits:
         outer()
     assert source.calls == 3
     assert len(waits) == 2
-    assert raised.value.__notes__ == ["stillwarm: 1 attempt in 0.00 s; stopped: an inner retry gave up"]  # type: ignore[attr-defined]
+    assert raised.value.__notes__ == ["stillwarm: 3 attempts in 0.00 s; stopped: retries exhausted"]  # type: ignore[attr-defined]
     assert "the retry nested inner is inside of the retry nested outer" in caplog.text
     caplog.clear()
     source.calls = 0
@@ -294,6 +334,47 @@ def test_retried_load_of_a_cache_with_retry_is_nested_too(waits: list[float]) ->
     with pytest.raises(ConnectionError):
         f()
     assert source.calls == 3
+
+
+def test_retried_error_that_two_callers_get_at_once_is_nested_in_neither(waits: list[float]) -> None:
+    """As those who wait for one load do: what another thread gave up on, this one may try."""
+    error, calls = ConnectionError(), []
+
+    def source() -> str:
+        calls.append(threading.current_thread())
+        if calls.count(threading.current_thread()) < 3:
+            if len(calls) == 1:  # meanwhile another thread fails with the same object, for good
+                other = threading.Thread(target=give_up)
+                other.start()
+                other.join()
+            raise error
+        return "fine"
+
+    def fails() -> None:
+        raise error
+
+    def give_up() -> None:
+        with pytest.raises(ConnectionError):
+            retry(on=transient, retries=1)(fails)()
+
+    assert retry(on=transient, retries=3)(source)() == "fine"
+    assert len(calls) == 3
+
+
+def test_retried_mark_stays_in_its_process() -> None:
+    with pytest.raises(ConnectionError) as raised:
+        retry(on=transient, retries=1)(Source(9))()
+    sent = pickle.loads(pickle.dumps(raised.value))
+    calls = []
+
+    @retry(on=transient, retries=1)
+    def f() -> int:
+        calls.append(1)
+        if len(calls) == 1:
+            raise sent
+        return len(calls)
+
+    assert f() == 2
 
 
 # ----------------------------------------------------------------------------------------------------- figures, hooks

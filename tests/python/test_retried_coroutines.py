@@ -7,7 +7,9 @@ Refuses to know: how often and how long (test_retry.py).
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import pytest
 
@@ -137,3 +139,30 @@ def test_retried_attempt_keeps_a_time_out_of_its_own(waits: list[float]) -> None
     with pytest.raises(TimeoutError) as raised:
         asyncio.run(f())
     assert type(raised.value) is TimeoutError
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not tell before that it is being cancelled")
+def test_retried_coroutine_that_turns_its_cancellation_into_an_error_is_not_tried_again(waits: list[float]) -> None:
+    begun = 0
+
+    @retry(on=transient)
+    async def broken() -> None:
+        nonlocal begun
+        begun += 1
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise ConnectionError from None
+
+    async def run(call: Any) -> None:
+        task = asyncio.create_task(call)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(ConnectionError) as raised:
+            await task
+        assert "the task is being cancelled" in raised.value.__notes__[0]  # type: ignore[attr-defined]
+
+    asyncio.run(run(broken()))
+    asyncio.run(run(Retry(on=transient).acall(broken.__wrapped__)))  # type: ignore[attr-defined]
+    assert (begun, waits) == (2, [])

@@ -122,9 +122,12 @@ def closed_circuit(one: Shared) -> None:
 
 
 def reply_size(ground: Ground, one: Shared) -> int:
-    before = {id(c): c.bytes_from_server for c in ground.proxy.connections}
-    upsert(one, -1)
-    return max(c.bytes_from_server - before.get(id(c), 0) for c in ground.proxy.connections)
+    sizes = []
+    for value in (-1, -2, -3):  # one of them may be on a new connection, whose greeting counts
+        before = {id(c): c.bytes_from_server for c in ground.proxy.connections}
+        upsert(one, value)
+        sizes.append(max(c.bytes_from_server - before.get(id(c), 0) for c in ground.proxy.connections))
+    return min(sizes)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +201,7 @@ def test_upsert_faults_many_rows_whose_answer_is_lost_are_looked_up(ground: Grou
     ground.cut(cut_after=size // 2)
     done = one.cache.upsert("t", rows, unique="k", returning=("k", "v"), timeout="20s")
     assert done == [Upserted("written", row) for row in rows]
-    assert [ground.effects(k) for k in (1, 2, 3)] == [3, 1, 1]
+    assert [ground.effects(k) for k in (1, 2, 3)] == [5, 1, 1]
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -135,6 +135,7 @@ def _within(rules: Rules, store: Store, claim: Claim) -> Steps:
     if outcome.verdict != "run":
         yield End(False)
         return refused(outcome, claim)
+    ended = False  # the commit was asked for: it may be done, whatever comes back
     try:
         result: Result = yield Run()
         response = result.response
@@ -144,6 +145,7 @@ def _within(rules: Rules, store: Store, claim: Claim) -> Steps:
                 yield from store.release(claim)
             return response
         if in_memory:
+            ended = True
             yield End(True)
             yield from store.finish(claim, kept_of(rules, response))
             return response
@@ -152,6 +154,9 @@ def _within(rules: Rules, store: Store, claim: Claim) -> Steps:
     except GeneratorExit:
         raise
     except BaseException:
+        if ended:
+            store.drop(claim)
+            raise
         yield End(False)
         if in_memory:
             yield from store.release(claim)
