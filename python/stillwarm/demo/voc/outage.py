@@ -55,7 +55,7 @@ class Outage:
         finally:
             self.progress("the database is back", 2, 3)
             database.start()
-        back, again = self._recovered(), self.client.get(_STATUS)
+        back, again = self._recovered()
         self._now()
         step.figures = {"requests": len(stale), "retries": len(retries), "slowest_stale_ms": _slowest(stale)}
         step.figures |= {"error_ms": ms(cold.seconds), "refused_ms": ms(refused.seconds)}
@@ -74,7 +74,7 @@ class Outage:
             "a window is refused, not lost": refused.status == 503,
             "health says degraded": health["status"] == "degraded" and health["database"] == "down",
             "only without any value an error": cold.status == 503,
-            "fresh when the database is back": back.status == 200 and again.status == 200 and not again.body["stale"],
+            "fresh when the database is back": back.status == 200 and again.label == "HIT",
             SOFT_BOUND: _slowest(stale) < 500,
             HARD_BOUND: max(cold.seconds, refused.seconds) < 7,
         }
@@ -82,7 +82,7 @@ class Outage:
 
     def _frozen(self, database: PostgresServer) -> Step:
         step = Step("The database is frozen")
-        self.client.get(_STATUS)
+        self._wait(lambda: self.client.get(_STATUS).label == "HIT")
         self._expire()
         database.freeze()
         try:
@@ -93,7 +93,7 @@ class Outage:
         finally:
             self.progress("the database is back", 1, 2)
             database.thaw()
-        back = self._recovered()
+        back, _ = self._recovered()
         self._now()
         step.figures = {"requests": len(stale), "slowest_stale_ms": _slowest(stale), "error_ms": ms(cold.seconds)}
         step.seen = [
@@ -118,8 +118,11 @@ class Outage:
         tier.query(f'UPDATE "{tier.schema}".entries SET {times} WHERE namespace = $1', [tier.namespace])
         self.site.clock.move(180)
 
-    def _recovered(self) -> Answer:
-        """The first answer that is neither an error nor stale, within one TTL of the moved clock."""
+    def _recovered(self) -> tuple[Answer, Answer]:
+        """The first answer that is neither an error nor stale, within one TTL of the moved clock; and the first hit.
+
+        A value is not kept before the database has heard what was invalidated while it was away.
+        """
         self.site.clock.move(60)  # longer than any pause after a failed load
         last: list[Answer] = []
 
@@ -128,7 +131,9 @@ class Outage:
             return last[0].status == 200 and not last[0].body["stale"]
 
         self._wait(fresh)
-        return last[0]
+        back = last[0]
+        self._wait(lambda: fresh() and last[0].label == "HIT")
+        return back, last[0]
 
     def _now(self) -> None:
         """The real time, without what was kept in a time to come."""

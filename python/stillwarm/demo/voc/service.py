@@ -71,6 +71,7 @@ class Service:
         cache: the types STATUS and CURRENT are defined on it. Writing needs its database.
         retry: other waits than the usual ones.
         attempt: how long one attempt to read may take.
+        soft, hard: how long anybody waits who could have an older value, and who has none.
         clock: seconds since 1970.
     """
 
@@ -80,6 +81,8 @@ class Service:
         cache: Cache,
         retry: Retry = RETRY,
         attempt: str = ATTEMPT,
+        soft: str = SOFT,
+        hard: str = HARD,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.windows, self.cache, self.clock = windows, cache, clock
@@ -87,7 +90,8 @@ class Service:
         self._read = 0  # reads that ended here
         self.last: dict[str, dict[str, Any]] = {}  # by type: the value that was given last
         for name, ttl in TTL.items():
-            cache.define(name, ttl=ttl, stale_if_error=KEPT, soft_timeout=SOFT, hard_timeout=HARD, retry=retry)
+            limits: Any = {"soft_timeout": soft, "hard_timeout": hard}
+            cache.define(name, ttl=ttl, jitter=0, stale_if_error=KEPT, retry=retry, **limits)
         cache.subscribe(_tell)
 
         async def status() -> dict[str, Any]:

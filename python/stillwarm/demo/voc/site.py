@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -103,6 +104,7 @@ class Voc:
             app: Any = create_app(self.service, webhook_secret=self.secret, token=self.token, prefetch=False)
             self.server = AsgiServer(app, port, lifespan=True)
             undo.callback(self.server.stop)
+            logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what the story shows is enough
             self.log = Lines()
             undo.callback(self.log.end)
             self._close = undo.pop_all()

@@ -183,6 +183,7 @@ class Story(Outage):
         step = Step("Statistics")
         self.client.get(f"{PATH}/status")
         self.client.get(f"{PATH}/current")
+        self._wait(lambda: self.client.get("/api/v1/health").body["status"] == "healthy")
         stats, health = self.client.get(f"{PATH}/cache_stats").body, self.client.get("/api/v1/health").body
         metrics = self.client.get("/metrics").body
         lines = [line for line in metrics.splitlines() if line.startswith("stillwarm_")]
@@ -193,6 +194,7 @@ class Story(Outage):
         ]
         step.facts = {
             "both caches have a value": stats["status"]["has_data"] and stats["current"]["has_data"],
+            "healthy": health == {"status": "healthy", "database": "up", "cache_state": "HEALTHY"},
             "2 minutes and 1": (stats["status"]["ttl"], stats["current"]["ttl"]) == (120, 60),
             "the metrics name both types": all(f'"{name}"' in metrics for name in ("voc_status", "voc_current")),
         }
