@@ -43,9 +43,11 @@ def health(site: Site) -> tuple[str, str]:
 def known(site: Site) -> list[str]:
     """A status that is cached, and expired by the clock of this worker."""
     site.save(5, "known")
-    assert site.sources() == ["known"]
     tier = site.cache._tier
     assert tier is not None
+    until(lambda: tier.core.health()["linked"], "the cache hears of invalidations")
+    until(lambda: {site.status().label for _ in range(3)} == {"HIT"}, "what it has is known to be right")
+    assert site.sources() == ["known"]
     assert tier.core.drain(30 * 10**9)
     site.clock.move(180)
     return ["known"]
@@ -60,13 +62,13 @@ def test_voc_database_that_is_gone_gives_retries_then_stale_answers(
     getattr(private_postgres, how)()
     answer = site.status()
     assert (answer.status, answer.label, answer.body["stale"]) == (200, "STALE", True)
-    assert answer.body["age_seconds"] == 180
+    assert answer.body["age_seconds"] >= 180
     assert [one["source"] for one in answer.body["upcoming"]] == before
     lines = [line.split(" in ")[0] for line in caplog.messages if line.startswith("retry ")]
     assert lines == ["retry 1/3", "retry 2/3", "retry 3/3"]
     for _ in range(20):
         assert site.status().label == "STALE"
-    assert site.client.get(FIGURES).body["status"]["age_seconds"] == 180
+    assert site.client.get(FIGURES).body["status"]["age_seconds"] >= 180
     assert health(site) == ("degraded", "down")
 
 
@@ -76,6 +78,7 @@ def test_voc_database_that_is_gone_refuses_writes_and_is_back_within_a_ttl(
     site = make()
     known(site)
     private_postgres.kill()
+    assert site.status().label == "STALE"
     refused = site.save(9, "refused")
     assert refused.status == 503
     assert "is not known to be saved" in refused.body["detail"]
@@ -93,11 +96,7 @@ def test_voc_database_that_is_gone_refuses_writes_and_is_back_within_a_ttl(
 def test_voc_frozen_database_holds_nobody_up(make: Make, private_postgres: PostgresServer) -> None:
     """Nobody answers: who has a value gets it while the reading still waits, and who has none gets an error."""
     site = make(waits={"attempt": "200ms", "soft": "50ms", "hard": "30s"})
-    site.save(5, "known")
-    until(lambda: site.status().label == "HIT", "it is kept")
-    assert site.cache._tier is not None
-    assert site.cache._tier.core.drain(30 * 10**9)
-    site.clock.move(180)
+    known(site)
     private_postgres.freeze()
     for _ in range(3):
         assert site.status().label == "STALE"

@@ -39,7 +39,7 @@ def deliver(site: Site, body: bytes, headers: dict[str, str]) -> tuple[int, Any]
         connection.close()
 
 
-# ------------------------------------------------------------------------------------------------- the provider's webhook
+# ---------------------------------------------------------------------------------------------- the provider's webhook
 
 
 def test_voc_webhook_invalidates_in_every_worker(make_site: Make) -> None:
@@ -77,7 +77,7 @@ def test_voc_webhook_names_a_type_that_is_none(site: Site) -> None:
     assert "voc_status" in said["message"]
 
 
-# ------------------------------------------------------------------------------------- metrics, health, schema, log lines
+# ---------------------------------------------------------------------------------- metrics, health, schema, log lines
 
 
 def test_voc_metrics(alone: Site) -> None:

@@ -1,7 +1,7 @@
 """The two cached readings of the windows, and the write that invalidates both.
 
 How long anybody waits, whatever the database does: `SOFT` who could have an older value, `HARD` who has none, `WRITE`
-who writes. A read that fails is tried again three times; then the older value is served, and only without one an error.
+who writes; and before each, once, for as long as the cache may wait for its own database (250 ms). A read that fails is tried again three times; then the older value is served, and only without one an error.
 
 Thread rule: one event loop.
 Refuses to know: HTTP, and how windows are read (`windows`).
@@ -129,9 +129,9 @@ class Service:
         Raises:
             UnavailableError: the database does not answer. The text says whether nothing was done.
         """
-        await self._ready(WRITE)
         row = {"start_at": start_at, "end_at": end_at, "source": source}
         try:
+            await self._ready(WRITE)
             done = await self.cache.aupsert(
                 TABLE,
                 row,
@@ -141,9 +141,11 @@ class Service:
                 invalidates=[{"type": STATUS}, {"type": CURRENT}],
                 timeout=WRITE,
             )
-        except (TierUnavailable, TierTimeout) as error:
-            _log.warning("update refused: %s", error)
-            raise UnavailableError(f"the window is not known to be saved: {error}") from error
+        except Exception as error:
+            if not _away(error):
+                raise
+            _log.warning("update refused: %s", type(error).__name__)
+            raise UnavailableError(f"the window is not known to be saved: {_told(error)}") from error
         _log.info("update: %s, %s to %s", done.outcome, start_at.isoformat(), end_at.isoformat())
         return done
 
@@ -158,7 +160,7 @@ class Service:
         try:
             value = await call()
         except Exception as error:
-            if transient(error) or isinstance(error, LoadTimeout):
+            if _away(error):
                 _log.error("%s: no value, and the database does not answer: %s", name, type(error).__name__)
                 raise UnavailableError("the database does not answer, and there is no older value") from error
             raise
@@ -188,6 +190,15 @@ class Service:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock(), timezone.utc)
+
+
+def _told(error: Exception) -> str:
+    """Whether nothing was done is in the text of a tier's error; those of drivers have SQL and addresses in them."""
+    return str(error) if isinstance(error, (TierUnavailable, TierTimeout)) else type(error).__name__
+
+
+def _away(error: Exception) -> bool:
+    return isinstance(error, (LoadTimeout, TierUnavailable, TierTimeout)) or transient(error)
 
 
 def _tell(event: hooks.Event) -> None:

@@ -181,9 +181,14 @@ class Story(Outage):
 
     def _statistics(self) -> Step:
         step = Step("Statistics")
-        self.client.get(f"{PATH}/status")
-        self.client.get(f"{PATH}/current")
+
+        def kept() -> bool:
+            for name in ("status", "current"):
+                self.client.get(f"{PATH}/{name}")
+            return all(one["has_data"] for one in self.client.get(f"{PATH}/cache_stats").body.values())
+
         self._wait(lambda: self.client.get("/api/v1/health").body["status"] == "healthy")
+        self._wait(kept)
         stats, health = self.client.get(f"{PATH}/cache_stats").body, self.client.get("/api/v1/health").body
         metrics = self.client.get("/metrics").body
         lines = [line for line in metrics.splitlines() if line.startswith("stillwarm_")]

@@ -56,16 +56,13 @@ class Windows:
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(self.engine)
         self.before = before
         self.there = False
-        self._making: asyncio.Task[None] | None = None
+        self._making = asyncio.Lock()
 
     async def ensure(self) -> None:
-        """Makes the table unless it is there; one attempt at a time, which a caller that goes away does not end."""
-        if self.there:
-            return
-        if self._making is None or self._making.done():
-            self._making = asyncio.ensure_future(self._make())
-            self._making.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(self._making)
+        """Makes the table unless it is there."""
+        async with self._making:  # each caller with an attempt of its own: an error belongs to one retry
+            if not self.there:
+                await self._make()
 
     async def _make(self) -> None:
         async with self.engine.begin() as connection:
