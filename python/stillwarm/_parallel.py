@@ -168,8 +168,13 @@ async def agather(*calls: Any, deadline: Duration | None = None) -> tuple[Any, .
     finally:
         for task in waiting:
             task.cancel()
-        if waiting:
-            await asyncio.gather(*waiting, return_exceptions=True)
+        try:
+            if waiting:
+                await asyncio.gather(*waiting, return_exceptions=True)
+        finally:
+            for task in tasks:
+                if task.done() and not task.cancelled():
+                    task.exception()  # of several that failed at the same moment asyncio would report all but the first
 
 
 def _raise_of(task: asyncio.Task[Any], calls: Sequence[Any], number: int) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MISSING = "stillwarm: the command needs the package {name!r}, which is not installed: pip install 'stillwarm[demo]'"
 
+_PACKAGES = ("flask", "werkzeug", "fastapi", "starlette", "pydantic", "sqlalchemy", "psycopg")
+
 
 def main() -> None:
     """Runs the command with the arguments of this process."""
@@ -81,7 +83,9 @@ def _command() -> "typer.Typer":
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
         fast: Annotated[bool, typer.Option("--fast", help="A tenth of the latencies, fewer callers.")] = False,
         token: Annotated[str, typer.Option(help="Opens the operator's page; by default a new one.")] = "",
-        url: Annotated[str, typer.Option(help="A database for the cache; by default it is in memory only.")] = "",
+        url: Annotated[
+            str, typer.Option(help="A database; by default discovery has memory only, and voc a private server.")
+        ] = "",
     ) -> None:
         if name not in DEMOS:
             accepted = ", ".join(DEMOS)
@@ -116,13 +120,17 @@ def _demo(name: str, serve: bool, as_json: bool, options: dict[str, Any]) -> int
     try:
         made = demo_class(name)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("flask", "werkzeug", "fastapi", "starlette", "pydantic"):
+        if (error.name or "").partition(".")[0] not in _PACKAGES:
             raise
         _fail(error)
+    from stillwarm._servers import ServerError
     from stillwarm.demo.show import show
 
     try:
         demo = made(**options)
+    except ServerError as error:
+        print(f"stillwarm: the demo {name} needs a database: {error}; or give --url", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"stillwarm: cannot listen on 127.0.0.1, port={options['port']}: {error.strerror}", file=sys.stderr)
         return 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -456,6 +457,23 @@ def test_gather_works_in_the_child_of_a_fork(gate: threading.Event) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ arguments
+
+
+async def test_agather_drops_what_fails_at_the_same_moment() -> None:
+    """Only the first error is anybody's: asyncio does not report the others as never retrieved."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    go = asyncio.Event()
+
+    async def fail(number: int) -> None:
+        await go.wait()
+        raise ValueError(number)
+
+    asyncio.get_running_loop().call_soon(go.set)
+    with pytest.raises(ValueError, match="0"):
+        await agather(*(fail(number) for number in range(3)))
+    gc.collect()
+    assert complaints == []
 
 
 async def test_gather_refuses_what_it_cannot_call() -> None:

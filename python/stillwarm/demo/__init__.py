@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DEMOS: Final[dict[str, str]] = {
     "dashboard": "a Flask page that needs seven slow search queries, cached",
     "discovery": "a FastAPI service that asks a slow API which is paid by the token, cached",
+    "voc": "a FastAPI status service on a PostgreSQL that is slow, killed and frozen; needs a server or --url",
 }
 
 
@@ -49,6 +50,10 @@ def demo_class(name: str) -> Any:
         from stillwarm.demo.discovery import Discovery
 
         return Discovery
+    if name == "voc":
+        from stillwarm.demo.voc import Voc
+
+        return Voc
     from stillwarm.demo.dashboard import Dashboard
 
     return Dashboard

@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 App = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
 ]
+
+T = TypeVar("T")
 
 _MOST_BODY = 1_000_000
 _MOST_HEAD = 65_536
@@ -33,35 +35,54 @@ class AsgiServer:
 
     Args:
         port: 0 for any free one.
+        lifespan: the app hears of its start, before the first request, and of its end.
 
     Raises:
         OSError: the port cannot be had.
+        RuntimeError: the app says that it cannot start.
     """
 
-    def __init__(self, app: App, port: int = 0) -> None:
+    def __init__(self, app: App, port: int = 0, *, lifespan: bool = False) -> None:
         self.app = app
+        self._lifespan = Lifespan(app) if lifespan else None
         self._socket = socket.create_server(("127.0.0.1", port), backlog=1024)
         self.server_port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.server_port}"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="demo-app", daemon=True)
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
+        try:
+            self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
+        except BaseException:
+            self._socket.close()
+            self._halt()
+            raise
 
     async def _start(self) -> asyncio.Server:
+        if self._lifespan is not None:
+            await self._lifespan.tell("startup")
         return await asyncio.start_server(self._connection, sock=self._socket, limit=_MOST_HEAD)
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
+        """The result of a coroutine that runs on the app's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     def stop(self) -> None:
         """Ends every connection. May be called twice."""
         if self._loop.is_closed():
             return
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(30)
+        self._halt()
+
+    def _halt(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(30)
         self._loop.close()
 
     async def _end(self) -> None:
         self._server.close()
+        if self._lifespan is not None:
+            await self._lifespan.tell("shutdown")
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
@@ -113,6 +134,33 @@ class AsgiServer:
         writer.write(_answer(start["status"], start.get("headers", ()), b"".join(chunks), scope["method"] == "HEAD"))
         await writer.drain()
         return keep
+
+
+class Lifespan:
+    """An app's start and end, as ASGI has them: one call of the app, which ends with it."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._said: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
+        self._task: asyncio.Future[None] | None = None
+
+    async def tell(self, what: str) -> None:
+        """ "startup" or "shutdown", and waits until the app has done it.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        if self._task is None:
+            scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+            self._task = asyncio.ensure_future(self._app(scope, self._told.get, self._said.put))
+        self._told.put_nowait({"type": f"lifespan.{what}"})
+        said = asyncio.ensure_future(self._said.get())
+        both: set[asyncio.Future[Any]] = {said, self._task}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not said.done() or said.result()["type"] != f"lifespan.{what}.complete":
+            said.cancel()
+            raise RuntimeError(f"the app's {what} failed")
 
 
 def _scope(head: str, port: int) -> tuple[dict[str, Any], int]:

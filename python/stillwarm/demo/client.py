@@ -104,7 +104,7 @@ class Client:
 def _read(response: HTTPResponse, start: float) -> Answer:
     body = response.read()
     at = time.monotonic()
-    document = json.loads(body) if response.headers.get_content_type() == "application/json" else body.decode()
+    document = json.loads(body) if response.headers.get_content_type().endswith("json") else body.decode()
     label, age = response.headers.get("X-Cache", ""), int(response.headers.get("Age", "0"))
     return Answer(response.status, document, label, age, at - start, at)
 

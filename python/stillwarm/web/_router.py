@@ -62,7 +62,7 @@ def router(management: Management) -> APIRouter:
             extra["parameters"] = [*extra.get("parameters", []), _SAME_SITE]
         routes.add_api_route(
             path,
-            _endpoint(management, path),
+            endpoint_of(management, path),
             methods=[method],
             summary=summary,
             operation_id="stillwarm_" + path.partition("{")[0].strip("/").replace("-", "_").replace("/", "_")
@@ -93,18 +93,19 @@ def router(management: Management) -> APIRouter:
     if management.has_webhook:
         errors = (*_CHANGE, 409, 503)
         add("POST", "/webhook", "A signed delivery", schema.DeliveredBody, errors, schema.delivery_schema())
-    page = _endpoint(management, "/")
+    page = endpoint_of(management, "/")
     routes.add_api_route(
         "/", page, methods=["GET"], response_class=HTMLResponse, response_model=None, include_in_schema=False
     )
     # Last: every other path and method, so that the answers are of one kind.
     routes.add_api_route(
-        "/{path:path}", _endpoint(management, None), methods=[*METHODS], response_model=None, include_in_schema=False
+        "/{path:path}", endpoint_of(management, None), methods=[*METHODS], response_model=None, include_in_schema=False
     )
     return routes
 
 
-def _endpoint(management: Management, template: str | None) -> Endpoint:
+def endpoint_of(management: Management, template: str | None) -> Endpoint:
+    """The route of one path of `management`; None: of the path that is asked for."""
     access = management.access
 
     async def endpoint(request: Request) -> Response:

@@ -9,7 +9,6 @@ Refuses to know: how values are found and kept (`service`), and who drives it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -26,6 +25,7 @@ from stillwarm.demo.discovery.page import page_routes
 from stillwarm.demo.discovery.service import Found, Search, Service
 from stillwarm.demo.discovery.source import Source, SourceError
 from stillwarm.demo.discovery.tables import define_types
+from stillwarm.demo.refusing import refused
 from stillwarm.fastapi import Stillwarm
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def create_app(
     if token is not None:
         app.include_router(Stillwarm(cache).management(auth=token))
     app.add_exception_handler(SourceError, _unavailable)
-    app.add_exception_handler(RequestValidationError, _refused)
+    app.add_exception_handler(RequestValidationError, refused)
     return app
 
 
@@ -185,12 +185,6 @@ def _label(found: Found) -> str:
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-def _refused(_: Any, error: Any) -> Response:
-    """As FastAPI does it, but without what was sent: that may be text that no encoding has, and it is known there."""
-    detail = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
-    return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
 
 
 def _unavailable(_: Any, error: Exception) -> JSONResponse:
