@@ -8,7 +8,6 @@ import errno
 import socket
 import ssl
 import types
-from datetime import datetime, timezone
 from typing import Any
 
 import pytest
