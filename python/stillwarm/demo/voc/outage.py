@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from stillwarm import _core
 from stillwarm.demo.client import Answer, Client
 from stillwarm.demo.step import Progress, Step, ms, text
+from stillwarm.demo.voc.service import TTL
 
 if TYPE_CHECKING:
     from stillwarm._servers import PostgresServer
@@ -39,7 +39,6 @@ class Outage:
     def _killed(self, database: PostgresServer) -> Step:
         step = Step("The database is killed")
         known = self.client.get(_STATUS).body
-        self._in_memory()
         self._expire()
         self.site.log.lines.clear()
         database.kill()
@@ -57,11 +56,10 @@ class Outage:
             self.progress("the database is back", 2, 3)
             database.start()
         back, again = self._recovered()
-        self._now()
         step.figures = {"requests": len(stale), "retries": len(retries), "slowest_stale_ms": _slowest(stale)}
         step.figures |= {"error_ms": ms(cold.seconds), "refused_ms": ms(refused.seconds)}
         step.seen = [
-            f"{stale[0].label}: {len(stale)} requests, {stale[0].body['age_seconds']:.0f} s old, the slowest "
+            f"{stale[0].label}: {len(stale)} requests, the slowest "
             f"{_slowest(stale):.0f} ms; {len(retries)} retries: {retries[0] if retries else 'none'}...",
             f"without any value: {cold.status} after {text(cold.seconds)}; a POST: {refused.status}",
             f"the database is back: {back.label}, {back.status}",
@@ -83,7 +81,6 @@ class Outage:
 
     def _frozen(self, database: PostgresServer) -> Step:
         step = Step("The database is frozen")
-        self._in_memory()
         self._expire()
         database.freeze()
         try:
@@ -95,7 +92,6 @@ class Outage:
             self.progress("the database is back", 1, 2)
             database.thaw()
         back, _ = self._recovered()
-        self._now()
         step.figures = {"requests": len(stale), "slowest_stale_ms": _slowest(stale), "error_ms": ms(cold.seconds)}
         step.seen = [
             f"{stale[0].label}: {len(stale)} requests, the slowest {_slowest(stale):.0f} ms",
@@ -111,13 +107,10 @@ class Outage:
         return step
 
     def _expire(self) -> None:
-        """Three minutes later; the clock of a database is its own: there the rows are made older."""
-        tier = self.site.cache._tier
-        assert tier is not None
-        tier.core.drain(10**10)
-        times = ", ".join(f"{n} = {n} - interval '3 min'" for n in ("created_at", "fresh_until", "expires_at"))
-        tier.query(f'UPDATE "{tier.schema}".entries SET {times} WHERE namespace = $1', [tier.namespace])
-        self.site.clock.move(180)
+        """What the provider's webhook can do: the values are out of date, and may stand in until there are others."""
+        self._in_memory()
+        for name in TTL:
+            self.site.cache.invalidate(type=name, stale=True)
 
     def _in_memory(self) -> None:
         """Waits until a status is kept here: not before the cache knows that it hears of invalidations."""
@@ -128,11 +121,10 @@ class Outage:
         self._wait(lambda: {self.client.get(_STATUS).label for _ in range(3)} == {"HIT"})
 
     def _recovered(self) -> tuple[Answer, Answer]:
-        """The first answer that is neither an error nor stale, within one TTL of the moved clock; and the first hit.
+        """The first answer that is neither an error nor stale, and the first hit.
 
         A value is not kept before the database has heard what was invalidated while it was away.
         """
-        self.site.clock.move(60)  # longer than any pause after a failed load
         last: list[Answer] = []
 
         def fresh() -> bool:
@@ -143,12 +135,6 @@ class Outage:
         back = last[0]
         self._wait(lambda: fresh() and last[0].label == "HIT")
         return back, last[0]
-
-    def _now(self) -> None:
-        """The real time, without what was kept in a time to come."""
-        self.site.empty()
-        self.site.clock.back()
-        _core.settle(self.site.cache)
 
     def _wait(self, over: object) -> None:
         assert callable(over)

@@ -1,7 +1,8 @@
 """The two cached readings of the windows, and the write that invalidates both.
 
 How long anybody waits, whatever the database does: `SOFT` who could have an older value, `HARD` who has none, `WRITE`
-who writes; and before each, once, for as long as the cache may wait for its own database (250 ms). A read that fails is tried again three times; then the older value is served, and only without one an error.
+who writes; and before each, once, as long as the cache may wait for its own database (250 ms). A read that fails is
+tried again three times; then the older value is served, and only without one an error.
 
 Thread rule: one event loop.
 Refuses to know: HTTP, and how windows are read (`windows`).
