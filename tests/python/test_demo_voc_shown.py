@@ -161,11 +161,10 @@ def test_voc_story_notices_that_nothing_is_cached(make_site: Make, monkeypatch: 
     monkeypatch.setenv("STILLWARM_DISABLED", "1")
     with Voc(fast=True, url=url) as demo:
         story = demo.story()
-        _, again, clients = (next(story) for _ in range(3))
+        _, again = next(story), next(story)
         story.close()
     assert not again.facts["every one is a hit and says so"]
     assert not again.facts["no query"]
-    assert not clients.facts["ten times the clients add no query"]
 
 
 def test_voc_without_a_server_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
