@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stillwarm import _core, _tier_loads, hooks
 from stillwarm._landing import committed, failed, finish, kind_of, outcome, planned
 from stillwarm._load import SERVED, SLICE, limits, recursive, refresh_by_target
+from stillwarm._retry import limited
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
@@ -172,7 +173,8 @@ async def run_load(target: Any, flight: Any, anew: bool = False) -> None:
 async def run_to_landing(target: Any, flight: Any, reading: Reading | None) -> None:
     flight.loop, flight.thread = asyncio.get_running_loop(), 0
     outer = current_async.set(flight)
-    attempts = target.settings.retry.start() if target.settings.retry else None
+    retry = target.settings.retry
+    attempts = retry.start() if retry else None
     try:
         while True:
             flight.load = Load(flight, True) if target.settings.copy else None  # of this attempt
@@ -180,7 +182,7 @@ async def run_to_landing(target: Any, flight: Any, reading: Reading | None) -> N
             try:
                 value = target.load()
                 if inspect.isawaitable(value):
-                    value = await value
+                    value = await limited(value, retry.attempt_timeout if retry else None)
             except Exception as error:
                 _core.count_load(flight, time.perf_counter_ns() - begun, True)
                 kind = kind_of(target.settings, error)

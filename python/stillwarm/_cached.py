@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stillwarm import _core, _keys, _load
 from stillwarm._durations import shown
 from stillwarm._many import get_many
+from stillwarm._retried import refuse_timeout
 from stillwarm._signature import compile_key, ignore_flags, name_of, signature_of
 from stillwarm._target import MISSING, Target
 from stillwarm._types import EARLY_AUTO, FOREVER, Settings
@@ -99,6 +100,8 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
     parameters = list(signature.parameters.values())
     ignored = ignore_flags(options.get("ignore", ()), parameters, name)
 
+    if settings.retry is not None and settings.retry.attempt_timeout is not None and not is_async:
+        refuse_timeout(function)
     check_scope(cache, settings)
     tier = None if settings.local else cache._tier
     codec = None if tier is None else codec_of(cache, function, options)

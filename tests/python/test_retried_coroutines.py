@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from flaky import Source
-from stillwarm import Retry, retry, transient
-from stillwarm.errors import AttemptTimeout
+from stillwarm import Cache, Retry, retry, transient
+from stillwarm.errors import AttemptTimeout, ConfigError
 from stillwarm.testing import without_waiting
 
 
@@ -166,3 +166,20 @@ def test_retried_coroutine_that_turns_its_cancellation_into_an_error_is_not_trie
     asyncio.run(run(broken()))
     asyncio.run(run(Retry(on=transient).acall(broken.__wrapped__)))  # type: ignore[attr-defined]
     assert (begun, waits) == (2, [])
+
+
+def test_retried_load_of_a_cache_has_its_attempt_timeout(waits: list[float]) -> None:
+    begun = 0
+    cache = Cache()
+
+    @cache.cached(ttl=60, key="slow", retry=Retry(on=transient, attempt_timeout="5ms", retries=1))
+    async def slow() -> int:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            await asyncio.sleep(3600)
+        return begun
+
+    assert asyncio.run(slow()) == 2
+    with pytest.raises(ConfigError, match="nothing can interrupt it"):
+        cache.cached(ttl=60, key="plain", retry=Retry(on=transient, attempt_timeout=1))(Source())
