@@ -17,12 +17,12 @@ namespace {
 
 namespace pb = pybind11;
 
-UpsertPlan plan_of(std::string table, std::vector<std::pair<std::string, std::string>> columns,
+UpsertPlan plan_of(std::string table, const std::vector<std::pair<std::string, std::string>>& columns,
                    std::vector<std::string> unique, std::vector<std::string> update, std::vector<std::string> returning,
                    bool nulls_equal, std::string marks) {
   UpsertPlan plan{std::move(table),     {},          std::move(unique), std::move(update),
                   std::move(returning), nulls_equal, std::move(marks)};
-  for (auto& [name, type] : columns) plan.columns.push_back({std::move(name), std::move(type)});
+  for (const auto& [name, type] : columns) plan.columns.push_back({name, type});
   return plan;
 }
 
