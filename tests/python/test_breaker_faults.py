@@ -80,7 +80,7 @@ def test_breaker_ctrl_c_anywhere_leaves_no_circuit_stuck(
             in_call(breaker)
         assert breaker.state == "closed", instruction
         instruction += 1
-    assert instruction > 100
+    assert instruction > (100 if sys.version_info < (3, 13) else 10)  # 3.13.0 reports fewer: 23
     assert (stuck > 0) == (guarded is in_block), "who left a block without a word keeps the others out for open_most"
 
 
