@@ -154,6 +154,8 @@ def in_thread(site: Site, path: str = STATUS) -> Callable[[], Answer]:
 def make_site(warm_postgres: PostgresServer) -> Iterator[Callable[..., Site]]:
     """Sites, all on one new database."""
     url, sites = warm_postgres.new_database(), list[Site]()
+    with Cache(url, timeout="20s", connect_timeout="20s") as cache:
+        cache.migrate()  # a write has 3 s, and a busy machine may take that for the tables alone
 
     def make(**options: Any) -> Site:
         sites.append(Site(url, **options))
