@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("stillwarm")
 _NS: Final = 1_000_000_000
-_GAVE_UP: Final = "_stillwarm_gave_up"  # on an error: (tick, name of the policy)
+_GAVE_UP: Final = "_stillwarm_gave_up"  # on an error: a _Mark
 _INSIDE: Final = "an inner retry gave up"  # the core's text
 _said: Final[set[tuple[str, str]]] = set()
 

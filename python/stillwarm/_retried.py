@@ -105,20 +105,6 @@ def refuse_timeout(function: object) -> None:
 # ------------------------------------------------------------------------------------- after the first attempt failed
 
 
-def _recover(
-    policy: Retry,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    error: BaseException,
-    began: int,
-    tick: int,
-) -> Any:
-    attempts = Attempts(policy, began, tick)
-    delay = attempts.failed(error)
-    return _RAISE_IT if delay is None else functools.partial(_go, attempts, function, args, kwargs, delay)
-
-
 def _go(
     attempts: Attempts,
     function: Callable[..., Any],
@@ -138,20 +124,6 @@ def _go(
         else:
             attempts.succeeded()
             return result
-
-
-def _arecover(
-    policy: Retry,
-    function: Callable[..., Coroutine[Any, Any, Any]],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    error: BaseException,
-    began: int,
-    tick: int,
-) -> Any:
-    attempts = Attempts(policy, began, tick)
-    delay = attempts.failed(error)
-    return _RAISE_IT if delay is None else _ago(attempts, function, args, kwargs, delay)
 
 
 async def _ago(
@@ -175,7 +147,26 @@ async def _ago(
             return result
 
 
-_core.set_retry_hooks(_recover, _arecover, _RAISE_IT)
+def _judging(go: Callable[..., Any]) -> Callable[..., Any]:
+    """What the core asks after a first attempt: `go` makes what goes on, a callable or a coroutine."""
+
+    def recover(
+        policy: Retry,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        error: BaseException,
+        began: int,
+        tick: int,
+    ) -> Any:
+        attempts = Attempts(policy, began, tick)
+        delay = attempts.failed(error)
+        return _RAISE_IT if delay is None else go(attempts, function, args, kwargs, delay)
+
+    return recover
+
+
+_core.set_retry_hooks(_judging(lambda *state: functools.partial(_go, *state)), _judging(_ago), _RAISE_IT)
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
