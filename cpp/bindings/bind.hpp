@@ -16,6 +16,8 @@ void bind_http(pybind11::module_& m);         // the HTTP policy and its front
 void bind_antidup(pybind11::module_& m);      // upserts
 void bind_idempotency(pybind11::module_& m);  // verdicts, keys and statements of idempotency
 void bind_codec(pybind11::module_& m);        // envelopes; only in a build with a remote tier
-void bind_postgres(pybind11::module_& m);     // the PostgreSQL tier; likewise
+void bind_remote(pybind11::module_& m);       // what remote tiers have in common; likewise
+void bind_postgres(pybind11::module_& m);     // the PostgreSQL tier; only in a build with it
+void bind_redis(pybind11::module_& m);        // the Redis tier; likewise
 
 }  // namespace stillwarm

@@ -4,7 +4,7 @@
 //   arguments -> key, keys in the tables      call_key, py_traits
 //   bytes of a value                          weigh
 //   a request -> its answer                   http_facts, http_front
-//   a request to a remote tier, and its wait  remote_request, bind_postgres
+//   a request to a remote tier, and its wait  remote_request, bind_remote, bind_postgres, bind_redis
 //   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry, bind_breaker,
 //                                             bind_http, bind_codec, bind_antidup, bind_idempotency
 //
@@ -35,8 +35,14 @@ PYBIND11_MODULE(_core, m) {
   bind_http(m);
   bind_antidup(m);
   bind_idempotency(m);
+#ifdef STILLWARM_REMOTE
+  bind_remote(m);
+  bind_codec(m);
+#endif
 #ifdef STILLWARM_POSTGRES
   bind_postgres(m);
-  bind_codec(m);
+#endif
+#ifdef STILLWARM_REDIS
+  bind_redis(m);
 #endif
 }

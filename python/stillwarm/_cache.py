@@ -188,9 +188,9 @@ class Cache(Joining):
             if not self._enabled:
                 self._writer = url, settings
             else:
-                from stillwarm._tier import Tier
+                from stillwarm._tier import tier_for
 
-                self._tier = Tier(self, url, **settings)
+                self._tier = tier_for(self, url, settings)
                 self._upkeep = Upkeep(self, None if every is None else every / 1e9)
         _core.set_single(self, 0)
         _core.set_direct(self, self._plain_direct_ttl(), Cache._set_slowly)

@@ -7,7 +7,6 @@ Refuses to know: values (_tier_values), loads (_tier_loads), verbs (_tier_verbs)
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import os
@@ -15,9 +14,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypedDict, TypeVar, cast
 
 from stillwarm import _core, _url
+from stillwarm._loops import Loop
+from stillwarm._sql_types import quoted
 from stillwarm._stats import State
 from stillwarm.errors import TierError, TierRejected, TierTimeout, TierUnavailable
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from stillwarm._cache import Cache
     from stillwarm._tables import TypedTable
+    from stillwarm._tier_transactions import Held
     from stillwarm._upsert_table import Target
     from stillwarm.codecs import Codec
 
@@ -53,7 +55,7 @@ _log = logging.getLogger("stillwarm")
 def raised(error: tuple[int, str, str]) -> TierError:
     """The exception for an error of the core."""
     fault, state, message = error
-    text = f"{message} (SQLSTATE {state})" if state else message
+    text = f"{message} (SQLSTATE {state})" if state and state not in message else message
     if fault == TIMEOUT:
         return TierTimeout(text)
     if fault == REJECTED:
@@ -78,7 +80,11 @@ class TierSettings(TypedDict):
 
 
 class Tier:
-    """The PostgreSQL tier of one cache. Not attached, it only writes: memory asks it nothing."""
+    """The remote tier of one cache. Not attached, it only writes: memory asks it nothing."""
+
+    name: ClassVar[str] = "PostgreSQL"
+    speaks_sql: ClassVar[bool] = True
+    denied: ClassVar[tuple[str, ...]] = _DENIED  # errors that will not pass by themselves
 
     def __init__(
         self,
@@ -98,8 +104,6 @@ class Tier:
         unlogged: bool,
         attached: bool = True,
     ) -> None:
-        from stillwarm import _schema
-
         self._cache = weakref.ref(cache)
         self.url = url
         self.namespace = cache.namespace
@@ -119,24 +123,33 @@ class Tier:
         self._said: set[str] = set()
         self._denied: dict[int, str] = {}  # kind of request -> SQLSTATE that its last one met
         self._recent: deque[tuple[float, bool]] = deque(maxlen=512)  # (moment, whether it failed)
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = weakref.WeakKeyDictionary()
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Loop] = weakref.WeakKeyDictionary()
         self._away_until = 0.0
+        self.core = self._core_for(url, connect_timeout, connections, queue, max_lag, pooler)
+        if _url.is_unprotected(url):
+            _log.warning(
+                "url=%s: what is cached goes to another host without verified TLS%s",
+                _url.without_password(url),
+                "; add ?sslmode=verify-full" if self.speaks_sql else "",
+            )
+        if attached:
+            self.core.attach(cache, strict)
+
+    def _core_for(
+        self, url: str, connect_timeout: int, connections: int, queue: int, max_lag: int, pooler: bool
+    ) -> _core.RemoteTier:
+        from stillwarm import _schema
+
         connection = _url.connection_string(
             url,
             connect_timeout=-(-connect_timeout // 1_000_000_000),
-            statement_timeout=None if pooler else max(1, timeout // 1_000_000),
+            statement_timeout=None if pooler else max(1, self.timeout // 1_000_000),
         )
-        if _url.is_unprotected(url):
-            _log.warning(
-                "url=%s: what is cached goes to another host without verified TLS; add ?sslmode=verify-full",
-                _url.without_password(url),
-            )
-        self.core = _core.PostgresTier(
-            connection, cache.namespace, schema, self.process, _schema.setup(schema=schema, unlogged=unlogged), pooler,
-            connections, timeout, queue, max_lag, LEASE_AGE,
+        setup = _schema.setup(schema=self.schema, unlogged=self.unlogged)
+        return _core.PostgresTier(
+            connection, self.namespace, self.schema, self.process, setup, pooler, connections, self.timeout, queue,
+            max_lag, LEASE_AGE,
         )  # fmt: skip
-        if attached:
-            self.core.attach(cache, strict)
 
     @property
     def codec(self) -> Codec:
@@ -173,7 +186,7 @@ class Tier:
         loop = asyncio.get_running_loop()
         of_loop = self._loops.get(loop)
         if of_loop is None:
-            of_loop = self._loops[loop] = _Loop(loop)
+            of_loop = self._loops[loop] = Loop(loop)
         token, future = of_loop.expect()
         self.core.post(request, of_loop.completions, token)
         try:
@@ -194,7 +207,7 @@ class Tier:
             if self._denied:
                 self._denied.pop(kind_of_request, None)
             return None
-        if error[1] in _DENIED:
+        if error[1] in self.denied:
             self._denied[kind_of_request] = error[1]
         self.errors += 1
         if error[0] != REJECTED:
@@ -204,7 +217,7 @@ class Tier:
             if len(self._said) > 100:
                 self._said.clear()
             self._said.add(kind)
-            _log.warning("the PostgreSQL tier failed: %s; it is said once", raised(error))
+            _log.warning("the %s tier failed: %s; it is said once", self.name, raised(error))
         return error
 
     def query(self, sql: str, params: Sequence[str | None] = (), timeout: float = 5.0) -> list[tuple[str | None, ...]]:
@@ -231,6 +244,19 @@ class Tier:
             raise raised(error)
         return request.rows
 
+    def was_done(self, name: str, origin: str, moment: str) -> Steps[bool | None]:
+        """Whether the write of this origin was done, whose answer was lost. None: nobody says.
+
+        What is there does not say it: an equal value may be another's. The message that the write left has its origin.
+
+        Args:
+            moment: of the tier, before the write.
+        """
+        sql = f"SELECT 1 FROM {quoted(self.schema)}.invalidations WHERE namespace = $1 AND name = $2 AND origin = $3"
+        request = _core.query(sql, [self.namespace, name, origin], 0)
+        error = yield request
+        return None if error is not None else len(request.rows) > 0
+
     # --------------------------------------------------------------------------------------------------------- state
 
     @property
@@ -244,7 +270,7 @@ class Tier:
         health = self.core.health()
         gone = health["connections"] == 0 and health["last_error"] is not None
         rejection = health["last_rejection"]
-        denied = self._denied or (rejection is not None and rejection[1] in _DENIED)
+        denied = self._denied or (rejection is not None and rejection[1] in self.denied)
         if health["circuit"] != "closed" or gone or denied:
             return State.DOWN
         owes = health["owed_invalidations"] or health["owed_writes"]
@@ -283,6 +309,7 @@ class Tier:
         """A type gets a table of its own."""
         from stillwarm import _schema
 
+        assert isinstance(self.core, _core.PostgresTier)
         slot = self.core.add_table(
             table.type,
             f'"{table.table}"',
@@ -311,38 +338,17 @@ class Tier:
         self._away_until = 0.0
 
 
-class Held:
-    """What one open transaction invalidates: names, and its number once it has one."""
+def tier_for(cache: Cache, url: str, settings: TierSettings) -> Tier:
+    """The tier that a URL means.
 
-    __slots__ = ("names", "xid")
+    Raises:
+        ConfigError: the URL cannot be read.
+    """
+    if _url.scheme_of(url) == "redis":
+        from stillwarm._tier_redis import RedisTier
 
-    def __init__(self, names: list[str]) -> None:
-        self.names = frozenset(names)
-        self.xid: str | None = None
-
-
-class _Loop:
-    """What an event loop waits for: futures by token, woken through one descriptor."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = weakref.ref(loop)
-        self.completions = _core.Completions()
-        self.futures: dict[int, asyncio.Future[None]] = {}
-        self.tokens = itertools.count(1)
-        loop.add_reader(self.completions.fileno(), self._ended)
-
-    def expect(self) -> tuple[int, asyncio.Future[None]]:
-        token = next(self.tokens)
-        loop = self.loop()
-        assert loop is not None
-        future = self.futures[token] = loop.create_future()
-        return token, future
-
-    def _ended(self) -> None:
-        for token in self.completions.take():
-            future = self.futures.pop(token, None)
-            if future is not None and not future.done():
-                future.set_result(None)
+        return RedisTier(cache, url, **settings)
+    return Tier(cache, url, **settings)
 
 
 def drive(tier: Tier, steps: Steps[T]) -> T:
@@ -385,4 +391,4 @@ def _new_process() -> str:
     return os.urandom(12).hex()
 
 
-__all__ = ["Steps", "Tier", "adrive", "drive", "raised"]
+__all__ = ["Steps", "Tier", "adrive", "drive", "raised", "tier_for"]

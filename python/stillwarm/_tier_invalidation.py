@@ -18,7 +18,8 @@ from stillwarm._tier import REJECTED, Error, Steps
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
-    from stillwarm._tier import Held, Tier
+    from stillwarm._tier import Tier
+    from stillwarm._tier_transactions import Held
 
 _log = logging.getLogger("stillwarm")
 

@@ -205,7 +205,7 @@ def lease(target: Target, flight: _core.Flight, reading: Reading, anew: bool) ->
                 return False  # no lease service: each process for itself
             if request.taken:
                 reading.owner = owner
-                tier.core.hold_lease(owner)
+                tier.core.hold_lease(name, owner)
                 yield from look(target, reading, whole)  # it may have been loaded since we looked
                 if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, anew):
                     yield from give_back(tier, reading)
@@ -235,7 +235,7 @@ def give_back(tier: Tier, reading: Reading) -> Steps[None]:
     """Ends the lease, so that nobody waits for its age."""
     if reading.owner:
         owner, reading.owner = reading.owner, ""
-        tier.core.drop_lease(owner)
+        tier.core.drop_lease(reading.place.sealed_as, owner)
         yield _core.lease(False, reading.place.sealed_as, owner, 0)
 
 

@@ -16,12 +16,21 @@ from typing import TYPE_CHECKING, Any
 from stillwarm import _tier_invalidation, _tier_values, _transactions
 from stillwarm._durations import shown
 from stillwarm._sql_types import quoted
-from stillwarm._tier import Held
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
     from stillwarm._invalidating import Intent
     from stillwarm._tier import Tier
+
+
+class Held:
+    """What one open transaction invalidates: names, and its number once it has one."""
+
+    __slots__ = ("names", "xid")
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = frozenset(names)
+        self.xid: str | None = None
 
 
 def within(tier: Tier | None, connection: Any, plan: Intent) -> None:

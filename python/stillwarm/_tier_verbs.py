@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stillwarm import _core, _tier_invalidation, _tier_loads, _tier_values
 from stillwarm._landing import LOST, finish
-from stillwarm._sql_types import quoted
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
@@ -176,8 +175,9 @@ def put(
         if request_and_size is not None:
             request, weight = request_and_size
             since = _core.detach(cache, 0, key)
+            before = ""
             if only_if_absent:
-                request.origin = _named(tier)
+                request.origin, before = _named(tier), tier.core.moment()
             try:
                 error = yield request
             except BaseException:  # cancelled: it goes on, and when it ends this process hears of it
@@ -187,7 +187,7 @@ def put(
             if error is None:
                 stored_there, asked = request.stored, True
             elif error[0] == IN_DOUBT and only_if_absent:
-                done = yield from _done(tier, key, request.origin)
+                done = yield from _done(tier, key, request.origin, before)
                 if done is False:  # sent again under its name, which makes no two of it: one finds nothing there
                     again = _tier_values.stored(
                         tier, place(key), values[key], tier.codec, (ttl, 0, 0, 0), tags, mode=mode
@@ -195,7 +195,7 @@ def put(
                     assert again is not None
                     again[0].origin = request.origin
                     error = yield again[0]
-                    done = (error is None and again[0].stored) or (yield from _done(tier, key, request.origin))
+                    done = (error is None and again[0].stored) or (yield from _done(tier, key, request.origin, before))
                 stored_there, asked = done is not False, done is not None
             else:
                 failure = failure or error
@@ -241,15 +241,9 @@ def _named(tier: Tier) -> str:
     return f"{tier.process}+{next(_writes)}"
 
 
-def _done(tier: Tier, key: str, name: str) -> Steps[bool | None]:
-    """The connection broke at the answer to a write that must not be done twice: was it done? None: nobody says.
-
-    What is there does not say it: an equal value may be another's. The message that the write left has its name.
-    """
-    sql = f"SELECT 1 FROM {quoted(tier.schema)}.invalidations WHERE namespace = $1 AND name = $2 AND origin = $3"
-    request = _core.query(sql, [tier.namespace, f"key:{storable(key)}", name], 0)
-    error = yield request
-    return None if error is not None else len(request.rows) > 0
+def _done(tier: Tier, key: str, name: str, moment: str) -> Steps[bool | None]:
+    """The connection broke at the answer to a write that must not be done twice: was it done? None: nobody says."""
+    return (yield from tier.was_done(f"key:{storable(key)}", name, moment))
 
 
 def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = None) -> Steps[Any]:
@@ -294,7 +288,7 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
         done = error is None and made[0].stored
         if error is not None:
             _core.invalidate_key(cache, 0, key, False)  # it may be done yet, and memory has the value of before
-            done = error[0] == IN_DOUBT and bool((yield from _done(tier, key, made[0].origin)))
+            done = error[0] == IN_DOUBT and bool((yield from _done(tier, key, made[0].origin, look.seen)))
             if not done:
                 break
         if done:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 from stillwarm import _core
@@ -20,7 +20,12 @@ _POSTGRES: Final = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 # As rows are read back: dates and bytes are written so, whatever the database's own settings are.
 _FORMATS: Final = "-c DateStyle=ISO -c bytea_output=hex"
 _PLANS: Final = "-c enable_seqscan=off -c plan_cache_mode=force_generic_plan -c jit=off"
-_NEEDS: Final = "libpq-dev libzstd-dev libxxhash-dev"
+_NEEDS: Final = "libpq-dev libhiredis-dev libzstd-dev libxxhash-dev"
+_REDIS: Final = re.compile(r"(?:redis|valkey)://", re.IGNORECASE)
+_REDIS_TLS: Final = re.compile(r"(?:rediss|valkeys)://", re.IGNORECASE)
+_UNIX: Final = re.compile(r"(?:redis\+|valkey\+)?unix://", re.IGNORECASE)
+_ACCEPTED: Final = "accepted: postgresql://user@host:5432/database or redis://host:6379/0"
+_ACCEPTED_REDIS: Final = "accepted: redis://user:password@host:6379/0 or unix:///path/to/socket?db=0"
 
 
 def without_password(url: object) -> str:
@@ -37,24 +42,73 @@ def _hidden_user(match: re.Match[str]) -> str:
 
 
 def scheme_of(url: object) -> str:
-    """The kind of tier that a URL means, "postgresql", if this version has it.
+    """The kind of tier that a URL means, "postgresql" or "redis", if this build has it.
 
     Raises:
         ConfigError: it is none; names what is accepted.
     """
-    accepted = "accepted: postgresql://user@host:5432/database"
     if not isinstance(url, str) or not url:
-        raise ConfigError(f"url={without_password(url)}: {accepted}")
+        raise ConfigError(f"url={without_password(url)}: {_ACCEPTED}")
     if _POSTGRES.match(url):
-        if not hasattr(_core, "PostgresTier"):
-            raise ConfigError(
-                f"url={without_password(url)}: this build of stillwarm has no PostgreSQL tier: install the Debian "
-                f"packages {_NEEDS} and then stillwarm from source, or use a wheel"
-            )
-        return "postgresql"
-    if re.match(r"(?i)(rediss?|valkeys?)://", url):
-        raise ConfigError(f"url={without_password(url)}: this version has no Redis tier; {accepted}")
-    raise ConfigError(f"url={without_password(url)}: {accepted}")
+        kind, name, core = "postgresql", "PostgreSQL", "PostgresTier"
+    elif _REDIS.match(url) or _UNIX.match(url):
+        kind, name, core = "redis", "Redis", "RedisTier"
+    elif _REDIS_TLS.match(url):
+        raise ConfigError(
+            f"url={without_password(url)}: this build of stillwarm has no TLS for Redis (it needs hiredis 1.0 or newer "
+            f"with TLS); nothing is sent unencrypted in its place. Accepted: redis:// in a trusted network, or a tunnel"
+        )
+    else:
+        raise ConfigError(f"url={without_password(url)}: {_ACCEPTED}")
+    if not hasattr(_core, core):
+        raise ConfigError(
+            f"url={without_password(url)}: this build of stillwarm has no {name} tier: install the Debian packages "
+            f"{_NEEDS} and then stillwarm from source, or use a wheel"
+        )
+    return kind
+
+
+class RedisAddress(NamedTuple):
+    """Where a Redis server is, and who asks: what a URL says."""
+
+    host: str  # or the path of a Unix socket
+    port: int
+    database: int
+    user: str
+    password: str
+
+
+def redis_address(url: str) -> RedisAddress:
+    """What a `redis://` or `unix://` URL says.
+
+    Raises:
+        ConfigError: it cannot be read; names what is accepted, and never the password.
+    """
+
+    def refused(why: str) -> ConfigError:
+        return ConfigError(f"url={without_password(url)}: {why}; {_ACCEPTED_REDIS}")
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 6379
+    except ValueError as error:
+        raise refused(str(error)) from None
+    query = dict(_pairs(parts))
+    unknown = sorted(query.keys() - {"db"})
+    if unknown:
+        raise refused(f"the parameter {shown(unknown[0])} is not known")
+    if _UNIX.match(url):
+        host, place = unquote(parts.path), ""
+        if not host.startswith("/") or parts.hostname:
+            raise refused("a Unix socket has an absolute path")
+    else:
+        host, place = parts.hostname or "localhost", parts.path.strip("/")
+    if place and "db" in query:
+        raise refused("the database is given twice")
+    database = query.get("db", place) or "0"
+    if not re.fullmatch(r"\d{1,6}", database, re.ASCII):
+        raise refused(f"the database {shown(database)} is no number")
+    return RedisAddress(host, port, int(database), unquote(parts.username or ""), unquote(parts.password or ""))
 
 
 def connection_string(url: str, *, connect_timeout: int, statement_timeout: int | None) -> str:
@@ -103,6 +157,8 @@ def _pairs(parts: SplitResult) -> list[tuple[str, str]]:
 
 def is_unprotected(url: str) -> bool:
     """Whether what goes to this server could be read or changed on its way: another host, and TLS is not verified."""
+    if _UNIX.match(url):
+        return False
     parts = urlsplit(url)
     query = dict(_pairs(parts))
     host = query.get("host") or parts.hostname or ""

@@ -1,4 +1,5 @@
-"""The pytest plugin: fixtures `warm_cache`, `warm_clock`, `warm_postgres`, `assert_loads`, option `--stillwarm-off`.
+"""The pytest plugin: fixtures `warm_cache`, `warm_clock`, `warm_postgres`, `warm_redis`, `assert_loads`, and the option
+`--stillwarm-off`.
 
 Before each test every cache of the process is emptied and its counts are zero, so that no test sees another's values.
 
@@ -24,9 +25,10 @@ from stillwarm._waiting import without_waiting
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from stillwarm._redis_server import RedisServer
     from stillwarm._servers import PostgresServer
 
-__all__ = ["AssertLoads", "Clock", "PostgresServer", "assert_loads", "reset", "without_waiting"]
+__all__ = ["AssertLoads", "Clock", "PostgresServer", "RedisServer", "assert_loads", "reset", "without_waiting"]
 
 _OFF: Final = "STILLWARM_DISABLED"
 
@@ -149,6 +151,10 @@ def __getattr__(name: str) -> Any:
         from stillwarm._servers import PostgresServer
 
         return PostgresServer
+    if name == "RedisServer":
+        from stillwarm._redis_server import RedisServer
+
+        return RedisServer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -165,6 +171,24 @@ def warm_postgres() -> Iterator[PostgresServer]:
         server = PostgresServer()
     except ServerMissing as error:
         pytest.fail(f"warm_postgres: {error}", pytrace=False)
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def warm_redis() -> Iterator[RedisServer]:
+    """A Redis server of this run (of this worker, with pytest-xdist): `warm_redis.new_database()` is a URL.
+
+    It starts with the first test that asks, on a free loopback port, and leaves nothing behind. It needs the Debian
+    package redis-server, or another redis-server or valkey-server in PATH or REDIS_SERVER.
+    """
+    from stillwarm._redis_server import RedisServer
+    from stillwarm._servers import ServerMissing
+
+    try:
+        server = RedisServer()
+    except ServerMissing as error:
+        pytest.fail(f"warm_redis: {error}", pytrace=False)
     with server:
         yield server
 

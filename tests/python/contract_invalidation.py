@@ -114,7 +114,9 @@ async def test_contract_a_name_that_no_server_takes_holds_up_nothing(ground: Gro
         await way(cache, "invalidate", tag=name)
     await way(cache, "invalidate", key="other")
     ground.written()
-    assert await way(cache, "get", "k") == (1 if ground.url is None else None), "what has no name there is everything"
+    assert await way(cache, "get", "k") == (1 if ground.url is None or ground.is_redis else None), (
+        "what has no name there is everything"
+    )
     await way(cache, "set", "k", 2, ttl=100)
     assert await way(cache, "get", "k") == 2
 

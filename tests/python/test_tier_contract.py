@@ -1,4 +1,4 @@
-"""One contract over every tier: memory; PostgreSQL; strict; through a pooler. Plain and async.
+"""One contract over every tier: memory; PostgreSQL, strict, through a pooler; Redis, strict. Plain and async.
 
 Thread rule: one thread with a loop.
 Refuses to know: what is promised (contract.py, contract_invalidation.py).
@@ -28,10 +28,13 @@ def shared_pooler(warm_postgres: PostgresServer) -> Iterator[PgBouncer]:
         pooler.close()
 
 
-@pytest.fixture(params=["memory", "postgres", "strict", "pooler"])
+@pytest.fixture(params=["memory", "postgres", "strict", "pooler", "redis", "redis-strict"])
 def ground(request: pytest.FixtureRequest, warm_clock: Clock) -> Iterator[Ground]:
     if request.param == "memory":
         ground = Ground(None)
+    elif request.param.startswith("redis"):
+        url = request.getfixturevalue("warm_redis").new_database()
+        ground = Ground(url, strict=request.param == "redis-strict")
     else:
         url = request.getfixturevalue("shared_database")
         if request.param == "pooler":

@@ -1,4 +1,4 @@
-"""Grounds to test a cache on: memory alone, or a namespace of its own in a private PostgreSQL; time that passes there.
+"""Grounds to test a cache on: memory alone, or a namespace in a private PostgreSQL or Redis; time that passes there.
 
 Thread rule: a Ground belongs to its test's thread; its `sql` may be called by any thread.
 Refuses to know: what is tested.
@@ -17,8 +17,19 @@ import psycopg
 import pytest
 
 from stillwarm import Cache, _core
+from stillwarm._ask_redis import ask_redis
+from stillwarm._redis_server import RedisServer
 from stillwarm._servers import PostgresServer
+from stillwarm._url import redis_address
 
+# What entries are after some time, as the server's clock would make them: fresh for less, and gone sooner.
+_OLDER = """
+for _, entry in ipairs(redis.call('KEYS', ARGV[1])) do
+  local fresh, left = tonumber(redis.call('GETRANGE', entry, 33, 46)), redis.call('PTTL', entry)
+  if fresh < 99999999999999 then redis.call('SETRANGE', entry, 33, string.format('%014.0f', fresh - ARGV[2])) end
+  if left >= 0 then redis.call('PEXPIRE', entry, left - ARGV[2]) end
+end
+"""
 PATIENCE = 30.0  # s that a condition may need on a busy machine
 _numbers = itertools.count(1)
 
@@ -60,6 +71,16 @@ class Ground:
             cursor = connection.execute(text, params or None)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
 
+    @property
+    def is_redis(self) -> bool:
+        return self.url is not None and not self.url.startswith("postgres")
+
+    def redis(self, *words: object) -> Any:
+        """One command in this ground's database."""
+        assert self.direct_url is not None
+        address = redis_address(self.direct_url)
+        return ask_redis((address.host, address.port), [("SELECT", address.database), words], PATIENCE)[-1]
+
     def rows(self, columns: str = "key", where: str = "true") -> list[tuple[Any, ...]]:
         return self.sql(
             f"SELECT {columns} FROM stillwarm.entries WHERE namespace = %s AND {where} ORDER BY key", self.namespace
@@ -73,7 +94,10 @@ class Ground:
 
     def pass_time(self, seconds: float) -> None:
         """Both clocks: the caches' is moved, and rows become older."""
-        if self.url is not None:
+        if self.is_redis:
+            self.written()
+            self.redis("EVAL", _OLDER, 0, f"stillwarm:{{{self.namespace}}}:e:*", int(seconds * 1000))
+        elif self.url is not None:
             self.written()
             self.sql(
                 "UPDATE stillwarm.entries SET created_at = created_at - %s * interval '1 s', "
@@ -101,6 +125,16 @@ def shared_database(warm_postgres: PostgresServer) -> str:
 def ground(shared_database: str) -> Iterator[Ground]:
     """PostgreSQL."""
     ground = Ground(shared_database)
+    try:
+        yield ground
+    finally:
+        ground.close()
+
+
+@pytest.fixture
+def redis_ground(warm_redis: RedisServer) -> Iterator[Ground]:
+    """Redis."""
+    ground = Ground(warm_redis.new_database())
     try:
         yield ground
     finally:

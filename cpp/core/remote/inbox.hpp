@@ -74,6 +74,12 @@ class Inbox {
     return server != server_ && (!server_.empty() || round_ > 0);
   }
 
+  // Of the last poll that counted.
+  std::string server() const {
+    const std::lock_guard lock(mutex_);
+    return server_;
+  }
+
   // The tier's moment at an answer that this process has read, or wrote: what is visible in it is not news.
   void know(std::string&& moment) {
     const std::lock_guard lock(mutex_);

@@ -53,12 +53,12 @@ bool PostgresConnection::serve(std::span<Request* const> batch) {
       perform(batch);
       tier_->works();
       return link_->usable();
-    } catch (const PostgresFailure& failure) {
+    } catch (const TierFailure& failure) {
       TierError error = failure.error;
       if (is_missing_table(error) && batch.front()->kind != Request::Kind::kQuery) {
         try {
           if (attempt == 0 && tier_->set_up(began)) continue;
-        } catch (const PostgresFailure& second) {
+        } catch (const TierFailure& second) {
           error = second.error;
         }
       }
@@ -86,7 +86,7 @@ bool PostgresConnection::ping() {
   try {
     link_->run(std::string("SELECT 1"));
     return link_->usable();
-  } catch (const PostgresFailure&) {
+  } catch (const TierFailure&) {
     return false;
   }
 }
@@ -333,7 +333,7 @@ void PostgresConnection::query(Query& request) {
     if (!slow) return;
     try {
       link_->run(std::string("RESET statement_timeout"));
-    } catch (const PostgresFailure&) {  // the answer is here; a connection that broke after it is not used again
+    } catch (const TierFailure&) {  // the answer is here; a connection that broke after it is not used again
       if (link_->usable()) throw;
     }
   };
@@ -343,7 +343,7 @@ void PostgresConnection::query(Query& request) {
     for (std::size_t i = 0; i < rows.size(); ++i) {
       for (std::size_t c = 0; c < rows.columns(); ++c) request.rows[i].push_back(rows.text(i, c));
     }
-  } catch (const PostgresFailure& failure) {
+  } catch (const TierFailure& failure) {
     if (link_->usable() && failure.error.fault != TierFault::kUnavailable) reset();
     throw;
   }

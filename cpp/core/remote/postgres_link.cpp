@@ -45,10 +45,10 @@ std::string_view field_of(const PGresult* rows, int field) {
 }
 
 // What libpq has to say of a connection that is lost, or was never there.
-PostgresFailure lost(const PGconn* link) {
+TierFailure lost(const PGconn* link) {
   std::string text = first_line(PQerrorMessage(link));
   if (text.empty()) text = "the connection was lost";
-  return PostgresFailure({TierFault::kUnavailable, "", std::move(text)});
+  return TierFailure({TierFault::kUnavailable, "", std::move(text)});
 }
 
 // Throws what the server answered, if that is an error.
@@ -60,11 +60,11 @@ void check(PGconn* link, const PGresult* rows) {
   const std::string_view said = field_of(rows, PG_DIAG_MESSAGE_PRIMARY);
   if (state.empty()) {  // libpq's own words: the server did not get to answer
     if (PQstatus(link) != CONNECTION_OK) throw lost(link);
-    throw PostgresFailure({TierFault::kUnavailable, "", first_line(PQresultErrorMessage(rows))});
+    throw TierFailure({TierFault::kUnavailable, "", first_line(PQresultErrorMessage(rows))});
   }
   const bool open = PQstatus(link) == CONNECTION_OK;
-  throw PostgresFailure({fault_of(state, said, open), std::string(state),
-                         std::string(field_of(rows, PG_DIAG_SEVERITY)) + ":  " + first_line(said)});
+  throw TierFailure({fault_of(state, said, open), std::string(state),
+                     std::string(field_of(rows, PG_DIAG_SEVERITY)) + ":  " + first_line(said)});
 }
 
 std::vector<const char*> pointers(const Parameters& parameters) {
@@ -87,7 +87,7 @@ std::size_t Rows::columns() const noexcept { return static_cast<std::size_t>(PQn
 // A reply that lacks what was asked for is no reply.
 void Rows::expect(std::size_t row, std::size_t column) const {
   if (row < size() && column < columns()) return;
-  throw PostgresFailure({TierFault::kUnavailable, "", "the server's answer is not what was asked for"});
+  throw TierFailure({TierFault::kUnavailable, "", "the server's answer is not what was asked for"});
 }
 
 bool Rows::null(std::size_t row, std::size_t column) const {
@@ -114,7 +114,7 @@ PostgresLink::PostgresLink(const std::string& connection_string, bool prepares)
       link_.get(), [](void*, const char*) {}, nullptr);  // libpq would print them
   duplicate_ = ::fcntl(PQsocket(link_.get()), F_DUPFD_CLOEXEC, 0);
   if (duplicate_ < 0) {  // nobody could cut it
-    throw PostgresFailure({TierFault::kUnavailable, "", "the process has no more file descriptors"});
+    throw TierFailure({TierFault::kUnavailable, "", "the process has no more file descriptors"});
   }
 }
 

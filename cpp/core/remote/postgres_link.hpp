@@ -11,25 +11,17 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <unordered_set>
 #include <vector>
 
 #include "core/remote/remote_tier.hpp"
-#include "core/remote/watchdog.hpp"
 
 struct pg_conn;  // libpq's
 struct pg_result;
 
 namespace stillwarm {
-
-// What the server or the connection said.
-struct PostgresFailure : std::runtime_error {
-  explicit PostgresFailure(TierError e) : std::runtime_error(e.message), error(std::move(e)) {}
-  TierError error;
-};
 
 // A statement by a name that is its own in every process: prepared once per connection.
 struct Statement {
@@ -59,13 +51,13 @@ using Parameters = std::vector<std::optional<std::string>>;
 
 class PostgresLink {
  public:
-  // Connects; blocks as long as `connect_timeout` in the connection string says. Throws PostgresFailure.
+  // Connects; blocks as long as `connect_timeout` in the connection string says. Throws TierFailure.
   PostgresLink(const std::string& connection_string, bool prepares);
   PostgresLink(const PostgresLink&) = delete;
   PostgresLink& operator=(const PostgresLink&) = delete;
   ~PostgresLink();
 
-  // Throws PostgresFailure. A statement outside of a transaction is a transaction of its own.
+  // Throws TierFailure. A statement outside of a transaction is a transaction of its own.
   Rows run(const Statement& statement, const Parameters& parameters);
 
   // Any text, not prepared.
@@ -74,7 +66,7 @@ class PostgresLink {
   bool usable() const noexcept;
   int server_version() const noexcept;  // 150004
 
-  // Notifications that came with earlier traffic or are on their way; how many. Throws PostgresFailure.
+  // Notifications that came with earlier traffic or are on their way; how many. Throws TierFailure.
   int notifications(const std::string& channel);
   int descriptor() const noexcept;
 
@@ -95,35 +87,6 @@ class PostgresLink {
   bool listens_ = false;
   int duplicate_ = -1;
 };
-
-// What a watchdog cuts.
-class CuttablePostgres : public Link {
- public:
-  explicit CuttablePostgres(PostgresLink& link) : link_(link) {}
-  bool serve(std::span<Request* const> /*batch*/) override { return false; }
-  bool ping() override { return false; }
-  void cut() noexcept override { link_.cut(); }
-  void forget() noexcept override { link_.forget(); }
-
- private:
-  PostgresLink& link_;
-};
-
-// Runs `f` on the connection, at most so long. Throws what `f` throws, and PostgresFailure if it took longer.
-template <class F>
-void guarded(Watchdog& watchdog, PostgresLink& link, Nanos timeout, F&& f) {
-  CuttablePostgres cuttable(link);
-  if (!watchdog.begin(cuttable, steady_now() + timeout)) {
-    throw PostgresFailure({TierFault::kUnavailable, "", "no more threads"});
-  }
-  try {
-    f();
-  } catch (...) {
-    watchdog.end(cuttable);
-    throw;
-  }
-  if (watchdog.end(cuttable)) throw PostgresFailure({TierFault::kTimeout, "", "no answer within the timeout"});
-}
 
 std::string quoted(std::string_view identifier);
 

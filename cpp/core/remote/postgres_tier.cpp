@@ -5,8 +5,8 @@
 #include <thread>
 
 #include "core/base/clock.hpp"
+#include "core/remote/guarded.hpp"
 #include "core/remote/postgres_text.hpp"
-#include "core/remote/watchdog.hpp"
 
 namespace stillwarm {
 
@@ -32,7 +32,7 @@ PostgresTier::PostgresTier(Options options, std::shared_ptr<Inbox> inbox)
 std::unique_ptr<PostgresLink> PostgresTier::open() {
   auto link = std::make_unique<PostgresLink>(options_.connection_string, !options_.pooler);
   if (link->server_version() < 130000) {
-    throw PostgresFailure(
+    throw TierFailure(
         {TierFault::kRejected, "0A000",
          "the server is PostgreSQL " + std::to_string(link->server_version() / 10000) + "; accepted: 13 or newer"});
   }
@@ -51,7 +51,7 @@ std::unique_ptr<Link> PostgresTier::connect(TierError& error) {
   try {
     auto link = open();
     return std::make_unique<PostgresConnection>(shared_from_this(), std::move(link));
-  } catch (const PostgresFailure& e) {
+  } catch (const TierFailure& e) {
     error = e.error;
     return nullptr;
   }
@@ -87,7 +87,7 @@ bool PostgresTier::set_up(Nanos since) {
     const std::lock_guard lock(mutex_);
     const Nanos now = steady_now();
     if (set_up_at_ > since) return true;
-    if (set_up_failed_at_ > since) throw PostgresFailure(set_up_error_);
+    if (set_up_failed_at_ > since) throw TierFailure(set_up_error_);
     if (now >= until || now < set_up_from_) return false;
     if (setting_up_) continue;
     auto* share = new std::shared_ptr<PostgresTier>(shared_from_this());
@@ -117,7 +117,7 @@ void PostgresTier::make_tables() {
       for (const std::string& text : statements) link->run(text);
     });
     if (worked_) inbox_->post({"all", false});  // the tables are new: what was known of older ones holds no more
-  } catch (const PostgresFailure& failure) {
+  } catch (const TierFailure& failure) {
     error = failure.error;
   } catch (const std::exception& failure) {  // no memory
     error.fault = TierFault::kUnavailable;
@@ -140,7 +140,7 @@ TierError PostgresTier::name_life(PostgresLink& link, std::string& seen) {
     link.life = rows.at(0, 1);
     seen = rows.at(0, 0);
     return {};
-  } catch (const PostgresFailure& failure) {
+  } catch (const TierFailure& failure) {
     if (failure.error.fault != TierFault::kRejected) throw;
     link.life.clear();  // no tables yet, who may only read, or a server that only reads for now
     return failure.error;

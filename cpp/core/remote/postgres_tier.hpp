@@ -30,7 +30,7 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
 
   std::unique_ptr<Link> connect(TierError& error) override;
 
-  // A new connection, unwrapped: for the listener. Throws PostgresFailure.
+  // A new connection, unwrapped: for the listener. Throws TierFailure.
   std::unique_ptr<PostgresLink> open();
 
   // The slot of a type's own table.
@@ -38,25 +38,24 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
 
   std::shared_ptr<const PostgresSql> sql() const;
   std::string process() const;
-  void set_process(std::string process);  // after a fork
+  void set_process(std::string process) override;
   const Options& options() const noexcept { return options_; }
   const std::shared_ptr<Inbox>& inbox() const noexcept { return inbox_; }
   // Whether the connection string asks for a server that takes writes: one that does so no longer is to be left.
   bool wants_writes() const noexcept { return wants_writes_; }
 
-  // Held across a fork by whoever forks.
-  void lock() { mutex_.lock(); }
-  void unlock() { mutex_.unlock(); }
+  void lock() override { mutex_.lock(); }
+  void unlock() override { mutex_.unlock(); }
 
-  // A poll on this connection, from what the inbox has seen to what it sees now. Throws PostgresFailure.
+  // A poll on this connection, from what the inbox has seen to what it sees now. Throws TierFailure.
   void poll(PostgresLink& link, std::span<Poll* const> polls);
 
   // The life of the server that this connection belongs to gets its name or tells it, as of the snapshot `seen`. What
-  // the server says where it cannot be named. Throws PostgresFailure if the connection is lost.
+  // the server says where it cannot be named. Throws TierFailure if the connection is lost.
   TierError name_life(PostgresLink& link, std::string& seen);
 
   // Makes what is missing, unless somebody did after `since`. False: it failed a moment ago, or takes its time. Throws
-  // PostgresFailure.
+  // TierFailure.
   bool set_up(Nanos since);
   void works() noexcept { worked_.store(true, std::memory_order_relaxed); }  // an answer came from the tables
 

@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,6 +39,12 @@ struct TierError {
   std::string message;  // never holds a password
 
   explicit operator bool() const noexcept { return fault != TierFault::kOk; }
+};
+
+// What the server or the connection said, on its way out of a link.
+struct TierFailure : std::runtime_error {
+  explicit TierFailure(TierError e) : std::runtime_error(e.message), error(std::move(e)) {}
+  TierError error;
 };
 
 struct Request;
@@ -206,6 +213,12 @@ class Connector {
 
   // Blocks until there is one, for a bounded time. Null with `error`.
   virtual std::unique_ptr<Link> connect(TierError& error) = 0;
+
+  // A name for this process, by which it knows its own messages. It has another after a fork.
+  virtual void set_process(std::string /*process*/) {}
+  // Held across a fork by whoever forks.
+  virtual void lock() {}
+  virtual void unlock() {}
 };
 
 }  // namespace stillwarm

@@ -2,12 +2,10 @@
 // this one's, keeps leases alive, and says when the link is lost.
 //
 // Thread rule: every member from any thread; one short lock. The thread never holds it while it waits for the server.
-// Refuses to know: memory, Python, what an invalidation means.
+// Refuses to know: which database it is (ear.hpp), memory, Python, what an invalidation means.
 //
-// A notification carries nothing: it says "poll now". What happened is read from the table by snapshots (I7), so a
-// notification that is lost, doubled or early costs nothing but time, at most the pause between two polls.
-// Notifications are sent from here and never from a transaction that writes, because NOTIFY takes a lock of the whole
-// instance at commit.
+// A notification carries nothing: it says "poll now". What happened is asked for by number (I7, I8), so a notification
+// that is lost, doubled or early costs nothing but time, at most the pause between two polls.
 //
 // While the cache is used the thread polls every max_lag / 2. It stops kIdle after the last sign of use, and trust runs
 // out; whoever finds memory untrusted polls itself and wakes this thread. So an idle process asks the database nothing.
@@ -23,12 +21,12 @@
 #include <string>
 #include <vector>
 
-#include "core/remote/postgres_tier.hpp"
+#include "core/remote/ear.hpp"
 #include "core/remote/watchdog.hpp"
 
 namespace stillwarm {
 
-class PostgresListener {
+class Listener {
  public:
   static constexpr Nanos kIdle = 10'000'000'000;
 
@@ -41,17 +39,17 @@ class PostgresListener {
     TierError last_error;
   };
 
-  PostgresListener(std::shared_ptr<PostgresTier> tier, Nanos max_lag, Nanos timeout, Nanos lease_age);
-  PostgresListener(const PostgresListener&) = delete;
-  PostgresListener& operator=(const PostgresListener&) = delete;
-  ~PostgresListener() { close(); }
+  Listener(std::shared_ptr<Ears> ears, Nanos max_lag, Nanos timeout, Nanos lease_age);
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+  ~Listener() { close(); }
 
   // The cache is used: starts the thread, and the polls again.
   void used();
   // Something was invalidated here: tells the others soon.
   void tell();
-  void hold_lease(const std::string& owner);
-  void drop_lease(const std::string& owner);
+  void hold_lease(HeldLease lease);
+  void drop_lease(const HeldLease& lease);
   Figures figures() const;
   void close();
   // In the child of a fork: the thread is the parent's; its connection is closed without a word.

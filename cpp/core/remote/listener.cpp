@@ -1,4 +1,4 @@
-#include "core/remote/postgres_listener.hpp"
+#include "core/remote/listener.hpp"
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <utility>
+
+#include "core/remote/guarded.hpp"
 
 namespace stillwarm {
 
@@ -16,23 +18,23 @@ constexpr Nanos kFirstPause = 100 * kMillisecond;
 constexpr Nanos kLongestPause = 1'000 * kMillisecond;
 constexpr Nanos kBetweenNotices = 5 * kMillisecond;  // what is invalidated meanwhile is told by one
 
-// The listener's connection, seen by the child of a fork for exactly as long as it is there.
+// The listener's ear, seen by the child of a fork for exactly as long as it is there.
 class Shown {
  public:
-  Shown(std::atomic<PostgresLink*>& place, PostgresLink* link) : place_(place) { place_.store(link); }
+  Shown(std::atomic<Ear*>& place, Ear* ear) : place_(place) { place_.store(ear); }
   Shown(const Shown&) = delete;
   Shown& operator=(const Shown&) = delete;
   ~Shown() { place_.store(nullptr); }
 
  private:
-  std::atomic<PostgresLink*>& place_;
+  std::atomic<Ear*>& place_;
 };
 
 }  // namespace
 
-struct PostgresListener::State {
-  State(std::shared_ptr<PostgresTier> t, Nanos lag, Nanos limit, Nanos age)
-      : tier(std::move(t)),
+struct Listener::State {
+  State(std::shared_ptr<Ears> e, Nanos lag, Nanos limit, Nanos age)
+      : ears(std::move(e)),
         max_lag(lag),
         timeout(limit),
         lease_age(age),
@@ -43,7 +45,7 @@ struct PostgresListener::State {
     if (wake >= 0) ::close(wake);
   }
 
-  const std::shared_ptr<PostgresTier> tier;
+  const std::shared_ptr<Ears> ears;
   const Nanos max_lag, timeout, lease_age;
   const int wake;
   Watchdog watchdog;
@@ -53,11 +55,9 @@ struct PostgresListener::State {
   bool closed = false;
   bool telling = false;
   Nanos used_until = 0;
-  std::vector<std::string> leases;
+  std::vector<HeldLease> leases;
   Figures figures;
-  std::atomic<PostgresLink*> link{nullptr};
-
-  std::string channel() const { return "stillwarm_" + tier->options().schema; }
+  std::atomic<Ear*> ear{nullptr};
 
   void signal() const {
     const std::uint64_t one = 1;
@@ -77,8 +77,8 @@ struct PostgresListener::State {
   }
 
   template <class F>
-  void guarded(PostgresLink& l, F&& f) {
-    stillwarm::guarded(watchdog, l, timeout, std::forward<F>(f));
+  void guarded(Ear& e, F&& f) {
+    stillwarm::guarded(watchdog, e, timeout, std::forward<F>(f));
   }
 
   // What was signalled meanwhile does not shorten a pause: only the end does.
@@ -93,23 +93,23 @@ struct PostgresListener::State {
     }
   }
 
-  // Whether there were notifications. Throws PostgresFailure.
-  bool note(PostgresLink& l) {
+  // Whether there were notifications. Throws TierFailure.
+  bool note(Ear& e) {
     int heard = 0;
-    guarded(l, [&] { heard = l.notifications(channel()); });
+    guarded(e, [&] { heard = e.heard(); });
     const std::lock_guard lock(mutex);
     figures.heard += static_cast<std::uint64_t>(heard);
     return heard > 0;
   }
 
-  // Serves one connection until it is lost or the listener is closed. Throws PostgresFailure.
-  void attend(PostgresLink& l) {
-    const bool listens = !tier->options().pooler;
-    if (listens) guarded(l, [&] { l.notifications(channel()); });
+  // Serves one connection until it is lost or the listener is closed. Throws TierFailure.
+  void attend(Ear& e) {
+    const bool listens = e.listens();
+    if (listens) note(e);
     Nanos poll_at = 0, renew_at = 0, told_at = 0;
     for (;;) {
       bool tells = false, uses = false;
-      std::vector<std::string> held;
+      std::vector<HeldLease> held;
       {
         const std::lock_guard lock(mutex);
         if (closed) return;
@@ -127,24 +127,20 @@ struct PostgresListener::State {
         }
         told_at = now;
         tells = false;
-        if (listens) guarded(l, [&] { l.run("NOTIFY " + quoted(channel())); });
+        guarded(e, [&] { e.tell(); });
       }
       if (!held.empty() && now >= renew_at) {
         renew_at = now + lease_age / 3;
-        guarded(l, [&] {
-          l.run(tier->sql()->renew_leases, {{tier->options().namespace_name},
-                                            {array_of(std::span<const std::string>(held))},
-                                            {std::to_string(lease_age / kMillisecond)}});
-        });
+        guarded(e, [&] { e.renew(held, lease_age); });
       }
       if (uses && now >= poll_at) {
         poll_at = now + max_lag / 2;
-        guarded(l, [&] { tier->poll(l, {}); });
+        guarded(e, [&] { e.poll(); });
         const std::lock_guard lock(mutex);
         ++figures.polls;
       }
       // A notification that came along with an answer makes no descriptor readable.
-      if (listens && note(l)) {
+      if (listens && note(e)) {
         poll_at = 0;
         if (uses) continue;
       }
@@ -153,10 +149,10 @@ struct PostgresListener::State {
       if (uses) until = std::min(until, poll_at);
       if (!held.empty()) until = std::min(until, renew_at);
       if (tells) until = std::min(until, told_at + kBetweenNotices);
-      if (wait(l.descriptor(), until)) {
+      if (wait(e.descriptor(), until)) {
         if (!listens) {  // nothing is expected: the connection was closed
-          guarded(l, [&] { l.run(std::string("SELECT 1")); });
-        } else if (note(l)) {
+          guarded(e, [&] { e.check(); });
+        } else if (note(e)) {
           poll_at = 0;
         }
       }
@@ -164,10 +160,10 @@ struct PostgresListener::State {
   }
 };
 
-PostgresListener::PostgresListener(std::shared_ptr<PostgresTier> tier, Nanos max_lag, Nanos timeout, Nanos lease_age)
-    : state_(std::make_shared<State>(std::move(tier), max_lag, timeout, lease_age)) {}
+Listener::Listener(std::shared_ptr<Ears> ears, Nanos max_lag, Nanos timeout, Nanos lease_age)
+    : state_(std::make_shared<State>(std::move(ears), max_lag, timeout, lease_age)) {}
 
-void PostgresListener::listen(const std::shared_ptr<State>& state) {
+void Listener::listen(const std::shared_ptr<State>& state) {
   State& s = *state;
   Nanos pause = kFirstPause;
   Nanos began = 0;  // when the connection was there; a short life is no reason to begin again with the shortest pause
@@ -177,21 +173,17 @@ void PostgresListener::listen(const std::shared_ptr<State>& state) {
       if (s.closed) break;
     }
     try {
-      const std::unique_ptr<PostgresLink> link = s.tier->open();
-      const Shown shown(s.link, link.get());
+      const std::unique_ptr<Ear> ear = s.ears->open_ear();
+      const Shown shown(s.ear, ear.get());
       began = steady_now();
       try {
-        s.attend(*link);
-      } catch (const PostgresFailure& failure) {
-        if (failure.error.state == "42P01" || failure.error.state == "3F000") {
-          if (!s.tier->set_up(began)) throw;
-          s.attend(*link);
-        } else {
-          throw;
-        }
+        s.attend(*ear);
+      } catch (const TierFailure& failure) {
+        if (!s.ears->mended(failure.error, began)) throw;
+        s.attend(*ear);
       }
-    } catch (const PostgresFailure& failure) {
-      s.tier->inbox()->lost();
+    } catch (const TierFailure& failure) {
+      s.ears->lost();
       {
         const std::lock_guard lock(s.mutex);
         s.figures.linked = false;
@@ -203,7 +195,7 @@ void PostgresListener::listen(const std::shared_ptr<State>& state) {
       s.rest(pause);
       pause = std::min(pause * 2, kLongestPause);
     } catch (const std::exception&) {  // no memory
-      s.tier->inbox()->lost();
+      s.ears->lost();
       {
         const std::lock_guard lock(s.mutex);
         s.figures.linked = false;
@@ -216,7 +208,7 @@ void PostgresListener::listen(const std::shared_ptr<State>& state) {
   s.running = false;
 }
 
-void PostgresListener::used() {
+void Listener::used() {
   const std::lock_guard lock(state_->mutex);
   const Nanos now = steady_now();
   const bool rested = now >= state_->used_until;
@@ -236,7 +228,7 @@ void PostgresListener::used() {
   }
 }
 
-void PostgresListener::tell() {
+void Listener::tell() {
   {
     const std::lock_guard lock(state_->mutex);
     if (state_->telling) return;
@@ -246,38 +238,38 @@ void PostgresListener::tell() {
   used();
 }
 
-void PostgresListener::hold_lease(const std::string& owner) {
+void Listener::hold_lease(HeldLease lease) {
   {
     const std::lock_guard lock(state_->mutex);
-    state_->leases.push_back(owner);
+    state_->leases.push_back(std::move(lease));
     state_->signal();
   }
   used();
 }
 
-void PostgresListener::drop_lease(const std::string& owner) {
+void Listener::drop_lease(const HeldLease& lease) {
   const std::lock_guard lock(state_->mutex);
-  std::erase(state_->leases, owner);
+  std::erase(state_->leases, lease);
 }
 
-PostgresListener::Figures PostgresListener::figures() const {
+Listener::Figures Listener::figures() const {
   const std::lock_guard lock(state_->mutex);
   return state_->figures;
 }
 
-void PostgresListener::close() {
+void Listener::close() {
   const std::lock_guard lock(state_->mutex);
   state_->closed = true;
   state_->signal();
   state_->watchdog.cut_all();
 }
 
-void PostgresListener::after_fork_in_child() {
+void Listener::after_fork_in_child() {
   // Leaked: it is never touched again, since its lock may be held by nobody.
   static_cast<void>(new std::shared_ptr<State>(state_));
   const State& old = *state_;
-  if (PostgresLink* link = old.link.load()) link->forget();
-  state_ = std::make_shared<State>(old.tier, old.max_lag, old.timeout, old.lease_age);
+  if (Ear* ear = old.ear.load()) ear->forget();
+  state_ = std::make_shared<State>(old.ears, old.max_lag, old.timeout, old.lease_age);
 }
 
 }  // namespace stillwarm

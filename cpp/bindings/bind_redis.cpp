@@ -1,0 +1,38 @@
+// The Redis tier for Python.
+//
+// Thread rule: with the GIL.
+// Refuses to know: what it has in common with other tiers (bind_remote), scripts (core/remote/redis_scripts).
+#include "bindings/bind.hpp"
+#include "bindings/remote_tier.hpp"
+#include "core/remote/redis_ear.hpp"
+
+namespace stillwarm {
+
+namespace pb = pybind11;
+
+void bind_redis(pb::module_& m) {
+  struct OfRedis : RemoteTier {
+    using RemoteTier::RemoteTier;
+  };
+  pb::class_<OfRedis, RemoteTier>(m, "RedisTier")
+      .def(pb::init([](std::string host, int port, int database, std::string user, std::string password,
+                       Nanos connect_timeout, std::string namespace_name, std::string process, unsigned connections,
+                       Nanos timeout, std::size_t most_waiting, Nanos max_lag, Nanos lease_age) {
+             auto inbox = std::make_shared<Inbox>(max_lag);
+             auto tier = std::make_shared<RedisTier>(
+                 RedisTier::Options{
+                     {std::move(host), port, database, std::move(user), std::move(password), connect_timeout},
+                     std::move(namespace_name),
+                     std::move(process)},
+                 inbox);
+             auto ears = std::make_shared<RedisEars>(tier);
+             return std::make_unique<OfRedis>(
+                 std::move(inbox), std::move(tier), std::move(ears),
+                 RemoteTier::Settings{connections, timeout, most_waiting, max_lag, lease_age});
+           }),
+           pb::arg("host"), pb::arg("port"), pb::arg("database"), pb::arg("user"), pb::arg("password"),
+           pb::arg("connect_timeout"), pb::arg("namespace"), pb::arg("process"), pb::arg("connections"),
+           pb::arg("timeout"), pb::arg("most_waiting"), pb::arg("max_lag"), pb::arg("lease_age"));
+}
+
+}  // namespace stillwarm

@@ -1,0 +1,109 @@
+// One connection to Redis: commands in, replies out, and errors that say what they mean for the next call.
+//
+// Thread rule: used by one thread at a time; `cut` from any thread meanwhile.
+// Refuses to know: keys, scripts, caches. It alone includes hiredis (0.14 or newer).
+//
+// Commands are written into a buffer and go out together with the first reply that is asked for: a pipeline is several
+// `append` and as many `read`. The socket is duplicated, and `cut` shuts the duplicate down: see postgres_link.hpp.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/remote/remote_tier.hpp"
+
+struct redisContext;  // hiredis's
+struct redisReply;
+
+namespace stillwarm {
+
+// Where a server is, and who asks.
+struct RedisAddress {
+  std::string host;  // or the path of a Unix socket, which begins with a slash
+  int port = 6379;
+  int database = 0;
+  std::string user, password;  // empty: none
+  Nanos connect_timeout = 1'000'000'000;
+};
+
+// A reply, or a part of one. What is not of the expected kind throws: it is no answer to what was asked.
+class RedisReply {
+ public:
+  explicit RedisReply(const redisReply* reply) noexcept : reply_(reply) {}
+
+  bool nil() const noexcept;
+  bool array() const noexcept;
+  bool is_integer() const noexcept;
+  std::optional<std::string_view> error() const noexcept;  // "OOM command not allowed ..."
+  std::string_view text() const;                           // of a bulk string or a status
+  long long integer() const;                               // also of digits in a string
+  std::size_t size() const;                                // of an array
+  RedisReply at(std::size_t i) const;
+
+ private:
+  const redisReply* reply_;
+};
+
+// A reply that owns itself.
+class OwnedReply : public RedisReply {
+ public:
+  explicit OwnedReply(redisReply* reply) noexcept : RedisReply(reply), owned_(reply) {}
+
+ private:
+  struct Closer {
+    void operator()(redisReply* reply) const noexcept;
+  };
+  std::unique_ptr<redisReply, Closer> owned_;
+};
+
+class RedisLink {
+ public:
+  // Connects; blocks for the connect timeout at most. Throws TierFailure.
+  explicit RedisLink(const RedisAddress& address);
+  RedisLink(const RedisLink&) = delete;
+  RedisLink& operator=(const RedisLink&) = delete;
+  ~RedisLink();
+
+  // Signs in, selects the database and asks for the version. Somebody watches: it may take for ever.
+  void greet(const RedisAddress& address);
+
+  void append(std::span<const std::string_view> command);
+  void append(std::initializer_list<std::string_view> command) {
+    append(std::span<const std::string_view>(command.begin(), command.size()));
+  }
+  // Sends what was appended and waits for no reply. Throws TierFailure when the connection is lost.
+  void send();
+  // The next reply, which may be an error of the server's. Throws TierFailure when the connection is lost.
+  OwnedReply read();
+  // A reply that is here already, or arrives without waiting; nothing: there is none.
+  std::optional<OwnedReply> read_if_there();
+  // One command; throws TierFailure for an error too.
+  OwnedReply run(std::initializer_list<std::string_view> command);
+
+  bool usable() const noexcept;
+  int server_version() const noexcept { return version_; }  // 70015 for 7.0.15
+  int descriptor() const noexcept;
+
+  void cut() noexcept;
+  // In the child of a fork: closes descriptors, sends nothing; the rest is leaked on purpose.
+  void forget() noexcept;
+
+ private:
+  struct Closer {
+    void operator()(redisContext* link) const noexcept;
+  };
+  std::unique_ptr<redisContext, Closer> link_;
+  int duplicate_ = -1;
+  int version_ = 0;
+};
+
+// What an error of the server's means: "OOM ..." -> rejected, "LOADING ..." -> no use for now.
+TierError redis_error(std::string_view text);
+// Throws TierFailure where the reply is an error.
+void expect_ok(const RedisReply& reply);
+
+}  // namespace stillwarm

@@ -1,0 +1,194 @@
+// Look-ups of the Redis tier: what an entry's text says, and what the marks say of it. See redis_tier.hpp.
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "core/remote/redis_tier.hpp"
+
+namespace stillwarm {
+
+namespace {
+
+constexpr long long kLongest = 100LL * 365 * 86'400'000;  // ms: a clock that jumped cannot promise more
+
+long long number_of(std::string_view digits) noexcept {
+  long long number = 0;
+  std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  return number;
+}
+
+// From now to a moment, both in ms of the server's clock; `most` is how long it was when it was written.
+Nanos until(long long moment, long long now, long long most) noexcept {
+  if (moment >= RedisHead::kNever) return kForever;
+  return std::clamp(moment - now, -kLongest, std::min(most, kLongest)) * 1'000'000;
+}
+
+bool is_number(std::string_view text) noexcept {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+// An entry's text, taken apart; nothing: it was written by somebody else.
+struct Stored {
+  std::string_view incarnation, version, tags, payload;
+  long long born = 0, fresh_until = 0, fresh_for = 0;
+
+  static std::optional<Stored> of(std::string_view text) noexcept {
+    using H = RedisHead;
+    if (text.size() < H::kSize || text[0] != '1') return std::nullopt;
+    if (!is_number(text.substr(H::kBorn, 12)) || !is_number(text.substr(H::kFreshUntil, H::kSize - H::kFreshUntil))) {
+      return std::nullopt;
+    }
+    Stored s;
+    s.incarnation = text.substr(H::kIncarnation, 8);
+    s.born = number_of(text.substr(H::kBorn, 12));
+    s.version = text.substr(H::kVersion, 12);
+    s.fresh_until = number_of(text.substr(H::kFreshUntil, 14));
+    s.fresh_for = number_of(text.substr(H::kFreshFor, 14));
+    const auto tags = static_cast<std::size_t>(number_of(text.substr(H::kTags, 5)));
+    if (tags > text.size() - H::kSize) return std::nullopt;
+    s.tags = text.substr(H::kSize, tags);
+    s.payload = text.substr(H::kSize + tags);
+    return s;
+  }
+};
+
+std::vector<std::string> tags_of(std::string_view text) {
+  std::vector<std::string> tags;
+  while (!text.empty()) {
+    const auto colon = text.find(':');
+    if (colon == std::string_view::npos) break;
+    const auto size = static_cast<std::size_t>(number_of(text.substr(0, colon)));
+    tags.emplace_back(text.substr(colon + 1, size));
+    text.remove_prefix(std::min(text.size(), colon + 1 + size));
+  }
+  return tags;
+}
+
+}  // namespace
+
+// What the marks were at a look-up.
+struct RedisConnection::Marks {
+  struct OfType {
+    long long hard = 0, soft = 0, soft_at = 0;
+  };
+  std::string_view incarnation;
+  std::string_view number;
+  long long floor = 0, tagged = 0;
+  OfType all;
+  std::vector<OfType> types;
+};
+
+RedisConnection::Marks RedisConnection::read_marks(const std::vector<std::string_view>& types,
+                                                   const RedisReply& reply) const {
+  const auto number = [&](std::size_t i) { return reply.at(i).nil() ? 0 : number_of(reply.at(i).text()); };
+  Marks marks;
+  if (!reply.at(0).nil()) {
+    marks.incarnation = reply.at(0).text();
+    marks.number = reply.at(1).text();
+  }
+  marks.floor = number(2);
+  marks.tagged = number(3);
+  marks.all = {number(4), number(5), number(6)};
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    marks.types.push_back({number(7 + 3 * i), number(8 + 3 * i), number(9 + 3 * i)});
+  }
+  return marks;
+}
+
+void RedisConnection::look_up(std::span<Request* const> batch) {
+  RedisLink& link = session_->link();
+  const RedisNames& names = tier_->names();
+  std::vector<std::string_view> types;
+  std::vector<std::string> entries;
+  for (Request* r : batch) {
+    auto& l = static_cast<LookUp&>(*r);
+    l.found.assign(l.keys.size(), {});
+    for (std::size_t i = 0; i < l.keys.size(); ++i) {
+      entries.push_back(names.entry(l.types[i], l.keys[i]));
+      if (std::find(types.begin(), types.end(), l.types[i]) == types.end()) types.emplace_back(l.types[i]);
+    }
+  }
+  std::vector<std::string> fields = {"i", "n", "f", "t", "all", "~all", "@all"};
+  for (const auto type : types) {
+    for (const std::string_view kind : {"type:", "~type:", "@type:"}) fields.emplace_back(kind).append(type);
+  }
+  std::vector<std::string_view> words = {"HMGET", names.marks};
+  words.insert(words.end(), fields.begin(), fields.end());
+  link.append(words);  // first: what happens to an entry after it was read is younger than the moment that is told
+  if (entries.size() == 1) {
+    link.append({"GET", entries[0]});
+  } else {
+    words = {"MGET"};
+    words.insert(words.end(), entries.begin(), entries.end());
+    if (!entries.empty()) link.append(words);
+  }
+  link.append({"TIME"});
+  const OwnedReply marked = link.read();
+  const OwnedReply values = entries.empty() ? OwnedReply(nullptr) : link.read();
+  const OwnedReply time = link.read();
+  for (const RedisReply* reply : {static_cast<const RedisReply*>(&marked), static_cast<const RedisReply*>(&values),
+                                  static_cast<const RedisReply*>(&time)}) {
+    expect_ok(*reply);
+  }
+  const Marks marks = read_marks(types, marked);
+  std::string moment;
+  if (marks.incarnation.empty()) {  // a server without data: the first to come gives it a name
+    RedisCall first = tier_->call(RedisScript::kPoll);
+    first.arguments.insert(first.arguments.end(), {"", "0"});
+    const OwnedReply named = session_->run(first);
+    moment = redis_moment(named.at(1).text(), named.at(0).text());
+  } else {
+    moment = redis_moment(marks.number, marks.incarnation);
+  }
+  const long long now = time.at(0).integer() * 1000 + time.at(1).integer() / 1000;
+  std::size_t n = 0;
+  for (Request* r : batch) {
+    auto& l = static_cast<LookUp&>(*r);
+    l.seen = moment;
+    for (std::size_t i = 0; i < l.keys.size(); ++i, ++n) {
+      const RedisReply value = entries.size() == 1 ? static_cast<const RedisReply&>(values) : values.at(n);
+      if (value.nil()) continue;
+      const auto type = std::find(types.begin(), types.end(), l.types[i]) - types.begin();
+      judge(l.found[i], value.text(), marks, static_cast<std::size_t>(type), now, entries[n], l.types[i]);
+    }
+  }
+  tier_->inbox()->know(std::move(moment));
+}
+
+void RedisConnection::judge(Found& found, std::string_view value, const Marks& marks, std::size_t type, long long now,
+                            std::string_view entry, std::string_view type_name) {
+  const auto stored = Stored::of(value);
+  found.has_payload = true;
+  if (!stored) {  // somebody else's: whoever opens it says what is wrong with it
+    found.found = true;
+    found.payload = value;
+    return;
+  }
+  if (marks.incarnation.empty() || stored->incarnation != marks.incarnation) return;
+  const Marks::OfType& of_type = marks.types[type];
+  found.dead = marks.all.hard > stored->born || of_type.hard > stored->born;
+  long long fresh_until = stored->fresh_until;
+  if (marks.all.soft > stored->born) fresh_until = std::min(fresh_until, marks.all.soft_at);
+  if (of_type.soft > stored->born) fresh_until = std::min(fresh_until, of_type.soft_at);
+  if (!found.dead && !stored->tags.empty()) {
+    found.dead = marks.floor > stored->born;
+    if (!found.dead && marks.tagged > stored->born) {
+      RedisCall asks = tier_->call(RedisScript::kJudge, {std::string(entry)});
+      asks.arguments.emplace_back(type_name);
+      const OwnedReply said = session_->run(asks);
+      // Another version was written meanwhile: that this one was valid a moment ago is not known any more.
+      found.dead = said.at(0).text() != stored->version || said.at(1).integer() != 0;
+      if (!found.dead && !said.at(2).text().empty()) fresh_until = std::min(fresh_until, said.at(2).integer());
+    }
+  }
+  if (found.dead) return;
+  found.found = true;
+  tier_->note_found(entry, stored->version);
+  found.payload = stored->payload;
+  found.fresh_left = until(fresh_until, now, stored->fresh_for);
+  found.kept_left = found.fresh_left;
+  found.version = stored->version;
+  found.tags = tags_of(stored->tags);
+}
+
+}  // namespace stillwarm

@@ -1,0 +1,72 @@
+// The names of a namespace's keys in Redis. Layout: see redis_scripts.hpp.
+//
+// Thread rule: immutable.
+// Refuses to know: values, connections.
+//
+//   stillwarm:{NAMESPACE}:m          the marks, and so on
+//   stillwarm:{NAMESPACE}:e:TYPE:KEY an entry; '%' and ':' of the type are percent-escaped, the key stands as it is
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace stillwarm {
+
+class RedisNames {
+ public:
+  explicit RedisNames(const std::string& namespace_name)
+      : RedisNames(namespace_name, "stillwarm:{" + namespace_name + "}:") {}
+
+  static constexpr std::uint32_t kStripes = 4096;
+
+  const std::string beginning;
+  const std::string marks = beginning + "m", log = beginning + "l";
+  const std::string tags_1 = beginning + "t1", tags_2 = beginning + "t2";
+  const std::string hits = beginning + "h", channel = beginning + "c";
+  const std::string entries = beginning + "e:";
+
+  static std::string spelled(std::string_view type) {
+    std::string text;
+    for (const char c : type) {
+      if (c == '%') {
+        text += "%25";
+      } else if (c == ':') {
+        text += "%3A";
+      } else if (c == '\n') {
+        text += "%0A";
+      } else {
+        text += c;
+      }
+    }
+    return text;
+  }
+  std::string entry(std::string_view type, std::string_view key) const {
+    std::string name = entries + spelled(type);
+    name += ':';
+    return name += key;
+  }
+  // The key in an entry's name; nothing: it is no entry's.
+  std::optional<std::string_view> key_of(std::string_view name) const {
+    if (!name.starts_with(entries)) return std::nullopt;
+    name.remove_prefix(entries.size());
+    const auto colon = name.find(':');
+    if (colon == std::string_view::npos) return std::nullopt;
+    return name.substr(colon + 1);
+  }
+  std::string lease(std::string_view name) const { return (beginning + "x:").append(name); }
+  std::string flushed(std::string_view process) const { return (beginning + "f:").append(process); }
+
+  // FNV-1a: the same in every process.
+  static std::uint32_t stripe(std::string_view key) noexcept {
+    std::uint64_t hash = 14695981039346656037ULL;
+    for (const char c : key) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+    return static_cast<std::uint32_t>((hash ^ hash >> 32) % kStripes);
+  }
+
+ private:
+  RedisNames(const std::string& /*namespace_name*/, std::string begins) : beginning(std::move(begins)) {}
+};
+
+}  // namespace stillwarm

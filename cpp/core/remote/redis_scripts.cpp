@@ -1,0 +1,273 @@
+#include "core/remote/redis_scripts.hpp"
+
+#include <string_view>
+
+namespace stillwarm {
+
+namespace {
+
+// clang-format off
+
+// What all of them begin with. Numbers are doubles, exact to 2^53.
+constexpr std::string_view kMarks = R"lua(
+local marks, log, tagged, prefix = KEYS[1], KEYS[2], {KEYS[3], KEYS[4]}, ARGV[2]
+local NEVER, LOG, TAGS = 99999999999999, 10000, 100000
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local inc = redis.call('HGET', marks, 'i')
+if not inc then
+  inc = ARGV[1]
+  redis.call('DEL', log, tagged[1], tagged[2])
+  redis.call('HSET', marks, 'i', inc, 'n', 0, 'g', 1, 'c1', 0, 'c2', 0, 's', 0)
+end
+local function numbers(...)
+  local found = redis.call('HMGET', marks, ...)
+  for i = 1, #found do found[i] = tonumber(found[i] or 0) end
+  return found
+end
+local function head(entry)
+  local h = redis.pcall('GETRANGE', entry, 0, 65)
+  if type(h) ~= 'string' or #h < 66 or string.sub(h, 1, 1) ~= '1' or string.sub(h, 2, 9) ~= inc then return nil end
+  return {born = tonumber(string.sub(h, 10, 21)), version = string.sub(h, 22, 33),
+          fresh = tonumber(string.sub(h, 34, 47)), tags = tonumber(string.sub(h, 62, 66))}
+end
+local function tags_of(entry, size)
+  local list, text, at = {}, redis.call('GETRANGE', entry, 66, 65 + size), 1
+  while at <= #text do
+    local colon = string.find(text, ':', at, true)
+    if not colon then break end
+    local last = colon + tonumber(string.sub(text, at, colon - 1))
+    list[#list + 1] = string.sub(text, colon + 1, last)
+    at = last + 1
+  end
+  return list
+end
+local function earlier(a, b) if a and a < b then return a end return b end
+-- What marks say of something born then: true: invalid; else since when it is stale, or nil.
+local function judge(born, kind, list)
+  local f = numbers('all', '~all', '@all', 'type:' .. kind, '~type:' .. kind, '@type:' .. kind, 'f', 't')
+  if f[1] > born or f[4] > born then return true end
+  local since
+  if f[2] > born then since = f[3] end
+  if f[5] > born then since = earlier(since, f[6]) end
+  if #list == 0 then return false, since end
+  if f[7] > born then return true end
+  if f[8] > born then
+    local counts = numbers('c1', 'c2')
+    for g = 1, 2 do
+      if redis.call('HLEN', tagged[g]) ~= counts[g] then return true end -- evicted
+      if counts[g] > 0 then
+        for i = 1, #list do
+          local m = redis.call('HMGET', tagged[g], 'h' .. list[i], '~' .. list[i], '@' .. list[i])
+          if m[1] and tonumber(m[1]) > born then return true end
+          if m[2] and tonumber(m[2]) > born then since = earlier(since, tonumber(m[3])) end
+        end
+      end
+    end
+  end
+  return false, since
+end
+local function bump(origin, softness, name)
+  local n = redis.call('HINCRBY', marks, 'n', 1)
+  redis.call('RPUSH', log, origin .. '\0' .. softness .. name)
+  if n % 64 == 0 then redis.call('LTRIM', log, -LOG, -1) end
+  return n
+end
+local function now_stale(entry)
+  local h = head(entry)
+  if not h then return 0 end
+  if h.fresh > now then redis.call('SETRANGE', entry, 33, string.format('%014.0f', now)) end
+  return 1
+end
+)lua";
+
+constexpr std::string_view kPoll = R"lua(
+local n = tonumber(redis.call('HGET', marks, 'n'))
+local told = {inc, tostring(n), 'ok'}
+if ARGV[3] == '' then return told end
+local missed = n - tonumber(ARGV[4])
+if inc ~= ARGV[3] or missed < 0 then told[3] = 'all' return told end
+if missed == 0 then return told end
+if missed > redis.call('LLEN', log) then told[3] = 'all' return told end
+for _, message in ipairs(redis.call('LRANGE', log, -missed, -1)) do told[#told + 1] = message end
+return told
+)lua";
+
+constexpr std::string_view kJudge = R"lua(
+local h = head(KEYS[5])
+if not h then return {'', 1, ''} end
+local dead, since = judge(h.born, ARGV[3], tags_of(KEYS[5], h.tags))
+return {h.version, dead and 1 or 0, since and tostring(since) or ''}
+)lua";
+
+constexpr std::string_view kStore = R"lua(
+local entry = KEYS[5]
+local mode, born_inc, born, stripe, kind, spelled, key, version, expected = unpack(ARGV, 3, 11)
+local fresh, keep, origin, channel, tags, body = unpack(ARGV, 12, 17)
+local list = {}
+for i = 18, #ARGV do list[#list + 1] = ARGV[i] end
+local function refused()
+  return {0, inc, redis.call('HGET', marks, 'n')}
+end
+local there = head(entry)
+if mode == 'load' or (mode == 'set' and born_inc ~= '') then
+  local since = tonumber(born)
+  if born_inc ~= inc then
+    if mode == 'load' then return refused() end
+    since = 0 -- an owed set of before: it yields to everything since
+  end
+  local f = numbers('k' .. stripe, 'p')
+  if f[1] > since or f[2] > since then return refused() end
+  local dead, stale = judge(since, kind, list)
+  if dead or stale or (there and there.born > since) then return refused() end
+  born = since
+end
+if mode == 'add' and there and not judge(there.born, kind, tags_of(entry, there.tags)) then return refused() end
+if mode == 'swap' then
+  if not there or there.version ~= expected then return refused() end
+  if judge(there.born, kind, tags_of(entry, there.tags)) then return refused() end
+end
+if mode ~= 'load' then
+  born = bump(origin, '0', 'key:' .. key)
+  redis.call('HSET', marks, 'k' .. stripe, born)
+end
+local types = redis.call('HGET', marks, 'types') or ''
+if not string.find('\n' .. types .. '\n', '\n' .. spelled .. '\n', 1, true) then
+  redis.call('HSET', marks, 'types', types == '' and spelled or types .. '\n' .. spelled)
+end
+fresh, keep = tonumber(fresh), tonumber(keep)
+local until_ = fresh < 0 and NEVER or now + fresh
+local text = '1' .. inc .. string.format('%012.0f', born) .. version .. string.format('%014.0f%014.0f%05.0f', until_,
+  fresh < 0 and NEVER or fresh, tags) .. body
+if keep < 0 then
+  redis.call('SET', entry, text)
+else
+  redis.call('SET', entry, text, 'PX', math.max(1, keep))
+end
+if mode ~= 'load' then redis.pcall('PUBLISH', channel, origin) end
+return {1, inc, redis.call('HGET', marks, 'n')}
+)lua";
+
+constexpr std::string_view kInvalidate = R"lua(
+local origin, channel = ARGV[3], ARGV[4]
+-- A mark of a tag. What was evicted is made up for by the floor; a generation that is full takes the other's place.
+local function mark_tag(tag, soft, n)
+  local f = numbers('g', 'c1', 'c2', 's')
+  local g = f[1]
+  if redis.call('HLEN', tagged[1]) ~= f[2] or redis.call('HLEN', tagged[2]) ~= f[3] then
+    redis.call('DEL', tagged[1], tagged[2])
+    redis.call('HSET', marks, 'f', n, 'c1', 0, 'c2', 0, 's', n)
+  elseif f[1 + g] >= TAGS then
+    local other = 3 - g
+    redis.call('UNLINK', tagged[other])
+    redis.call('HSET', marks, 'f', f[4], 'g', other, 'c' .. other, 0, 's', n)
+    g = other
+  end
+  local added
+  if soft then
+    added = redis.call('HSET', tagged[g], '~' .. tag, n, '@' .. tag, now)
+  else
+    added = redis.call('HSET', tagged[g], 'h' .. tag, n)
+  end
+  redis.call('HINCRBY', marks, 'c' .. g, added)
+  redis.call('HSET', marks, 't', n)
+end
+local told = {inc, ''}
+for i = 5, #ARGV, 4 do
+  local name, softness, stripe, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local soft, count = softness == '1', 0
+  local n = bump(origin, softness, name)
+  if string.sub(name, 1, 4) == 'key:' then
+    redis.call('HSET', marks, 'k' .. stripe, n)
+    for spelled in string.gmatch(redis.call('HGET', marks, 'types') or '', '[^\n]+') do
+      local entry = prefix .. spelled .. ':' .. key
+      if soft then
+        count = math.max(count, now_stale(entry))
+      else
+        count = math.max(count, redis.call('UNLINK', entry))
+      end
+    end
+  elseif string.sub(name, 1, 4) == 'tag:' then
+    mark_tag(string.sub(name, 5), soft, n)
+  elseif name == 'all' or string.sub(name, 1, 5) == 'type:' then
+    if soft then
+      redis.call('HSET', marks, '~' .. name, n, '@' .. name, now)
+    else
+      redis.call('HSET', marks, name, n)
+    end
+  else
+    redis.call('HSET', marks, 'p', n)
+  end
+  told[2] = tostring(n)
+  told[#told + 1] = count
+end
+redis.pcall('PUBLISH', channel, origin)
+return told
+)lua";
+
+constexpr std::string_view kMatch = R"lua(
+local soft, n, count = ARGV[3] == '1', tonumber(ARGV[4]), 0
+for i = 5, #KEYS do
+  local h = head(KEYS[i])
+  if h and h.born < n then
+    if soft then count = count + now_stale(KEYS[i]) else count = count + redis.call('UNLINK', KEYS[i]) end
+  end
+end
+return count
+)lua";
+
+constexpr std::string_view kDone = R"lua(
+local wanted = ARGV[3] .. '\0'
+local all = redis.call('LRANGE', log, 0, -1)
+for i = #all, 1, -1 do
+  if string.sub(all[i], 1, #wanted) == wanted then return 1 end
+end
+local n = tonumber(redis.call('HGET', marks, 'n'))
+if inc ~= ARGV[4] or n - #all > tonumber(ARGV[5]) then return -1 end
+return 0
+)lua";
+
+constexpr std::string_view kRenew = R"lua(
+for i = 1, #KEYS do
+  if redis.call('GET', KEYS[i]) == ARGV[i + 1] then redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
+end
+return 0
+)lua";
+
+constexpr std::string_view kGiveBack = R"lua(
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
+return 0
+)lua";
+
+constexpr std::string_view kFlush = R"lua(
+if redis.call('GET', KEYS[2]) == ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', 3600000)
+for i = 2, #ARGV, 2 do redis.call('ZINCRBY', KEYS[1], ARGV[i + 1], ARGV[i]) end
+local over = redis.call('ZCARD', KEYS[1]) - 10000
+if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[1], 0, over - 1) end
+redis.call('PEXPIRE', KEYS[1], 604800000)
+return 1
+)lua";
+
+// clang-format on
+
+}  // namespace
+
+std::string text_of(RedisScript script, bool says_flags) {
+  struct Text {
+    std::string_view body;
+    bool marks, frees;
+  };
+  static constexpr Text kTexts[kRedisScripts] = {
+      {kPoll, true, false},      {kJudge, true, false},    {kStore, true, false},
+      {kInvalidate, true, true}, {kMatch, true, true},     {kDone, true, false},
+      {kRenew, false, false},    {kGiveBack, false, true}, {kFlush, false, false},
+  };
+  const Text& which = kTexts[static_cast<std::size_t>(script)];
+  std::string text;
+  if (which.frees && says_flags) text = "#!lua flags=allow-oom\n";
+  if (which.marks) text += kMarks;
+  return text += which.body;
+}
+
+}  // namespace stillwarm

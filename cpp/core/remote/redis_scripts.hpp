@@ -1,0 +1,75 @@
+// The scripts of the Redis tier: constant text with KEYS and ARGV, and the layout of what they read and write.
+//
+// Thread rule: constants.
+// Refuses to know: connections, requests. Names of keys are made by RedisNames.
+//
+// A namespace is one bucket (on a cluster many). Its keys, all with one hash tag:
+//
+//   m        hash    the marks, and what counts them:
+//                      i             incarnation: random, made with the hash. An entry of another one is no entry
+//                      n             the counter: every invalidation and every set takes the next number
+//                      all  type:T   number of the last hard mark;  ~all ~type:T  of the last soft one, @... its time
+//                      k0 .. k4095   number of the last set, delete or invalidation of a key with that hash (a fence)
+//                      p             number of the last pattern (a fence)
+//                      f             floor: what is tagged and born before it is invalid
+//                      t             number of the last mark of a tag
+//                      g c1 c2 s     the younger generation of tag marks, the fields of both, where the younger began
+//                      types         names of the types that were stored, one per line
+//   t1 t2    hashes  marks of tags in two generations: hTAG ~TAG @TAG. The older is dropped when the younger is full
+//   l        list    the last 10,000 messages, one per number of n: origin NUL softness name
+//   e:T:K    string  an entry: head, tags, payload
+//   x:NAME   string  a lease: its owner
+//   h        zset    hits by entry, the 10,000 most used;  f:PROCESS  the last batch that was counted
+//   c        channel "something happened"
+//
+// The fence (I8). A look-up returns (i, n), read before the entry: the moment at which a load that follows begins. An
+// entry keeps the moment of its load as `born`. A mark concerns it if its number is above `born`. Redis may evict any
+// key: without `m` everything is another incarnation's; a hash of tag marks that lacks fields invalidates what is
+// tagged; a list that is too short says "all" to whoever polls; an entry is simply not there. Nothing comes back.
+//
+// The head of an entry, 66 bytes of text:
+//   version of the layout "1" | incarnation 8 | born 12 | version 12 | fresh until 14 | fresh for 14 | bytes of tags 5
+// Times are ms of the server's clock; 99999999999999 is never. Tags are written LENGTH:TAG one after the other.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace stillwarm {
+
+struct RedisHead {
+  static constexpr std::size_t kSize = 66;
+  static constexpr std::size_t kIncarnation = 1, kBorn = 9, kVersion = 21, kFreshUntil = 33, kFreshFor = 47, kTags = 61;
+  static constexpr long long kNever = 99'999'999'999'999;
+};
+
+enum class RedisScript : std::uint8_t {
+  // KEYS marks... ARGV i, n of the last poll ("" before the first) -> (i, n, "ok" | "all", message...)
+  kPoll,
+  // Whether marks of tags concern an entry. KEYS marks..., entry. ARGV type -> (version, dead, since when stale or "")
+  kJudge,
+  // KEYS marks..., entry. ARGV "load" "set" "add" "swap", born i, born n, stripe, type, type as in names, key, version,
+  // expected version, fresh for, keep for (ms, -1: for ever), origin, channel, bytes of tags, tags and payload, tag...
+  // -> (stored, i, n)
+  kStore,
+  // KEYS marks... ARGV origin, channel, then for each: name, softness, stripe, key as in names -> (i, n, count...)
+  kInvalidate,
+  // What a pattern matched. KEYS marks..., entry... ARGV softness, number of the pattern -> how many were older
+  kMatch,
+  // Whether a message has this origin. KEYS marks... ARGV origin, i, n before it -> 1, 0; -1: nobody knows
+  kDone,
+  // KEYS lease... ARGV age in ms, owner...
+  kRenew,
+  // KEYS lease. ARGV owner
+  kGiveBack,
+  // KEYS h, f:PROCESS. ARGV batch, then member and hits of each
+  kFlush,
+};
+inline constexpr std::size_t kRedisScripts = 9;
+
+// "marks..." above: m l t1 t2, and ARGV begins with a new incarnation and the beginning of an entry's name. From Redis
+// 7 on a script that frees room says so, and runs although the server is full.
+std::string text_of(RedisScript script, bool says_flags);
+
+}  // namespace stillwarm

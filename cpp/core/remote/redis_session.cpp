@@ -1,0 +1,72 @@
+#include "core/remote/redis_session.hpp"
+
+namespace stillwarm {
+
+namespace {
+
+constexpr int kKnowsFlags = 70000;  // the first version whose scripts say what they do
+
+bool is_unknown(const OwnedReply& reply) {
+  const auto error = reply.error();
+  return error && error->starts_with("NOSCRIPT");
+}
+
+}  // namespace
+
+void RedisSession::begin(const RedisAddress& address) {
+  link_.greet(address);
+  load_scripts();
+}
+
+void RedisSession::load_scripts() {
+  for (std::size_t i = 0; i < kRedisScripts; ++i) {
+    const std::string text = text_of(static_cast<RedisScript>(i), link_.server_version() >= kKnowsFlags);
+    link_.append({"SCRIPT", "LOAD", text});
+  }
+  TierError refused;
+  for (auto& hash : hashes_) {
+    const OwnedReply reply = link_.read();
+    if (const auto error = reply.error()) {
+      refused = redis_error(*error);
+    } else {
+      hash = reply.text();
+    }
+  }
+  if (refused) throw TierFailure(refused);
+}
+
+void RedisSession::append(const RedisCall& call) {
+  const std::string count = std::to_string(call.keys.size());
+  std::vector<std::string_view> words = {"EVALSHA", hashes_[static_cast<std::size_t>(call.script)], count};
+  words.reserve(3 + call.keys.size() + call.arguments.size());
+  words.insert(words.end(), call.keys.begin(), call.keys.end());
+  words.insert(words.end(), call.arguments.begin(), call.arguments.end());
+  link_.append(words);
+}
+
+std::vector<OwnedReply> RedisSession::run(std::span<const RedisCall> calls) {
+  std::vector<OwnedReply> replies;
+  replies.reserve(calls.size());
+  for (const auto& call : calls) append(call);
+  bool forgotten = false;
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    replies.push_back(link_.read());
+    forgotten = forgotten || is_unknown(replies.back());
+  }
+  if (!forgotten) return replies;
+  load_scripts();
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    if (!is_unknown(replies[i])) continue;
+    append(calls[i]);
+    replies[i] = link_.read();
+  }
+  return replies;
+}
+
+OwnedReply RedisSession::run(const RedisCall& call) {
+  auto replies = run(std::span(&call, 1));
+  expect_ok(replies.front());
+  return std::move(replies.front());
+}
+
+}  // namespace stillwarm

@@ -1,0 +1,110 @@
+// The Redis tier: requests become commands and scripts, replies become answers.
+//
+// Thread rule: RedisTier from any thread (what changes is under a lock of its own); each RedisConnection by one thread
+// at a time. Refuses to know: Python, values, who asks; how requests are queued and merged (request_queue).
+//
+// How a look-up is one round trip without a script: marks first, then entries, then the time, as plain commands. What
+// happens between them is younger than the moment that the look-up tells, so no load is stored over it, and is heard of
+// as any message. Only an entry with tags that is older than the last mark of any tag is judged by a script.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "core/remote/inbox.hpp"
+#include "core/remote/redis_names.hpp"
+#include "core/remote/redis_session.hpp"
+#include "core/remote/watchdog.hpp"
+
+namespace stillwarm {
+
+class RedisTier : public Connector, public std::enable_shared_from_this<RedisTier> {
+ public:
+  struct Options {
+    RedisAddress address;
+    std::string namespace_name;
+    std::string process;  // tells this process's own messages from others'
+  };
+
+  RedisTier(Options options, std::shared_ptr<Inbox> inbox);
+
+  std::unique_ptr<Link> connect(TierError& error) override;
+
+  // A new connection, unwrapped: for the listener. Throws TierFailure.
+  std::unique_ptr<RedisSession> open();
+
+  const Options& options() const noexcept { return options_; }
+  const RedisNames& names() const noexcept { return names_; }
+  const std::shared_ptr<Inbox>& inbox() const noexcept { return inbox_; }
+  std::string process() const;
+  void set_process(std::string process) override;
+
+  void lock() override { mutex_.lock(); }
+  void unlock() override { mutex_.unlock(); }
+
+  // A call of a script on the marks. Its first two arguments are here already.
+  RedisCall call(RedisScript script, std::vector<std::string> keys = {}) const;
+  // What was read before the first ear heard of changes by others: names of entries and their versions.
+  struct Unheard {
+    bool all = false;  // too many, or this is not the first ear: anything that was read
+    std::vector<std::pair<std::string, std::string>> entries;
+  };
+  // An ear has opened.
+  Unheard note_ear();
+  void note_found(std::string_view entry, std::string_view version);
+
+  // A poll on this connection, from what the inbox has seen to what it sees now. Throws TierFailure.
+  void poll(RedisSession& session);
+
+ private:
+  const Options options_;
+  const RedisNames names_;
+  const std::shared_ptr<Inbox> inbox_;
+  std::atomic<bool> heard_{false};  // an ear has been open
+  mutable std::mutex mutex_;
+  Unheard unheard_;
+  std::string process_;
+};
+
+class RedisConnection : public Link {
+ public:
+  RedisConnection(std::shared_ptr<RedisTier> tier, std::unique_ptr<RedisSession> session)
+      : tier_(std::move(tier)), session_(std::move(session)) {}
+
+  bool serve(std::span<Request* const> batch) override;
+  bool ping() override;
+  void cut() noexcept override { session_->cut(); }
+  void forget() noexcept override { session_->forget(); }
+
+ private:
+  struct Marks;
+
+  void perform(std::span<Request* const> batch);
+  void look_up(std::span<Request* const> batch);
+  Marks read_marks(const std::vector<std::string_view>& types, const RedisReply& reply) const;
+  void judge(Found& found, std::string_view value, const Marks& marks, std::size_t type, long long now,
+             std::string_view key, std::string_view type_name);
+  void store(std::span<Request* const> batch);
+  void invalidate(std::span<Request* const> batch);
+  void match(Invalidate& request, long long number);
+  void lease(Lease& request);
+  void flush(Flush& request);
+  void query(Query& request);
+
+  std::shared_ptr<RedisTier> tier_;
+  std::unique_ptr<RedisSession> session_;
+};
+
+// A moment of the tier as text (see postgres_moment.hpp): the counter in place of a snapshot, the incarnation in place
+// of a life of the server.
+std::string redis_moment(std::string_view number, std::string_view incarnation);
+
+// `bytes` random letters and digits, different in every process and at every call.
+std::string random_text(std::size_t bytes);
+
+}  // namespace stillwarm

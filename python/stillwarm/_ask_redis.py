@@ -1,0 +1,62 @@
+"""One command to a Redis server and its answer, for tests and tools: a connection of its own, standard library alone.
+
+Thread rule: a call has its own connection; any thread.
+Refuses to know: which server it is, and what is asked. The tier's own connections are hiredis's (cpp/core/remote).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from stillwarm._ask import ServerError
+
+__all__ = ["ask_redis"]
+
+
+def ask_redis(
+    address: tuple[str, int], commands: Sequence[Sequence[object]], timeout: float = 5.0, password: str | None = None
+) -> list[Any]:
+    """Sends the commands on one connection; their answers: str, int, None, or lists of these. Bytes are latin-1.
+
+    Raises:
+        ServerError: the server answered the last one with an error, was not there, or took longer than `timeout` s.
+    """
+    if password is not None:
+        commands = [("AUTH", password), *commands]
+    try:
+        with socket.create_connection(address, timeout) as connection:
+            connection.sendall(b"".join(map(_encoded, commands)))
+            with connection.makefile("rb") as answers:
+                told = [_decoded(answers) for _ in commands]
+    except (OSError, ValueError) as error:
+        raise ServerError(f"Redis at {address[0]}:{address[1]}: {error}") from None
+    if isinstance(told[-1], ServerError):
+        raise told[-1]
+    return told[1:] if password is not None else told
+
+
+def _encoded(words: Sequence[object]) -> bytes:
+    parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+def _decoded(answers: Any) -> Any:
+    line = answers.readline()
+    if not line.endswith(b"\r\n"):
+        raise ValueError("the connection was closed")
+    kind, text = line[:1], line[1:-2].decode("latin-1")
+    if kind == b"+":
+        return text
+    if kind == b"-":
+        return ServerError(text)
+    if kind == b":":
+        return int(text)
+    if kind == b"$":
+        size = int(text)
+        return None if size < 0 else answers.read(size + 2)[:-2].decode("latin-1")
+    if kind == b"*":
+        count = int(text)
+        return None if count < 0 else [_decoded(answers) for _ in range(count)]
+    raise ValueError(f"not RESP: {line!r}")

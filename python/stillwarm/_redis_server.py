@@ -1,0 +1,219 @@
+"""A private Redis for tests, benchmarks and demos: `with RedisServer() as server: connect(server.url)`.
+
+It lives in a temporary folder and on a free loopback port, runs as an ordinary user also when its owner is root, and is
+gone with its owner, however that ends (see `_keeper`).
+
+Thread rule: one thread at a time starts and stops a server; `command`, `kill`, `freeze`, `thaw` may come from any. In a
+child after a fork it can be asked, and the child's end does not end it.
+Refuses to know: caches, tiers, and pytest. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from stillwarm import _keeper
+from stillwarm._ask_redis import ask_redis
+from stillwarm._servers import Keeper, ServerError, ServerMissing, free_port, make_folder, spawn
+
+__all__ = ["RedisServer", "redis_program"]
+
+_PROGRAMS: Final = ("redis-server", "valkey-server")
+_SETTINGS: Final = {
+    "bind": "127.0.0.1",
+    "set-proc-title": "no",  # the keeper knows a process by its arguments
+    "save": '""',
+    "appendonly": "no",
+    "databases": "4096",
+    "daemonize": "no",
+    "protected-mode": "no",
+}
+
+
+def redis_program() -> Path:
+    """The server's program: $REDIS_SERVER, or redis-server or valkey-server in PATH.
+
+    Raises:
+        ServerMissing: there is none.
+    """
+    given = os.environ.get("REDIS_SERVER")
+    for name in [given] if given else _PROGRAMS:
+        found = shutil.which(name)
+        if found is not None:
+            return Path(found)
+    looked = given or f"{' and '.join(_PROGRAMS)} in PATH"
+    raise ServerMissing(f"no Redis server ({looked}): install the Debian package redis-server, or set REDIS_SERVER")
+
+
+class RedisServer:
+    """A Redis server of this process alone, started when made and removed by `close()` or at the end of a `with`.
+
+    Args:
+        durable: what was written is there again after `kill()`; otherwise a restart begins empty.
+        settings: of redis.conf, in addition; `command("CONFIG", "SET", ...)` changes them later.
+
+    Raises:
+        ServerMissing: Redis is not installed.
+        ServerError: it did not start; the text has the end of its log.
+    """
+
+    host: Final = "127.0.0.1"
+
+    def __init__(self, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> None:
+        self._program_path = redis_program()
+        self._program: subprocess.Popen[bytes] | None = None
+        self._databases = itertools.count(1)
+        self._owner = os.getpid()
+        self.folder = make_folder("warm-rd")
+        self.port = 0
+        self.password = (settings or {}).get("requirepass")
+        self._keeper = Keeper(self.folder)
+        own = {"appendonly": "yes", "appendfsync": "everysec"} if durable else {}
+        self._settings = {**_SETTINGS, **own, "dir": str(self.folder), **(settings or {})}
+        try:
+            for _ in range(10):  # another process may take the port between our look and the server's
+                self.port = free_port()
+                try:
+                    self.start()
+                    return
+                except ServerError as error:
+                    if "in use" not in str(error):
+                        raise
+            raise ServerError("ten free ports were taken before the server had them")
+        except BaseException:
+            self.close()
+            raise
+
+    # ------------------------------------------------------------------------------------------------ what it is
+
+    @property
+    def url(self) -> str:
+        """Of database 0, over TCP."""
+        return self.url_of(0)
+
+    @property
+    def socket(self) -> Path:
+        """Its Unix socket."""
+        return self.folder / "socket"
+
+    def url_of(self, database: int) -> str:
+        user = f":{self.password}@" if self.password else ""
+        return f"redis://{user}{self.host}:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """The URL of a database that nobody has used."""
+        return self.url_of(next(self._databases))
+
+    @property
+    def log(self) -> str:
+        """What the server wrote so far."""
+        path = self.folder / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there, be it frozen."""
+        return self._program is not None and self._program.poll() is None
+
+    def processes(self) -> list[int]:
+        """The process ids of the server."""
+        return _keeper.processes(str(self.folder), self.folder.name)
+
+    def command(self, *words: object, database: int = 0, timeout: float = 5.0) -> Any:
+        """Runs one command; its answer: str (bytes as latin-1), int, None, or a list of these.
+
+        Raises:
+            ServerError: the server refused it, was not there, or took longer than `timeout` seconds.
+        """
+        commands: list[tuple[object, ...]] = [("SELECT", database)] if database else []
+        return ask_redis((self.host, self.port), [*commands, words], timeout, self.password)[-1]
+
+    # -------------------------------------------------------------------------------------------------- its life
+
+    def start(self, timeout: float = 30.0) -> None:
+        """Starts it and waits until it answers, on the same port as before; nothing when it runs already."""
+        if self.running:
+            return
+        settings = {**self._settings, "port": str(self.port), "unixsocket": str(self.socket)}
+        path = self.folder / "redis.conf"
+        path.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        path.chmod(0o666)  # the server's user is another, and a cluster's or a sentinel's is written by it
+        with open(self.folder / "log", "ab") as log:
+            before = log.tell()
+            self._program = spawn(
+                [self._program_path, path, *self._arguments()], self.folder, stdout=log, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + timeout
+        while not self._ready():
+            if self._program.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise ServerError(f"Redis did not start:\n{self.log[before:][-2000:]}")
+            time.sleep(0.005)
+
+    def _arguments(self) -> list[str]:
+        return []
+
+    def _ready(self) -> bool:
+        try:
+            return bool(self.command("PING", timeout=1.0) == "PONG")
+        except ServerError as error:
+            return str(error).startswith(("NOAUTH", "WRONGPASS"))
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Shuts it down in order."""
+        if self._program is None or self._program.poll() is not None:
+            return self.kill()
+        self.thaw()
+        self._program.send_signal(signal.SIGTERM)
+        try:
+            self._program.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def restart(self) -> None:
+        """Stops and starts it; the port stays. Without `durable` it is empty then."""
+        self.stop()
+        self.start()
+
+    def kill(self) -> None:
+        """SIGKILL; nothing of it is left when it returns."""
+        _keeper.kill(str(self.folder), self.folder.name)
+        if self._program is not None and self._owner == os.getpid():
+            self._program.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP: the kernel still accepts connections, and nobody answers. See `thaw`."""
+        while moving := [pid for pid in self.processes() if _keeper.state(pid) not in ("T", "Z", "")]:
+            _keeper.send(moving, signal.SIGSTOP)
+            time.sleep(0.002)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        _keeper.send(self.processes(), signal.SIGCONT)
+
+    def close(self) -> None:
+        """Stops it and removes its folder; nothing is left. In a child after a fork it does nothing."""
+        if self._owner != os.getpid():
+            return
+        self.kill()
+        self._keeper.close()
+
+    def __enter__(self) -> RedisServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<RedisServer {self.host}:{self.port}{'' if self.running else ' stopped'}>"
