@@ -73,6 +73,7 @@ pb::dict statements(const std::string& schema) {
   all["renew"] = sql.renew;
   all["release"] = sql.release;
   all["forget"] = sql.forget;
+  all["unknown"] = sql.unknown;
   all["purge"] = sql.purge;
   return all;
 }

@@ -72,6 +72,15 @@ pb::dict figures() {
   return all;
 }
 
+// {name: (left, capacity)}, in thousandths of a token
+pb::dict budgets() {
+  pb::dict all;
+  for (const auto& [name, budget] : Budgets::of_process().all()) {
+    all[pb::str(name)] = pb::make_tuple(budget.left(), budget.capacity());
+  }
+  return all;
+}
+
 std::optional<Nanos> failed(Attempt& attempt, bool transient, std::optional<Nanos> retry_after, double random) {
   return attempt.failed(transient ? ErrorKind::kTransient : ErrorKind::kFatal, retry_after, Clock::now(), random);
 }
@@ -126,6 +135,7 @@ void bind_retry(pb::module_& m) {
   m.def(
       "budget_left", [](std::string_view name) { return Budgets::of_process().named(name).left(); }, pb::arg("name"),
       pb::pos_only(), "Thousandths of a token that are left in the budget of that name.");
+  m.def("budgets", &budgets, "By name: thousandths of a token that are left, and those that it holds at most.");
   m.def(
       "refill_budgets", [] { Budgets::of_process().refill(); }, "Every budget full again: for tests.");
 }

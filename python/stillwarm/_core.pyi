@@ -370,6 +370,7 @@ class Breaker:
 
 def define_budget(name: str, capacity: int, refund: int, /) -> None: ...  # in thousandths of a token
 def budget_left(name: str, /) -> int: ...
+def budgets() -> dict[str, tuple[int, int]]: ...  # left and at most, in thousandths of a token
 def refill_budgets() -> None: ...
 
 # ------------------------------------------------------------------------------------------------------------ antidup

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from stillwarm import _core
@@ -69,6 +69,17 @@ class Outcome(NamedTuple):
     kept: Kept | None = None
     witness: str = ""
     xid: str = ""
+
+
+class Unknown(NamedTuple):
+    """A key whose owner is gone in mid-execution, as an operator sees it. Neither key nor caller are kept."""
+
+    record: str  # their hash: see `key_of`
+    route: str
+    by_cookies: bool  # nothing but cookies told who asked
+    age: float  # s since it was claimed
+    unknown_for: float  # s since its lease ended
+    expires_in: float  # s
 
 
 def hashed(*fields: str | bytes) -> str:
@@ -128,6 +139,11 @@ def outcome_of(text: str | None, claim: Claim) -> Outcome:
     return Outcome(verdict, wait, kept, row["witness"])
 
 
+def unknown_of(rows: Iterable[tuple[str | None, ...]]) -> list[Unknown]:
+    """What the rows of `unknown` say."""
+    return [Unknown(**json.loads(text)) for (text,) in rows if text is not None]
+
+
 __all__ = [
     "Ask",
     "Claim",
@@ -136,10 +152,12 @@ __all__ = [
     "Outcome",
     "Steps",
     "StoreFull",
+    "Unknown",
     "finish_values",
     "hashed",
     "key_of",
     "new_owner",
     "outcome_of",
+    "unknown_of",
     "values",
 ]

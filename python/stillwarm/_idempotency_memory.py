@@ -17,7 +17,7 @@ import weakref
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from stillwarm import _core
-from stillwarm._idempotency import Claim, Kept, Outcome, Steps, StoreFull
+from stillwarm._idempotency import Claim, Kept, Outcome, Steps, StoreFull, Unknown
 from stillwarm._idempotency_postgres import PostgresStore
 from stillwarm._types import FOREVER
 
@@ -117,6 +117,23 @@ class MemoryStore:
             self._forget(key)
             return True
 
+    def unknown(self, most: int, name: str | None = None) -> Steps[list[Unknown]]:
+        yield from ()
+        now = _core.clock_now()
+        with self._lock:
+            records = [
+                (record.claimed_at, key, record)
+                for key, record in self._records.items()
+                if record.state == "claimed" and record.lease_until <= now < record.expires_at and name in (None, key)
+            ]
+        found = heapq.nsmallest(most, records, key=lambda one: one[:2])
+        return [
+            Unknown(key, record.claim.route, record.claim.witness != "", *(ns / 1e9 for ns in (
+                now - record.claimed_at, now - record.lease_until, record.expires_at - now,
+            )))
+            for _, key, record in found
+        ]  # fmt: skip
+
     def drop(self, claim: Claim) -> None:
         """Its owner does not say what it did; a thread of it may still be at it, for as long as the lease."""
         with self._lock:
@@ -174,6 +191,11 @@ def store_of(cache: Cache) -> Store:
     return store
 
 
+def store_if_any(cache: Cache) -> Store | None:
+    """The same for who only looks: None where no route of this process has one, and no database."""
+    return _of_caches.get(cache) if cache._tier is None else store_of(cache)
+
+
 def _after_fork_in_child() -> None:
     global _making
     _making = threading.Lock()
@@ -184,4 +206,4 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-__all__ = ["MemoryStore", "Store", "store_of"]
+__all__ = ["MemoryStore", "Store", "store_if_any", "store_of"]

@@ -20,7 +20,19 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from stillwarm import _core
-from stillwarm._idempotency import Ask, Claim, Kept, Migrate, Outcome, Steps, finish_values, outcome_of, values
+from stillwarm._idempotency import (
+    Ask,
+    Claim,
+    Kept,
+    Migrate,
+    Outcome,
+    Steps,
+    Unknown,
+    finish_values,
+    outcome_of,
+    unknown_of,
+    values,
+)
 from stillwarm._sql_types import quoted
 from stillwarm.errors import TierError, TierRejected
 
@@ -104,6 +116,16 @@ class PostgresStore:
         """Frees a key whose outcome is unknown."""
         rows = yield from self._sure(self.sql["forget"], [self.namespace, key])
         return bool(rows)
+
+    def unknown(self, most: int, record: str | None = None) -> Steps[list[Unknown]]:
+        """The keys whose outcome is unknown, or one of them. Makes no table: who looks changes nothing."""
+        try:
+            rows = yield Ask(self.sql["unknown"], [self.namespace, str(most), record], _PATIENCE)
+        except TierRejected as error:
+            if error.sqlstate not in _MISSING:
+                raise
+            return []
+        return unknown_of(rows)
 
     def drop(self, claim: Claim) -> None:
         """Does not renew it any more: what it did is unknown when its lease ends."""

@@ -20,9 +20,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from prometheus_client import Counter, Gauge
 
-from stillwarm._breakers import breakers
-from stillwarm._readings import FIGURES, PREFIX, Key, read
-from stillwarm.breaker import CircuitBreaker
+from stillwarm._readings import FIGURES, PREFIX, Key, Source, process_wide, read
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
@@ -34,14 +32,14 @@ _mirror: Mirror | None = None
 
 
 class Mirror:
-    """Writes the figures of some caches, and of every named breaker, to this process's files."""
+    """Writes the figures of some caches, and of what is process-wide, to this process's files."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._caches: WeakSet[Cache] = WeakSet()
-        self._written: WeakKeyDictionary[Cache | CircuitBreaker, dict[Key, float]] = WeakKeyDictionary()
+        self._written: WeakKeyDictionary[Source, dict[Key, float]] = WeakKeyDictionary()
         self._set: set[Key] = set()  # the gauges that were written
-        self._inherited: list[tuple[Cache | CircuitBreaker, dict[Key, float]]] = []
+        self._inherited: list[tuple[Source, dict[Key, float]]] = []
         self._idle = False  # a child after fork whose counters have not moved yet
         self._thread: threading.Thread | None = None
         # Without a registry: a file is what they are for.
@@ -77,7 +75,7 @@ class Mirror:
         with self._lock:
             gauges: dict[Key, float] = {}
             moved: dict[Key, float] = {}
-            latest: list[tuple[Cache | CircuitBreaker, dict[Key, float]]] = []
+            latest: list[tuple[Source, dict[Key, float]]] = []
             for cache in self._sources():
                 now = read(cache)
                 before = self._written.get(cache, {})
@@ -87,7 +85,8 @@ class Mirror:
                         known = gauges.get(key, 0.0)
                         gauges[key] = max(known, value) if FIGURES[key[0]].worst else known + value
                     elif value != before.get(key):  # a new one is written too, though it is 0
-                        moved[key] = moved.get(key, 0.0) + value - before.get(key, 0.0)
+                        grown = value - before.get(key, 0.0)
+                        moved[key] = moved.get(key, 0.0) + (grown if grown >= 0 else value)  # reset, by a test
             if self._idle and not any(moved.values()):
                 return
             self._idle = False
@@ -101,8 +100,8 @@ class Mirror:
             for cache, now in latest:
                 self._written[cache] = now
 
-    def _sources(self) -> list[Cache | CircuitBreaker]:
-        return [*self._caches, *breakers().values()]
+    def _sources(self) -> list[Source]:
+        return [*self._caches, *process_wide()]
 
     def _start(self) -> None:
         if self._thread is not None:

@@ -1,4 +1,4 @@
-"""What the figures of caches and breakers are called where they leave the process, what they mean, how they are read.
+"""What the figures of caches, breakers and retries are called where they leave the process, their meaning and reading.
 
 Thread rule: any thread. Nothing is counted here: figures are read from their source when somebody asks.
 Refuses to know: who asks; metrics (Prometheus) and otel (OpenTelemetry) do, and import their libraries themselves.
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
+from stillwarm import _core
+from stillwarm._breakers import breakers
+from stillwarm._retried import retry_stats
 from stillwarm._stats import State, Stats
 from stillwarm.breaker import CircuitBreaker
 
@@ -24,6 +27,16 @@ PREFIX: Final = "stillwarm_"
 
 # A figure's name and the values of its labels.
 Key: TypeAlias = tuple[str, tuple[str, ...]]
+
+
+class Retries:
+    """What stands for all retries and budgets of this process: the core counts them by name."""
+
+
+RETRIES: Final = Retries()
+
+# What figures are read from. A breaker and the retries are the process's, whatever caches there are.
+Source: TypeAlias = "Cache | CircuitBreaker | Retries"
 
 
 class Figure(NamedTuple):
@@ -38,7 +51,9 @@ class Figure(NamedTuple):
 
 _TYPE: Final = ("namespace", "type")
 _CACHE: Final = ("namespace",)
-_BREAKER: Final = ("breaker",)  # a breaker guards something of the process's, whatever caches there are
+_BREAKER: Final = ("breaker",)
+_POLICY: Final = ("policy",)
+_BUDGET: Final = ("budget",)
 _CIRCUITS: Final = {"closed": 0.0, "half-open": 1.0, "open": 2.0}
 
 FIGURES: Final[dict[str, Figure]] = {
@@ -110,6 +125,15 @@ FIGURES: Final[dict[str, Figure]] = {
     "breaker_state": Figure("Circuit of a named breaker: 0 closed, 1 half-open, 2 open.", "", False, _BREAKER, True),
     "breaker_opened": Figure("How often the circuit opened.", "{opening}", True, _BREAKER),
     "breaker_refused": Figure("Calls that were not made, because the circuit was open.", "{call}", True, _BREAKER),
+    "retry_calls": Figure("Calls that began under a retry policy.", "{call}", True, _POLICY),
+    "retry_succeeded": Figure("Of these, calls that succeeded, at whichever attempt.", "{call}", True, _POLICY),
+    "retry_recovered": Figure("Of these, calls that succeeded after a failure.", "{call}", True, _POLICY),
+    "retry_failures": Figure("Attempts that failed.", "{attempt}", True, _POLICY),
+    "retry_attempts": Figure("Attempts that were granted after a failed one.", "{attempt}", True, _POLICY),
+    "retry_wait_seconds": Figure("Time between attempts, as it was granted.", "s", True, _POLICY),
+    "retry_given_up": Figure("Calls that ended with their error, by reason.", "{call}", True, (*_POLICY, "reason")),
+    "retry_budget_tokens": Figure("Retries that the shared budget still grants.", "{token}", False, _BUDGET),
+    "retry_budget_max_tokens": Figure("Retries that the shared budget holds at most.", "{token}", False, _BUDGET),
 }
 
 _OF_TYPE: Final = tuple(name for name, figure in FIGURES.items() if figure.labels == _TYPE and name != "seconds_saved")
@@ -131,13 +155,20 @@ class _Seen:
 _seen: WeakKeyDictionary[Cache, _Seen] = WeakKeyDictionary()
 
 
-def read(cache: Cache | CircuitBreaker, web: bool = True) -> dict[Key, float]:
+def process_wide() -> list[Source]:
+    """What goes along with the figures of any cache."""
+    return [*breakers().values(), RETRIES]
+
+
+def read(cache: Source, web: bool = True) -> dict[Key, float]:
     """Every figure of a cache. Counters never fall: what `cache_clear()` takes from the counts stays in them.
 
-    Or those of a breaker, if it has a name.
+    Or those of a breaker, if it has a name; or of all retries.
     """
     if isinstance(cache, CircuitBreaker):
         return _breaker(cache)
+    if isinstance(cache, Retries):
+        return _retries()
     now = _raw(cache)
     if web:
         now.update(_web(cache))
@@ -220,6 +251,24 @@ def _breaker(breaker: CircuitBreaker) -> dict[Key, float]:
     }
 
 
+def _retries() -> dict[Key, float]:
+    now: dict[Key, float] = {}
+    for name, stats in retry_stats().items():
+        labels = (name,)
+        now["retry_calls", labels] = stats.calls
+        now["retry_succeeded", labels] = stats.succeeded
+        now["retry_recovered", labels] = stats.recovered
+        now["retry_failures", labels] = stats.failures
+        now["retry_attempts", labels] = stats.retries
+        now["retry_wait_seconds", labels] = stats.waited
+        for reason, count in stats.given_up.items():
+            now["retry_given_up", (name, reason)] = count
+    for name, (left, most) in _core.budgets().items():
+        now["retry_budget_tokens", (name,)] = left / 1_000
+        now["retry_budget_max_tokens", (name,)] = most / 1_000
+    return now
+
+
 def _estimate(cache: Cache, seen: _Seen, now: dict[Key, float]) -> None:
     """Adds seconds_saved. Each call counts with the mean at the reading after it, so that the sum never falls."""
     for name, labels in [key for key in now if key[0] == "hits"]:
@@ -232,10 +281,11 @@ def _estimate(cache: Cache, seen: _Seen, now: dict[Key, float]) -> None:
         now["seconds_saved", labels] = seconds
 
 
-def read_all(caches: Iterable[Cache | CircuitBreaker]) -> dict[Key, float]:
-    """The figures of several caches and breakers; those of one namespace together."""
+def read_all(caches: Iterable[Cache]) -> dict[Key, float]:
+    """The figures of several caches, those of one namespace together, and of what is process-wide; none without one."""
     total: dict[Key, float] = {}
-    for cache in caches:
+    sources: list[Source] = list(caches)
+    for cache in [*sources, *process_wide()] if sources else []:
         for key, value in read(cache).items():
             if key not in total:
                 total[key] = value
@@ -258,4 +308,4 @@ def _after_fork_in_child() -> None:
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
-__all__ = ["FIGURES", "Figure", "Key", "grafana_dashboard", "read", "read_all"]
+__all__ = ["FIGURES", "Figure", "Key", "Source", "grafana_dashboard", "process_wide", "read", "read_all"]

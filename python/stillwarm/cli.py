@@ -108,9 +108,10 @@ def _command() -> "typer.Typer":
 
         sys.stdout.write(grafana_dashboard())
 
-    from stillwarm._cli_remote import add_commands
+    from stillwarm import _cli_idempotency, _cli_remote
 
-    add_commands(app)
+    _cli_remote.add_commands(app)
+    _cli_idempotency.add_commands(app)
     return app
 
 

@@ -1,6 +1,7 @@
 """Prometheus metrics of caches: `register(cache)` for an app's own endpoint, `render(cache)` for a body to send.
 
-The figures of every circuit breaker that has a name go along with those of any cache.
+The figures of every circuit breaker that has a name, of all retries and of their budgets go along with those of any
+cache.
 
 Thread rule: any thread. Figures are read when somebody scrapes; a hit costs nothing.
 Refuses to know: how figures are counted (_readings reads them), and how they reach other processes (_mirror).
@@ -27,7 +28,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 from stillwarm import _mirror
-from stillwarm._breakers import breakers
 from stillwarm._readings import FIGURES, PREFIX, Key, grafana_dashboard, read_all
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ class Collector(_Base):
     def collect(self) -> Iterable[Metric]:
         """Reads the figures now."""
         if not multiprocess():
-            return _families(read_all([*self._caches, *breakers().values()]))
+            return _families(read_all(self._caches))
         _mirror.shared().flush()
         return ()
 
 
 class _OfNamespace(_Base):
-    """What all processes have written of one namespace, and of what belongs to none: breakers."""
+    """What all processes have written of one namespace, and of what belongs to none: breakers, retries."""
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace

@@ -25,7 +25,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 from stillwarm import hooks
-from stillwarm._breakers import breakers
 from stillwarm._readings import FIGURES, Key, read_all
 from stillwarm.errors import NotFound
 
@@ -64,7 +63,7 @@ def instrument(
 ) -> Callable[[], None]:
     """Gives the figures of `cache` to OpenTelemetry, and a span for each of its loads.
 
-    With the figures of any cache go those of the process's named breakers.
+    With the figures of any cache go those of the process's named breakers, of its retries and of their budgets.
 
     Args:
         cache: is kept alive by the returned function alone.
@@ -96,7 +95,7 @@ def instrument(
 
 
 class _Figures:
-    """The instruments of one meter provider, for all its caches and the process's named breakers.
+    """The instruments of one meter provider, for all its caches and what is process-wide: named breakers, retries.
 
     An SDK keeps the first instrument of a name and drops what a second one brings. One reading serves every instrument
     of a collection.
@@ -140,7 +139,7 @@ class _Figures:
             if not caches:
                 return []
             if name in self._asked:  # a second time: another collection
-                self._reading = _by_name(read_all([*caches.values(), *breakers().values()]))
+                self._reading = _by_name(read_all(caches.values()))
                 self._asked = set()
             self._asked.add(name)
             return self._reading.get(name, [])

@@ -22,8 +22,9 @@ from stillwarm.web import _access
 from stillwarm.web._blueprint import blueprint
 from stillwarm.web.management import Management
 
-READS = ("/stats", "/health", "/alerts", "/hot-keys", "/metrics")
+READS = ("/stats", "/health", "/alerts", "/hot-keys", "/metrics", "/idempotency-unknown")
 CHANGES = ("/clear-all", "/invalidate/default", "/invalidate-key", "/invalidate-tag", "/invalidate-pattern")
+CHANGES += ("/idempotency-release",)
 SESSION = {"Cookie": "session=admin"}
 
 

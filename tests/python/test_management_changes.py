@@ -223,6 +223,10 @@ def test_management_a_body_that_is_no_json_object_is_refused(ask: Ask, functions
         ("/clear-all", {"key": "a"}, "key"),
         ("/invalidate/scoring", {"type": "scoring"}, "type"),
         ("/invalidate/scoring", {XSS: 1}, XSS),
+        ("/idempotency-release", {}, "record"),
+        ("/idempotency-release", {"record": "A" * 32}, "record"),
+        ("/idempotency-release", {"record": "0" * 33}, "record"),
+        ("/idempotency-release", {"record": "0" * 32, "stale": False}, "stale"),
     ],
 )
 def test_management_a_bad_field_is_named_with_its_value_and_what_is_accepted(
@@ -302,6 +306,7 @@ def test_management_openapi_names_every_endpoint_with_body_and_answers(cache: Ca
         *(("GET", path) for path in ("/stats", "/health", "/alerts", "/hot-keys", "/metrics", "/entry")),
         *(("POST", path) for path in ("/invalidate/{type}", "/invalidate-key", "/invalidate-tag")),
         *(("POST", path) for path in ("/invalidate-pattern", "/clear-all", "/webhook")),
+        *(("GET", "/idempotency-unknown"), ("POST", "/idempotency-release")),
     }
     for (method, path), operation in found.items():
         assert ("requestBody" in operation) == (method == "POST"), path
@@ -336,6 +341,8 @@ def test_management_openapi_of_callable_auth_asks_for_the_header_of_changes(cach
         ("POST", "/clear-all", None, _schema.DoneBody),
         ("POST", "/invalidate/nothing", None, _schema.ErrorBody),
         ("POST", "/invalidate-key", {"key": 1}, _schema.ErrorBody),
+        ("GET", "/idempotency-unknown", None, _schema.UnknownBody),
+        ("POST", "/idempotency-release", {"record": "0" * 32}, _schema.ErrorBody),
     ],
 )
 def test_management_the_schema_is_what_is_answered(

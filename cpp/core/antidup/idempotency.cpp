@@ -124,6 +124,12 @@ IdempotencySql::IdempotencySql(const std::string& schema) {
   release = "DELETE FROM " + table + " WHERE " + owned + " RETURNING 'gone'";
   forget = "DELETE FROM " + table + " WHERE " + mine + " AND state = 'claimed' AND lease_until <= " + kNow +
            " RETURNING 'gone'";
+  // No body and no header is read. A key that has expired is free, whatever became of its request.
+  unknown = "SELECT CAST(json_build_object('record', key, 'route', route, 'by_cookies', witness <> '', 'age', " +
+            epoch(kNow + " - created_at") + ", 'unknown_for', " + epoch(kNow + " - lease_until") + ", 'expires_in', " +
+            epoch("expires_at - " + kNow) + ") AS text) FROM " + table + " WHERE namespace = " + text("$1") +
+            " AND key = coalesce(" + text("$3") + ", key) AND state = 'claimed' AND lease_until <= " + kNow +
+            " AND expires_at > " + kNow + " ORDER BY created_at, key LIMIT CAST(" + text("$2") + " AS integer)";
   purge = "WITH old AS (SELECT key FROM " + table + " WHERE namespace = " + text("$1") + " AND expires_at <= " + kNow +
           " AND (state <> 'claimed' OR lease_until <= " + kNow + ") ORDER BY key LIMIT CAST(" + text("$2") +
           " AS integer) FOR UPDATE SKIP LOCKED), gone AS (DELETE FROM " + table +

@@ -83,7 +83,9 @@ struct IdempotencySql {
   std::string renew;    // $2 keys (text[]), $3 lease in ms, $4 owners (text[])
   std::string release;  // the owner's claim goes; $3 owner
   std::string forget;   // an operator frees a key whose outcome is unknown: not one that is running or done
-  std::string purge;    // $2 batch
+  // For an operator, the oldest first: {"record": the hash, "route", ...}. $2 how many, $3 the hash of one, or NULL.
+  std::string unknown;
+  std::string purge;  // $2 batch
 };
 
 }  // namespace stillwarm

@@ -64,6 +64,8 @@ class Budget {
 // All budgets of a process. They are never removed: a name is part of a program's text, and policies keep the address.
 class Budgets {
  public:
+  using Map = std::map<std::string, Budget, std::less<>>;
+
   Budgets() = default;
   Budgets(const Budgets&) = delete;
   Budgets& operator=(const Budgets&) = delete;
@@ -74,10 +76,12 @@ class Budgets {
   // Tests: every bucket full again.
   void refill() noexcept;
 
+  const Map& all() const noexcept { return by_name_; }
+
   static Budgets& of_process();
 
  private:
-  std::map<std::string, Budget, std::less<>> by_name_;  // a node's address is stable
+  Map by_name_;  // a node's address is stable
 };
 
 }  // namespace stillwarm

@@ -19,11 +19,11 @@ key is free at once. That includes what the handler raises, `abort(404)` or HTTP
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from stillwarm._failures import transient
-from stillwarm._idempotency import Claim, Kept, Migrate, Outcome, StoreFull, finish_values, key_of, outcome_of, values
-from stillwarm._idempotency_memory import MemoryStore, Store, store_of
+from stillwarm._idempotency import Claim, Kept, Outcome, StoreFull, finish_values, outcome_of, values
+from stillwarm._idempotency_memory import MemoryStore, Store
 from stillwarm.errors import ConfigError, TierError
 from stillwarm.web.facts import Response
 from stillwarm.web.idempotent import (
@@ -33,16 +33,12 @@ from stillwarm.web.idempotent import (
     Made,
     Result,
     Rules,
-    caller_of,
     claim_of,
     frees,
     kept_of,
     refused,
     unavailable,
 )
-
-if TYPE_CHECKING:
-    from stillwarm._cache import Cache
 
 
 # What the steps ask for beside `Ask` and `Migrate`.
@@ -213,18 +209,3 @@ def drive(hands: Hands, steps: Generator[Any, Any, Any]) -> Any:
         return stop.value
     finally:
         steps.close()
-
-
-def release(cache: Cache, route: str, key: str, user: object, authorization: str) -> bool:
-    """Frees a key whose outcome is unknown; False: there is none."""
-    caller = caller_of(user, authorization)
-    steps = store_of(cache).forget(key_of(caller, route, key))
-
-    class Asks:
-        def do(self, wish: Any) -> Any:
-            assert cache._tier is not None
-            if isinstance(wish, Migrate):
-                return cache.migrate()
-            return cache._tier.query(wish.text, wish.params, wish.timeout / 1e9)
-
-    return bool(drive(Asks(), steps))

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 _ERRORS: Final = {
     400: "A field is not accepted.",
-    404: "There is no such type or entry.",
+    404: "There is no such type, entry or unknown key.",
     409: "This webhook-id was delivered already.",
     413: f"The body is over {BODY_LIMIT} bytes.",
     415: "The body is not application/json.",
     501: "prometheus_client is not installed.",
-    503: "DOWN, or too many deliveries.",
+    503: "DOWN, too many deliveries, or the database is away.",
 }
 _CHANGE: Final = (400, 413, 415)
 _SAME_SITE: Final = schema.parameter("X-Stillwarm", "header", required=True, enum=["1"])
@@ -75,7 +75,10 @@ def router(management: Management) -> APIRouter:
             dependencies=[] if signed else bearer,
         )
 
-    count = schema.parameter("n", "query", required=False, type="integer", minimum=1, maximum=MOST_KEYS, default=20)
+    count, many = (
+        schema.parameter("n", "query", required=False, type="integer", minimum=1, maximum=MOST_KEYS, default=default)
+        for default in (20, 100)
+    )
     named = schema.parameter("type", "path", required=True)
     add("GET", "/stats", "Counts in all and by type", schema.StatsBody)
     add("GET", "/health", "State and active alerts", schema.HealthBody, (503,))
@@ -90,6 +93,10 @@ def router(management: Management) -> APIRouter:
     for name in ("key", "tag", "pattern"):
         add("POST", f"/invalidate-{name}", f"By {name}", schema.DoneBody, _CHANGE, schema.body_schema(name))
     add("POST", "/clear-all", "Everything in this cache", schema.DoneBody, _CHANGE, schema.body_schema())
+    keys = "Idempotency keys whose outcome is unknown"
+    add("GET", "/idempotency-unknown", keys, schema.UnknownBody, (400, 503), {"parameters": [many]})
+    frees, errors = "Frees one: its next request runs the handler", (*_CHANGE, 404, 503)
+    add("POST", "/idempotency-release", frees, schema.ReleasedBody, errors, schema.record_schema())
     if management.has_webhook:
         errors = (*_CHANGE, 409, 503)
         add("POST", "/webhook", "A signed delivery", schema.DeliveredBody, errors, schema.delivery_schema())

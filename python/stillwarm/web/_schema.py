@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
+_RECORD: Final = "^[0-9a-f]{32}$"
 _Alert = Literal["hit_rate", "errors", "tier_down", "entries", "reuse", "expired"]
 
 
@@ -134,6 +135,33 @@ class DoneBody(BaseModel):
     count: int | None = Field(description="How many entries, for key and pattern.")
 
 
+class UnknownKey(BaseModel):
+    """An idempotency key whose owner is gone in mid-execution. Neither the key nor its caller are kept."""
+
+    record: str = Field(description="A hash of caller, route and key.", pattern=_RECORD)
+    route: str
+    by_cookies: bool = Field(description="Nothing but cookies told who asked.")
+    age: float = Field(description="Seconds since it began.")
+    unknown_for: float = Field(description="Seconds since its lease ended.")
+    expires_in: float = Field(description="Seconds until it is free by itself.")
+
+
+class UnknownBody(BaseModel):
+    """Answer of /idempotency-unknown."""
+
+    status: Literal["success"]
+    unknown: list[UnknownKey] = Field(description="The oldest first.")
+
+
+class ReleasedBody(BaseModel):
+    """Answer of /idempotency-release."""
+
+    status: Literal["success"]
+    record: str
+    route: str
+    released: Literal[True]
+
+
 class DeliveredBody(BaseModel):
     """Answer of the webhook."""
 
@@ -170,6 +198,17 @@ def body_schema(*fields: str) -> dict[str, Any]:
         "additionalProperties": False,
     }
     return {"requestBody": {"required": bool(fields), "content": {"application/json": {"schema": schema}}}}
+
+
+def record_schema() -> dict[str, Any]:
+    """The requestBody of /idempotency-release."""
+    schema = {
+        "type": "object",
+        "properties": {"record": {"type": "string", "pattern": _RECORD}},
+        "required": ["record"],
+        "additionalProperties": False,
+    }
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def delivery_schema() -> dict[str, Any]:

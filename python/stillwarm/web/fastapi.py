@@ -186,7 +186,7 @@ class Stillwarm:
         Raises:
             TierError: the database does not answer.
         """
-        from stillwarm.web._idempotent_steps import release
+        from stillwarm.web._unknown import release
 
         return release(self._cache, route, key, user, authorization)
 

@@ -17,10 +17,12 @@ Refuses to know: Flask and FastAPI (`_blueprint`, `_router`), and how a request 
 | POST /invalidate-tag           | {"tag": ...}                                                         |      |
 | POST /invalidate-pattern       | {"pattern": ...}                                                     | yes  |
 | POST /clear-all                | everything in this cache                                             |      |
+| GET /idempotency-unknown?n=100 | idempotency keys whose outcome is unknown, without any answer        | yes  |
+| POST /idempotency-release      | {"record": ...}: frees one, whose next request runs the handler      | yes  |
 | POST /webhook                  | {"invalidate": [{"type": ...}, ...]}, signed; see webhook            | yes  |
 
-Every POST but the webhook takes "stale": true, which keeps the values as stale ones. GET changes nothing. What reads
-every entry is slow: a framework with an event loop runs it in a thread.
+Every POST that invalidates, the webhook aside, takes "stale": true, which keeps the values as stale ones. GET changes
+nothing. What reads every entry or asks the database is slow: a framework with an event loop runs it in a thread.
 
 With a token the page's own files are served without it, since a browser cannot send one when it opens a page; the page
 asks for it and sends it with each request. With a callable the files need its True like everything else.
@@ -39,6 +41,7 @@ from urllib.parse import parse_qs
 from stillwarm import _core
 from stillwarm._durations import shown
 from stillwarm.errors import ConfigError
+from stillwarm.web import _unknown
 from stillwarm.web import alerts as _alerts
 from stillwarm.web._access import Access
 from stillwarm.web._exchange import (
@@ -65,6 +68,7 @@ MOST_KEYS: Final = 1000
 MOST_INTENTS: Final = 1000
 SLOW: Final = frozenset(
     {"/health", "/alerts", "/hot-keys", "/metrics", "/entry", "/invalidate-key", "/invalidate-pattern", "/webhook"}
+    | {"/idempotency-unknown", "/idempotency-release"}
 )
 
 _INTENTS: Final = ("type", "key", "tag", "pattern")
@@ -137,6 +141,8 @@ class Management:
             "/invalidate-tag": ("POST", lambda asked: self._invalidate(asked, "tag")),
             "/invalidate-pattern": ("POST", lambda asked: self._invalidate(asked, "pattern")),
             "/clear-all": ("POST", self._clear_all),
+            "/idempotency-unknown": ("GET", lambda asked: _unknown.listed(self.cache, _count(asked, "100"))),
+            "/idempotency-release": ("POST", self._release),
         }
         if show_values:
             self._routes["/entry"] = ("GET", self._entry)
@@ -206,10 +212,7 @@ class Management:
         return answer({"status": "success", "alerts": [*map(_shown, self._alerts.look(self.cache))]})
 
     def _hot_keys(self, asked: Asked) -> Answer:
-        text = _parameter(asked, "n") or "20"
-        if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MOST_KEYS):
-            raise bad_field("n", text, f"1 to {MOST_KEYS}")
-        top = self.cache.top(int(text))
+        top = self.cache.top(_count(asked, "20"))
         rows = [{"key": hot.key, "type": hot.type, "hits": hot.hits, "bytes": hot.bytes} for hot in top]
         return answer({"status": "success", "hot_keys": rows})
 
@@ -266,6 +269,9 @@ class Management:
         _log.info("management: cleared cache %r%s", self.cache.namespace, " (stale)" * stale)
         return answer({"status": "success", "intent": "all", "target": None, "stale": stale, "count": None})
 
+    def _release(self, asked: Asked) -> Answer:
+        return _unknown.released(self.cache, _only(checked_json(asked), ("record",)).get("record"))
+
     def _done(self, intent: str, target: str, stale: bool) -> Answer:
         count = self._apply(intent, target, stale)
         return answer({"status": "success", "intent": intent, "target": target, "stale": stale, "count": count})
@@ -317,6 +323,13 @@ def _parameter(asked: Asked, name: str) -> str:
         return parse_qs(asked.query, max_num_fields=16).get(name, [""])[0]
     except ValueError:
         raise bad_field("query", asked.query, "at most 16 parameters") from None
+
+
+def _count(asked: Asked, default: str) -> int:
+    text = _parameter(asked, "n") or default
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MOST_KEYS):
+        raise bad_field("n", text, f"1 to {MOST_KEYS}")
+    return int(text)
 
 
 def _only(body: dict[str, Any], accepted: tuple[str, ...], where: str = "") -> dict[str, Any]:

@@ -107,11 +107,14 @@ TEST(IdempotencyKey, RefusesWhatIsNoString) {
 
 TEST(IdempotencySql, HasNothingThatADriverTakesForItsOwn) {
   const IdempotencySql sql("\"warm\"");
-  for (const std::string& text : {sql.claim, sql.lock, sql.finish, sql.renew, sql.release, sql.forget, sql.purge}) {
+  for (const std::string& text :
+       {sql.claim, sql.lock, sql.finish, sql.renew, sql.release, sql.forget, sql.unknown, sql.purge}) {
     EXPECT_EQ(text.find_first_of("%:{}?"), std::string::npos) << text;
     EXPECT_NE(text.find("$1"), std::string::npos);
   }
   EXPECT_NE(sql.claim.find("\"warm\".idempotency"), std::string::npos);
+  EXPECT_EQ(sql.unknown.find("body"), std::string::npos);
+  EXPECT_EQ(sql.unknown.find("headers"), std::string::npos);
 }
 
 }  // namespace

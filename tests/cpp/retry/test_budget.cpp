@@ -79,6 +79,8 @@ TEST(Budgets, ANameIsOneBucketForAll) {
   EXPECT_EQ(budgets.named("other").left(), 10 * Budget::kUnit);
   budgets.refill();
   EXPECT_EQ(first.left(), 10 * Budget::kUnit);
+  EXPECT_EQ(budgets.all().size(), 1'002U);
+  EXPECT_EQ(&budgets.all().at("search"), &first);
 }
 
 }  // namespace

@@ -10,16 +10,18 @@ import * as f from "./format.js";
 import { History } from "./history.js";
 import { Errors, HotKeys, showAlerts, TypesTable } from "./lists.js";
 import { showCharts, showDetails, showTiles } from "./tiles.js";
+import { UnknownKeys } from "./unknown.js";
 
 const INTERVAL = 2000;
 const LONGEST = 30_000;
-const KEYS_EVERY = 10_000; // reading the hot keys reads every entry
+const KEYS_EVERY = 10_000; // reading the hot keys reads every entry; the unknown keys are in the database
 const KEYS = 20;
 
 const history = new History();
 const errors = new Errors();
 const types = new TypesTable(invalidateType);
 const keys = new HotKeys(invalidateKey);
+const unknown = new UnknownKeys(releaseKey);
 
 let stats = null;
 let view = "loading";
@@ -45,12 +47,13 @@ async function poll() {
   try {
     const wantsKeys = Date.now() - keysAt >= KEYS_EVERY;
     const figures = await api.get("stats"); // alone at first: who may not see it is asked once
-    const [health, alerts, hot] = await Promise.all([
+    const [health, alerts, hot, records] = await Promise.all([
       api.get("health", [503]), // DOWN has a body too
       api.get("alerts"),
       wantsKeys ? api.get(`hot-keys?n=${KEYS}`) : null,
+      wantsKeys ? api.get("idempotency-unknown", [503]) : null, // the database may be away while the cache is not
     ]);
-    arrived(figures.cache_stats, health.state, alerts.alerts, hot);
+    arrived(figures.cache_stats, health.state, alerts.alerts, hot, records);
   } catch (error) {
     if (!(error instanceof api.ApiError)) throw error;
     failed(error);
@@ -68,7 +71,7 @@ function schedule(delay) {
   timer = setTimeout(poll, delay);
 }
 
-function arrived(figures, state, alerts, hot) {
+function arrived(figures, state, alerts, hot, records) {
   const at = Date.now();
   const first = stats === null;
   if (lostAt !== null) announce("The server is reachable again.");
@@ -78,6 +81,7 @@ function arrived(figures, state, alerts, hot) {
   history.add(stats, at);
   if (hot !== null) {
     keys.update(hot.hot_keys);
+    unknown.update(records);
     keysAt = at;
   }
   showTiles(stats, history);
@@ -247,6 +251,20 @@ async function invalidateKey(hot) {
     "invalidate-key", { key: hot.key }, `Key ${key} invalidated.`,
   );
   if (done) keys.forget(hot);
+}
+
+async function releaseKey(one) {
+  const route = f.visible(one.route);
+  const body =
+    `It was begun ${f.duration(one.age)} ago, and its process ended in the middle: look first whether it had its effect. ` +
+    "The next request with this key runs the handler again.";
+  const done = await change(
+    { title: "Release this key?", subject: `${route} · ${one.record}`, body, verb: "Release key", fallback: $("main") },
+    "idempotency-release", { record: one.record }, `A key of ${route} is released.`,
+  );
+  if (!done) return;
+  unknown.forget(one);
+  if (document.activeElement === document.body) $("main").focus(); // the button had it
 }
 
 const FORMS = {
