@@ -1,8 +1,9 @@
 """The connection of a handler ends in the middle of what commits its effect and the answer, at each byte of it.
 
 A proxy stands between the handler's connection and the server; the cache has another way. Once the handler has written
-its effect, the proxy is told where to cut: before a request arrives, or after so many bytes of the replies to what
-records the answer and to COMMIT. A client repeats its request, with the same key, until the answer is final.
+its effect, the proxy is told where to cut: before a request arrives, in the middle of COMMIT, or after so many bytes of
+the replies to what records the answer and to COMMIT. A client repeats its request, with the same key, until the answer
+is final.
 
     decorated     transaction=: one effect, and the answer that is stored
     naive         the handler commits, and the client repeats: the control
@@ -213,11 +214,13 @@ class Ground:
 
 
 def cuts(size: int, every: int = 1) -> Iterator[Cut]:
-    """Everywhere in the replies to the record of the answer and to COMMIT; `every` thins both out."""
+    """In the requests, and everywhere in the replies to what records the answer and to COMMIT; `every` thins out."""
     for end in ("fin", "reset"):
         for text in (b"UPDATE", b"COMMIT"):
             yield {"cut_request": text, "end": end}
         yield {"cut_before": COMMITTED, "end": end}
+    for kept in range(0, 9, 1 if every == 1 else 4):  # with 8 it is whole, whichever way the driver writes it
+        yield {"cut_request": b"COMMIT", "request_kept": kept}
     ends = itertools.cycle(("fin", "reset"))
     for after in range(size + 1):
         left = size - after
