@@ -8,7 +8,9 @@ no connection) it is sent again here; where its answer was lost it is not, and w
 
 Memory hears of it last: what a load that began before the commit brings is fenced off by then (I3), and this returns
 when memory has forgotten what there was. Who does not live to see the answer hears of the marks that the statement
-left, as every other process does: they have a name of their own, so that this process takes them for news too.
+left, as every other process does: they have a name of their own, so that this process takes them for news too. Who
+finds a row unchanged learns that another has written it, perhaps in another process a moment ago: what that one
+invalidated is asked for before this returns.
 """
 
 from __future__ import annotations
@@ -223,6 +225,8 @@ def _done(cache: Cache, tier: Tier, what: Asked, ready: Job, marks: list[Mark], 
         _forget(cache, marks)
         if marks:
             tier.core.tell()
+    elif marks and cache._tier is not None and not (yield from _tier_invalidation.confirm(tier)):
+        _forget(cache, marks)  # what the one who wrote it invalidated could not be asked for
     if not whole:
         raise TierError(
             f"upsert of {what.table}: it was done, but rows came to stand under other keys than given, which a trigger "

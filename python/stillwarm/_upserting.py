@@ -83,7 +83,7 @@ class Upserting(Shared):
             returning: columns of the row to return, such as an id that the server gave it; "*": all.
             invalidates: what of this cache goes with it, in the words of `invalidate`: `[{"tag": "asin:B07"}]`, with
                 key, type, tag or all. It happens if, and only if, a row was inserted or updated; a get that starts
-                afterwards never sees what was there before.
+                afterwards never sees what was there before, also where another process wrote the row.
             timeout: for all of it, with repeated attempts after deadlocks and lost connections. Where the answer was
                 lost, up to a second more goes into a look at what is there.
 

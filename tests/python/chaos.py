@@ -36,6 +36,7 @@ class Behaviour:
         cut_before: a text; where the server's bytes have it, the connection ends before its first byte. An end of the
             server's bytes that may be its beginning is kept back until more of them come.
         cut_request: a text; the client's bytes that have it never reach the server, and the connection ends.
+        request_kept: of those bytes, what stands before the text and so many from its first one on arrive all the same.
         end: `fin`: both sides see an orderly end; `reset`: the client gets RST; `silence`: half open, the client's
             bytes still reach the server, and nothing comes back any more.
         chunk: at most so many bytes at once; 1: one at a time.
@@ -48,6 +49,7 @@ class Behaviour:
     cut_after: int | None = None
     cut_before: bytes | None = None
     cut_request: bytes | None = None
+    request_kept: int | None = None
     end: End = "fin"
     chunk: int = 65536
     delay: float = 0.0
@@ -70,6 +72,8 @@ class Connection:
         self._silent: Behaviour | None = None  # the one under which the server's bytes are swallowed by now
         self._open = True
         self._threads = [threading.Thread(target=turn, daemon=True) for turn in (self._upwards, self._downwards)]
+
+    def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
@@ -116,6 +120,8 @@ class Connection:
                 now = self._when_thawed()
                 if now.cut_request is not None and now.cut_request in data:
                     self.faults += 1
+                    if now.request_kept is not None:
+                        self._server.sendall(data[: data.index(now.cut_request) + now.request_kept])
                     self.end(now.end)
                     break
                 self._server.sendall(data)
@@ -264,6 +270,7 @@ class ChaosProxy:
                 for side in (client, server):
                     side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.connections.append(Connection(client, server, behaviour))
+                self.connections[-1].start()  # known before its first byte
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -191,6 +191,18 @@ def test_chaos_loses_the_request_to_commit(
     assert warm_postgres.sql(f"SELECT count(*) FROM {table}") == [("0",)]
 
 
+def test_chaos_delivers_a_request_in_part(chaos: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        proxy = chaos(server.getsockname()[1])
+        proxy.behave(cut_request=b"COMMIT", request_kept=3)
+        with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+            with server.accept()[0] as there:
+                client.sendall(b"-COMMIT-")
+                assert there.makefile("rb").read() == b"-COM"
+                assert client.recv(100) == b""
+    assert proxy.faults == 1
+
+
 def test_chaos_finds_a_text_that_comes_in_two_parts(chaos: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         proxy = chaos(server.getsockname()[1])

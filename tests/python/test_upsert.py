@@ -238,6 +238,27 @@ def test_upsert_that_changes_nothing_invalidates_nothing(ground: Ground, cache: 
     assert f("k") == "k#2"
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_upsert_that_finds_anothers_row_has_heard_what_that_invalidated(
+    ground: Ground, table: Table, away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told that the row is as given never gets what was there before it."""
+    a, b = ground.cache(), ground.cache(pooler=True, max_lag="60s")  # b hears of nothing by itself
+    source, others = Counted(), Counted()
+    f, g = function(b, source, tags=["t"]), function(b, others, "g", tags=["other"])
+    row, intents = {"k": 1, "v": "a"}, [{"tag": "t"}]
+    assert (f("k"), g("k")) == ("k#1", "k#1")
+    ground.written()
+    assert a.upsert(table.name, row, unique="k", invalidates=intents).outcome == "inserted"
+    assert f("k") == "k#1", "it has not heard of it, and max_lag is not over"
+    if away:
+        monkeypatch.setattr(type(b._tier), "away", True)
+    assert b.upsert(table.name, row, unique="k", invalidates=intents).outcome == "unchanged"
+    monkeypatch.undo()
+    assert f("k") == "k#2"
+    assert g("k") == "k#1", "nothing else is forgotten"
+
+
 def test_upsert_makes_stale_what_may_be_served_stale(ground: Ground, cache: Cache, table: Table) -> None:
     f = function(cache, Counted(), tags=["t"], stale_while_revalidate=100)
     assert f("k") == "k#1"

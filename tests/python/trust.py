@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reliability import children, history, remote
+from reliability import children, commit_cuts, history, key_writes, remote, voc_writes
 from reliability.leaks import WORKLOADS
 from reliability.schedules import schedules
 from reliability.subjects import LoadsTwice, NaiveSubject, Ours, ServesTooOld
@@ -36,6 +36,8 @@ LONGEST_RECOVERY = 2.0  # s from the server's return
 CANCELS = 10_000
 LEAK = 1.0  # bytes per operation
 LEAK_OPERATIONS = 1_000_000
+SAVES = 50  # rounds of a hundred clients that save the same window
+KEYS = 200  # rounds of 128 requests with one idempotency key, with and without transaction=
 
 
 class Line(NamedTuple):
@@ -180,6 +182,31 @@ def remote_part(plan: Plan) -> Iterator[Line]:
     )
 
 
+def writes_part(plan: Plan) -> Iterator[Line]:
+    """What is written once, however often it is asked for, and whoever dies on the way."""
+    with PostgresServer() as server:
+        naive = voc_writes.run(server, 3, plan.seed, "naive")
+        yield Line(bool(naive.rows_wrong), "writes: control that looks before it inserts is caught", str(naive))
+        yield Line(min(naive.older()) > 0, "writes: control that invalidates nothing is caught", "the same rounds")
+        saved = voc_writes.run(server, SAVES, plan.seed)
+        ok = not saved.rows_wrong and saved.older() == (0, 0) and not saved.failed and saved.kills and saved.ended
+        yield Line(bool(ok), f"writes: one window from 4 processes, seed {plan.seed}", str(saved))
+        looks = key_writes.run(server, "naive", 5, plan.seed)
+        yield Line(looks.most > 1 and looks.strangers > 0, "writes: control without a claim is caught", str(looks))
+        for mode in ("with", "without"):
+            keys = key_writes.run(server, mode, KEYS, plan.seed)
+            ok = not keys.wrong and keys.strangers == 0 and set(keys.killed) == set(key_writes.POINTS)
+            what = f"writes: one key from 2 processes, {mode} transaction=, seed {plan.seed}"
+            yield Line(bool(ok), what, "; ".join([str(keys), *keys.wrong]))
+        for adapter in commit_cuts.ADAPTERS:
+            blind = commit_cuts.run(server, adapter, decorated=False)
+            caught = [case.effects for case in blind.cases] == [2]
+            yield Line(caught, f"writes: control that repeats a lost commit is caught, {adapter}", str(blind))
+            cut = commit_cuts.run(server, adapter)
+            what = f"writes: the connection cut at each byte of record and commit, {adapter}"
+            yield Line(not cut.wrong, what, "; ".join([str(cut), *map(str, cut.wrong)]))
+
+
 def told(ended: children.Ended, figures: str) -> str:
     return figures if ended.ok else str(ended)
 
@@ -193,6 +220,7 @@ PARTS: dict[str, Callable[[Plan], Iterator[Line]]] = {
     "hostile": hostile_part,
     "leaks": leaks_part,
     "remote": remote_part,
+    "writes": writes_part,
 }
 
 

@@ -13,7 +13,9 @@ What becomes of an execution, without `transaction=`:
     the process ends, the task is cancelled  unknown after the lease; or free after it, with "rerun"
 
 With it, an answer that the handler returns below 500 is committed with its effects; all else is rolled back, and the
-key is free at once. That includes what the handler raises, `abort(404)` or HTTPException as well.
+key is free at once. That includes what the handler raises, `abort(404)` or HTTPException as well. Where the connection
+ends while the answer is recorded or committed, the client is told to ask again: its repetition finds the answer, or a
+key that is free; and 409 while the server has not seen yet that the connection is gone.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from stillwarm.web.idempotent import (
     kept_of,
     refused,
     unavailable,
+    uncommitted,
 )
 
 
@@ -132,6 +135,7 @@ def _within(rules: Rules, store: Store, claim: Claim) -> Steps:
         yield End(False)
         return refused(outcome, claim)
     ended = False  # the commit was asked for: it may be done, whatever comes back
+    recorded: bool | None = None  # not tried yet
     try:
         result: Result = yield Run()
         response = result.response
@@ -145,17 +149,20 @@ def _within(rules: Rules, store: Store, claim: Claim) -> Steps:
             yield End(True)
             yield from store.finish(claim, kept_of(rules, response))
             return response
+        recorded = False
         recorded = yield from _recorded(rules, store, claim, response)
         yield End(recorded)
     except GeneratorExit:
         raise
-    except BaseException:
+    except BaseException as error:
         if ended:
             store.drop(claim)
             raise
         yield End(False)
         if in_memory:
             yield from store.release(claim)
+        if recorded is not None and isinstance(error, Exception) and transient(error):
+            return uncommitted(error)
         raise
     return response if recorded else refused(Outcome("running", 1), claim)
 

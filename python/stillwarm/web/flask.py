@@ -184,8 +184,8 @@ class Stillwarm:
         A client sends `Idempotency-Key: "..."`, a new one for each write and the same one when it repeats it. The first
         request runs. A repetition gets the same answer, marked `Idempotency-Replayed: true`; 409 while the first one
         runs (with Retry-After) or when nobody knows what became of it; 422 if the request is another one. 400: the key
-        is missing or no key. 503: it cannot be recorded, and nothing was done. The draft is
-        draft-ietf-httpapi-idempotency-key-header.
+        is missing or no key. 503: it cannot be recorded, and nothing was done; or, with transaction=, the connection
+        ended in the commit: a repetition tells. The draft is draft-ietf-httpapi-idempotency-key-header.
 
         Args:
             required: whether a request without a key is refused (400); else it simply runs.

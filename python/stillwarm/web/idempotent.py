@@ -218,6 +218,12 @@ def unavailable(error: BaseException) -> Made:
     return problem(503, "unavailable", detail, _UNAVAILABLE_FOR)
 
 
+def uncommitted(error: BaseException) -> Made:
+    _log.warning("idempotency: whether the transaction of a request was committed is not known: %s", error)
+    detail = "whether this was executed is not known: ask again, with the same key, and it is executed once in all"
+    return problem(503, "commit-unknown", detail, _UNAVAILABLE_FOR)
+
+
 FAILED: Final = problem(500, "failed", "a request with this key was executed and failed: it is not executed again")
 
 
