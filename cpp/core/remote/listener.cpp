@@ -17,6 +17,7 @@ constexpr Nanos kMillisecond = 1'000'000;
 constexpr Nanos kFirstPause = 100 * kMillisecond;
 constexpr Nanos kLongestPause = 1'000 * kMillisecond;
 constexpr Nanos kBetweenNotices = 5 * kMillisecond;  // what is invalidated meanwhile is told by one
+constexpr Nanos kBetweenLooks = kMillisecond;        // after one that brought nothing new: this process's own writes
 
 // The listener's ear, seen by the child of a fork for exactly as long as it is there.
 class Shown {
@@ -154,6 +155,8 @@ struct Listener::State {
           guarded(e, [&] { e.check(); });
         } else if (note(e)) {
           poll_at = 0;
+        } else {
+          wait(-1, steady_now() + kBetweenLooks);
         }
       }
     }

@@ -26,7 +26,7 @@ struct RedisAddress {
   std::string host;  // or the path of a Unix socket, which begins with a slash
   int port = 6379;
   int database = 0;
-  std::string user, password;  // empty: none
+  std::string user{}, password{};  // empty: none
   Nanos connect_timeout = 1'000'000'000;
 };
 

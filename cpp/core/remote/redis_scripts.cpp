@@ -14,9 +14,10 @@ local marks, log, tagged, prefix = KEYS[1], KEYS[2], {KEYS[3], KEYS[4]}, ARGV[2]
 local NEVER, LOG, TAGS = 99999999999999, 10000, 100000
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local inc = redis.call('HGET', marks, 'i')
+local kept = redis.call('HMGET', marks, 'i', 'n', 'types')
+local inc, n, types = kept[1], tonumber(kept[2] or 0), kept[3] or ''
 if not inc then
-  inc = ARGV[1]
+  inc, n, types = ARGV[1], 0, ''
   redis.call('DEL', log, tagged[1], tagged[2])
   redis.call('HSET', marks, 'i', inc, 'n', 0, 'g', 1, 'c1', 0, 'c2', 0, 's', 0)
 end
@@ -67,11 +68,12 @@ local function judge(born, kind, list)
   end
   return false, since
 end
-local function bump(origin, softness, name)
-  local n = redis.call('HINCRBY', marks, 'n', 1)
+-- Takes the next number, which `field` gets too.
+local function bump(origin, softness, name, field)
+  n = n + 1
+  redis.call('HSET', marks, 'n', n, field, n)
   redis.call('RPUSH', log, origin .. '\0' .. softness .. name)
   if n % 64 == 0 then redis.call('LTRIM', log, -LOG, -1) end
-  return n
 end
 local function now_stale(entry)
   local h = head(entry)
@@ -82,7 +84,6 @@ end
 )lua";
 
 constexpr std::string_view kPoll = R"lua(
-local n = tonumber(redis.call('HGET', marks, 'n'))
 local told = {inc, tostring(n), 'ok'}
 if ARGV[3] == '' then return told end
 local missed = n - tonumber(ARGV[4])
@@ -106,32 +107,31 @@ local mode, born_inc, born, stripe, kind, spelled, key, version, expected = unpa
 local fresh, keep, origin, channel, tags, body = unpack(ARGV, 12, 17)
 local list = {}
 for i = 18, #ARGV do list[#list + 1] = ARGV[i] end
-local function refused()
-  return {0, inc, redis.call('HGET', marks, 'n')}
-end
-local there = head(entry)
+local function refused() return {0, inc, n} end
+local there
+if mode ~= 'set' or born_inc ~= '' then there = head(entry) end
 if mode == 'load' or (mode == 'set' and born_inc ~= '') then
   local since = tonumber(born)
   if born_inc ~= inc then
     if mode == 'load' then return refused() end
     since = 0 -- an owed set of before: it yields to everything since
   end
+  if there and there.born > since then return refused() end
   local f = numbers('k' .. stripe, 'p')
   if f[1] > since or f[2] > since then return refused() end
   local dead, stale = judge(since, kind, list)
-  if dead or stale or (there and there.born > since) then return refused() end
+  if dead or stale then return refused() end
   born = since
-end
-if mode == 'add' and there and not judge(there.born, kind, tags_of(entry, there.tags)) then return refused() end
-if mode == 'swap' then
+elseif mode == 'add' and there and not judge(there.born, kind, tags_of(entry, there.tags)) then
+  return refused()
+elseif mode == 'swap' then
   if not there or there.version ~= expected then return refused() end
   if judge(there.born, kind, tags_of(entry, there.tags)) then return refused() end
 end
 if mode ~= 'load' then
-  born = bump(origin, '0', 'key:' .. key)
-  redis.call('HSET', marks, 'k' .. stripe, born)
+  bump(origin, '0', 'key:' .. key, 'k' .. stripe)
+  born = n
 end
-local types = redis.call('HGET', marks, 'types') or ''
 if not string.find('\n' .. types .. '\n', '\n' .. spelled .. '\n', 1, true) then
   redis.call('HSET', marks, 'types', types == '' and spelled or types .. '\n' .. spelled)
 end
@@ -145,13 +145,13 @@ else
   redis.call('SET', entry, text, 'PX', math.max(1, keep))
 end
 if mode ~= 'load' then redis.pcall('PUBLISH', channel, origin) end
-return {1, inc, redis.call('HGET', marks, 'n')}
+return {1, inc, n}
 )lua";
 
 constexpr std::string_view kInvalidate = R"lua(
 local origin, channel = ARGV[3], ARGV[4]
 -- A mark of a tag. What was evicted is made up for by the floor; a generation that is full takes the other's place.
-local function mark_tag(tag, soft, n)
+local function mark_tag(tag, soft)
   local f = numbers('g', 'c1', 'c2', 's')
   local g = f[1]
   if redis.call('HLEN', tagged[1]) ~= f[2] or redis.call('HLEN', tagged[2]) ~= f[3] then
@@ -170,16 +170,14 @@ local function mark_tag(tag, soft, n)
     added = redis.call('HSET', tagged[g], 'h' .. tag, n)
   end
   redis.call('HINCRBY', marks, 'c' .. g, added)
-  redis.call('HSET', marks, 't', n)
 end
 local told = {inc, ''}
 for i = 5, #ARGV, 4 do
   local name, softness, stripe, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local soft, count = softness == '1', 0
-  local n = bump(origin, softness, name)
   if string.sub(name, 1, 4) == 'key:' then
-    redis.call('HSET', marks, 'k' .. stripe, n)
-    for spelled in string.gmatch(redis.call('HGET', marks, 'types') or '', '[^\n]+') do
+    bump(origin, softness, name, 'k' .. stripe)
+    for spelled in string.gmatch(types, '[^\n]+') do
       local entry = prefix .. spelled .. ':' .. key
       if soft then
         count = math.max(count, now_stale(entry))
@@ -188,15 +186,13 @@ for i = 5, #ARGV, 4 do
       end
     end
   elseif string.sub(name, 1, 4) == 'tag:' then
-    mark_tag(string.sub(name, 5), soft, n)
+    bump(origin, softness, name, 't')
+    mark_tag(string.sub(name, 5), soft)
   elseif name == 'all' or string.sub(name, 1, 5) == 'type:' then
-    if soft then
-      redis.call('HSET', marks, '~' .. name, n, '@' .. name, now)
-    else
-      redis.call('HSET', marks, name, n)
-    end
+    bump(origin, softness, name, soft and '~' .. name or name)
+    if soft then redis.call('HSET', marks, '@' .. name, now) end
   else
-    redis.call('HSET', marks, 'p', n)
+    bump(origin, softness, name, 'p')
   end
   told[2] = tostring(n)
   told[#told + 1] = count
@@ -206,10 +202,10 @@ return told
 )lua";
 
 constexpr std::string_view kMatch = R"lua(
-local soft, n, count = ARGV[3] == '1', tonumber(ARGV[4]), 0
+local soft, number, count = ARGV[3] == '1', tonumber(ARGV[4]), 0
 for i = 5, #KEYS do
   local h = head(KEYS[i])
-  if h and h.born < n then
+  if h and h.born < number then
     if soft then count = count + now_stale(KEYS[i]) else count = count + redis.call('UNLINK', KEYS[i]) end
   end
 end
@@ -222,7 +218,6 @@ local all = redis.call('LRANGE', log, 0, -1)
 for i = #all, 1, -1 do
   if string.sub(all[i], 1, #wanted) == wanted then return 1 end
 end
-local n = tonumber(redis.call('HGET', marks, 'n'))
 if inc ~= ARGV[4] or n - #all > tonumber(ARGV[5]) then return -1 end
 return 0
 )lua";
