@@ -131,7 +131,22 @@ void bind_requests(pb::module_& m) {
       .def_property_readonly("stored", [](const RequestHolder& r) { return as<Store>(r).stored; })
       .def_property_readonly("version", [](const RequestHolder& r) { return as<Store>(r).version; })
       .def_property_readonly("count", [](const RequestHolder& r) { return as<Invalidate>(r).count; })
-      .def_property_readonly("taken", [](const RequestHolder& r) { return as<Lease>(r).taken; })
+      .def_property_readonly("taken",
+                             [](const RequestHolder& r) {
+                               return r->kind == Request::Kind::kLease ? as<Lease>(r).taken : as<LookUp>(r).taken;
+                             })
+      .def("with_lease",
+           [](const RequestHolder& r, std::string name, std::string owner, Nanos age) {
+             if (r->kind == Request::Kind::kStore) {
+               as<Store>(r).lease = std::move(name);
+               as<Store>(r).owner = std::move(owner);
+               return;
+             }
+             auto& l = as<LookUp>(r);
+             l.lease = std::move(name);
+             l.owner = std::move(owner);
+             l.lease_age = age;
+           })
       .def_property_readonly("outcomes", [](const RequestHolder& r) { return as<Poll>(r).outcomes; })
       .def_property_readonly("rows", [](const RequestHolder& r) {
         pb::list rows;

@@ -199,7 +199,7 @@ async def run_to_landing(target: Any, flight: Any, reading: Reading | None) -> N
                 refused = False
                 if plan is not None and plan.request is not None and target.settings.fleet:
                     tier = target.tier
-                    refused = not await adrive(tier, _tier_loads.written(tier, plan.request))
+                    refused = not await adrive(tier, _tier_loads.written(tier, plan.request, reading))
                 committed(target, flight, value, took, plan, refused)
                 return
             await apause(delay)

@@ -567,7 +567,8 @@ class Request:
     @property
     def count(self) -> int: ...  # invalidation: entries that it named
     @property
-    def taken(self) -> bool: ...  # lease
+    def taken(self) -> bool: ...  # lease, or a look-up with one
+    def with_lease(self, name: str, owner: str, age: int, /) -> None: ...  # a look-up takes it, a store gives it back
     @property
     def outcomes(self) -> list[str]: ...  # poll: "committed", "aborted", "in progress" or "", one per transaction
     @property

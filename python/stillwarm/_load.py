@@ -241,7 +241,7 @@ def run_to_landing(target: Any, flight: Any, parent: bool, reading: Reading | No
                 plan = planned(target, flight, value, reading)
                 refused = False
                 if plan is not None and plan.request is not None and target.settings.fleet:
-                    refused = not drive(target.tier, _tier_loads.written(target.tier, plan.request))
+                    refused = not drive(target.tier, _tier_loads.written(target.tier, plan.request, reading))
                 return committed(target, flight, value, took, plan, refused)
             pause(delay)
     except Exception as error:

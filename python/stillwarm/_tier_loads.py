@@ -47,15 +47,19 @@ class Reading:
     Attributes:
         seen: the tier's moment of the look-up, t0 of the load; "" where it did not answer: then nothing is written.
         value: what is there, if it may still be of use.
+        along: as whom the next look-up takes the lease along, where it finds nothing; or "".
+        taken: it did; nobody renews it yet.
         owner: of the lease that this load holds, or "".
     """
 
-    __slots__ = ("owner", "place", "seen", "value")
+    __slots__ = ("along", "owner", "place", "seen", "taken", "value")
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.seen = ""
         self.value: Value | None = None
+        self.along = ""
+        self.taken = False
         self.owner = ""
 
 
@@ -67,6 +71,8 @@ def read(target: Target, flight: _core.Flight, whole: bool = False) -> Steps[Rea
     """Step 5: asks the tier for the key. `whole`: a load is to follow whatever is there, so the moment matters."""
     tier = of(target)
     reading = Reading(_tier_values.place_of(tier, flight.scope, flight.key))
+    if not whole and target.settings.fleet and tier.leases_along:
+        reading.along = f"{tier.process}:{flight.sequence}"
     yield from look(target, reading, whole)
     return reading
 
@@ -79,10 +85,22 @@ def look(target: Target, reading: Reading, whole: bool = False) -> Steps[None]:
     tier.core.used()
     tier.used()
     request = _core.look_up(place.slot, [place.key], [place.type], whole)
-    error = yield request
+    owner, reading.along = reading.along, ""
+    if owner:
+        request.with_lease(place.sealed_as, owner, LEASE_AGE)
+    try:
+        error = yield request
+    except BaseException:
+        if owner:
+            tier.core.give_back(place.sealed_as, owner)
+        raise
     reading.seen, reading.value = "", None
+    reading.taken = False
     if error is not None:
+        if owner:
+            tier.core.give_back(place.sealed_as, owner)  # it may have been taken all the same
         return
+    reading.taken = bool(owner) and request.taken
     may_write = take(target, reading, request, 0)
     if may_write and reading.value is None and not request.seen and not whole:  # unreadable, and to be written anew
         again = _core.look_up(place.slot, [place.key], [place.type], True)
@@ -196,6 +214,10 @@ def lease(target: Target, flight: _core.Flight, reading: Reading, anew: bool) ->
     until = time.monotonic() + limit
     pause = 0.02
     whole = anew or flight.background
+    if reading.taken:  # with the look-up that found nothing
+        reading.taken, reading.owner = False, owner
+        tier.core.hold_lease(name, owner)
+        return False
     while True:
         request = _core.lease(True, name, owner, LEASE_AGE)
         try:
@@ -276,10 +298,16 @@ def absent(target: Target, reading: Reading, text: str) -> None:
         tier.core.forget(f"key:{reading.place.key}")
 
 
-def written(tier: Tier, request: _core.Request) -> Steps[bool]:
+def written(tier: Tier, request: _core.Request, reading: Reading | None) -> Steps[bool]:
     """Fleet: the write comes before memory. False: the fence refused it, so memory must not keep it either."""
+    along = tier.leases_along and reading is not None and bool(reading.owner)
+    if along and reading is not None:
+        request.with_lease(reading.place.sealed_as, reading.owner, LEASE_AGE)
     error = yield request
     if error is None:
+        if along and reading is not None and request.stored:
+            tier.core.drop_lease(reading.place.sealed_as, reading.owner)
+            reading.owner = ""
         return request.stored
     if error[0] != REJECTED or error[1] in LATER:
         tier.core.owe_write(request)

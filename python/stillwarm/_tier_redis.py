@@ -24,6 +24,7 @@ class RedisTier(Tier):
 
     name: ClassVar[str] = "Redis"
     speaks_sql: ClassVar[bool] = False
+    leases_along: ClassVar[bool] = True
     denied: ClassVar[tuple[str, ...]] = ("NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK", "CROSSSLOT")
 
     def _core_for(

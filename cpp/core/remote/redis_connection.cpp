@@ -111,7 +111,8 @@ void RedisConnection::store(std::span<Request* const> batch) {
         {std::string(name_of(s.mode)), std::string(born.life), std::to_string(xmax_of(born.snapshot)),
          std::to_string(RedisNames::stripe(s.key)), s.type, RedisNames::spelled(s.type), s.key, s.version, s.expected,
          milliseconds(s.fresh_for), milliseconds(s.keep_for), s.origin.empty() ? mine : s.origin, names.channel,
-         std::to_string(tags.size()), tags + s.payload});
+         std::to_string(tags.size()), tags + s.payload, s.owner});
+    if (!s.lease.empty()) call.keys.push_back(names.lease(s.lease));
     call.arguments.insert(call.arguments.end(), s.tags.begin(), s.tags.end());
     calls.push_back(std::move(call));
     stores.push_back(&s);

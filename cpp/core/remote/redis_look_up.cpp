@@ -123,9 +123,11 @@ void RedisConnection::look_up(std::span<Request* const> batch) {
     if (!entries.empty()) link.append(words);
   }
   link.append({"TIME"});
+  const std::vector<RedisCall> leases = append_leases(batch);
   const OwnedReply marked = link.read();
   const OwnedReply values = entries.empty() ? OwnedReply(nullptr) : link.read();
   const OwnedReply time = link.read();
+  take_leases(batch, session_->read(leases));
   for (const RedisReply* reply : {static_cast<const RedisReply*>(&marked), static_cast<const RedisReply*>(&values),
                                   static_cast<const RedisReply*>(&time)}) {
     expect_ok(*reply);
@@ -153,6 +155,33 @@ void RedisConnection::look_up(std::span<Request* const> batch) {
     }
   }
   tier_->inbox()->know(std::move(moment));
+}
+
+// Behind the look: whoever finds nothing has the lease already. What another has stored between the two leaves it free.
+std::vector<RedisCall> RedisConnection::append_leases(std::span<Request* const> batch) {
+  std::vector<RedisCall> calls;
+  const RedisNames& names = tier_->names();
+  for (const Request* r : batch) {
+    const auto& l = static_cast<const LookUp&>(*r);
+    if (l.lease.empty() || l.keys.size() != 1) continue;
+    RedisCall call = tier_->call(RedisScript::kTake, {names.entry(l.types[0], l.keys[0]), names.lease(l.lease)});
+    call.arguments.insert(call.arguments.end(),
+                          {l.types[0], l.owner, std::to_string(std::max<Nanos>(1, l.lease_age / 1'000'000))});
+    session_->append(call);
+    calls.push_back(std::move(call));
+  }
+  return calls;
+}
+
+void RedisConnection::take_leases(std::span<Request* const> batch, const std::vector<OwnedReply>& replies) {
+  std::size_t n = 0;
+  for (Request* r : batch) {
+    auto& l = static_cast<LookUp&>(*r);
+    l.taken = false;
+    if (l.lease.empty() || l.keys.size() != 1) continue;
+    const OwnedReply& reply = replies[n++];
+    l.taken = !reply.error() && reply.integer() == 1;
+  }
 }
 
 void RedisConnection::judge(Found& found, std::string_view value, const Marks& marks, std::size_t type, long long now,

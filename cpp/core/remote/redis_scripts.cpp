@@ -106,7 +106,7 @@ local entry = KEYS[5]
 local mode, born_inc, born, stripe, kind, spelled, key, version, expected = unpack(ARGV, 3, 11)
 local fresh, keep, origin, channel, tags, body = unpack(ARGV, 12, 17)
 local list = {}
-for i = 18, #ARGV do list[#list + 1] = ARGV[i] end
+for i = 19, #ARGV do list[#list + 1] = ARGV[i] end
 local function refused() return {0, inc, n} end
 local there
 if mode ~= 'set' or born_inc ~= '' then there = head(entry) end
@@ -145,6 +145,7 @@ else
   redis.call('SET', entry, text, 'PX', math.max(1, keep))
 end
 if mode ~= 'load' then redis.pcall('PUBLISH', channel, origin) end
+if KEYS[6] and redis.call('GET', KEYS[6]) == ARGV[18] then redis.call('UNLINK', KEYS[6]) end
 return {1, inc, n}
 )lua";
 
@@ -222,6 +223,13 @@ if inc ~= ARGV[4] or n - #all > tonumber(ARGV[5]) then return -1 end
 return 0
 )lua";
 
+constexpr std::string_view kTake = R"lua(
+local h = head(KEYS[5])
+if h and not judge(h.born, ARGV[3], tags_of(KEYS[5], h.tags)) then return 0 end
+if redis.call('SET', KEYS[6], ARGV[4], 'NX', 'PX', ARGV[5]) then return 1 end
+return redis.call('GET', KEYS[6]) == ARGV[4] and 1 or 0
+)lua";
+
 constexpr std::string_view kRenew = R"lua(
 for i = 1, #KEYS do
   if redis.call('GET', KEYS[i]) == ARGV[i + 1] then redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
@@ -254,9 +262,9 @@ std::string text_of(RedisScript script, bool says_flags) {
     bool marks, frees;
   };
   static constexpr Text kTexts[kRedisScripts] = {
-      {kPoll, true, false},      {kJudge, true, false},    {kStore, true, false},
-      {kInvalidate, true, true}, {kMatch, true, true},     {kDone, true, false},
-      {kRenew, false, false},    {kGiveBack, false, true}, {kFlush, false, false},
+      {kPoll, true, false},     {kJudge, true, false},  {kStore, true, false}, {kInvalidate, true, true},
+      {kMatch, true, true},     {kDone, true, false},   {kTake, true, false},  {kRenew, false, false},
+      {kGiveBack, false, true}, {kFlush, false, false},
   };
   const Text& which = kTexts[static_cast<std::size_t>(script)];
   std::string text;

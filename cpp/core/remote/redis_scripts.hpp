@@ -49,8 +49,10 @@ enum class RedisScript : std::uint8_t {
   kPoll,
   // Whether marks of tags concern an entry. KEYS marks..., entry. ARGV type -> (version, dead, since when stale or "")
   kJudge,
-  // KEYS marks..., entry. ARGV "load" "set" "add" "swap", born i, born n, stripe, type, type as in names, key, version,
-  // expected version, fresh for, keep for (ms, -1: for ever), origin, channel, bytes of tags, tags and payload, tag...
+  // KEYS marks..., entry, lease or none. ARGV "load" "set" "add" "swap", born i, born n, stripe, type, type as in
+  // names, key, version,
+  // expected version, fresh for, keep for (ms, -1: for ever), origin, channel, bytes of tags, tags and payload, owner
+  // of the lease, tag...
   // -> (stored, i, n)
   kStore,
   // KEYS marks... ARGV origin, channel, then for each: name, softness, stripe, key as in names -> (i, n, count...)
@@ -59,6 +61,8 @@ enum class RedisScript : std::uint8_t {
   kMatch,
   // Whether a message has this origin. KEYS marks... ARGV origin, i, n before it -> 1, 0; -1: nobody knows
   kDone,
+  // Takes a lease where there is no entry. KEYS marks..., entry, lease. ARGV type, owner, age in ms -> 1 taken | 0
+  kTake,
   // KEYS lease... ARGV age in ms, owner...
   kRenew,
   // KEYS lease. ARGV owner
@@ -66,7 +70,7 @@ enum class RedisScript : std::uint8_t {
   // KEYS h, f:PROCESS. ARGV batch, then member and hits of each
   kFlush,
 };
-inline constexpr std::size_t kRedisScripts = 9;
+inline constexpr std::size_t kRedisScripts = 10;
 
 // "marks..." above: m l t1 t2, and ARGV begins with a new incarnation and the beginning of an entry's name. From Redis
 // 7 on a script that frees room says so, and runs although the server is full.

@@ -45,9 +45,13 @@ void RedisSession::append(const RedisCall& call) {
 }
 
 std::vector<OwnedReply> RedisSession::run(std::span<const RedisCall> calls) {
+  for (const auto& call : calls) append(call);
+  return read(calls);
+}
+
+std::vector<OwnedReply> RedisSession::read(std::span<const RedisCall> calls) {
   std::vector<OwnedReply> replies;
   replies.reserve(calls.size());
-  for (const auto& call : calls) append(call);
   bool forgotten = false;
   for (std::size_t i = 0; i < calls.size(); ++i) {
     replies.push_back(link_.read());

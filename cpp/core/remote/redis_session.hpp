@@ -28,7 +28,11 @@ class RedisSession {
 
   // Signs in and loads the scripts. Somebody watches.
   void begin(const RedisAddress& address);
-  // One pipeline. Replies may be errors; those of a server that had forgotten the scripts were called again.
+  void append(const RedisCall& call);
+  // The replies to the last calls that were appended. They may be errors; calls to a server that had forgotten the
+  // scripts were made again.
+  std::vector<OwnedReply> read(std::span<const RedisCall> calls);
+  // One pipeline.
   std::vector<OwnedReply> run(std::span<const RedisCall> calls);
   // Throws TierFailure for an error too.
   OwnedReply run(const RedisCall& call);
@@ -38,7 +42,6 @@ class RedisSession {
 
  private:
   void load_scripts();
-  void append(const RedisCall& call);
 
   RedisLink link_;
   std::array<std::string, kRedisScripts> hashes_;

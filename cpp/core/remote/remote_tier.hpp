@@ -107,6 +107,10 @@ struct LookUp : Request {
   std::vector<std::string> keys;
   std::vector<std::string> types;  // one per key: the same text is another entry in another type
   bool whole = false;              // with `seen` and `version`, also where a fresh value is there
+  // Not empty: of a tier that can, the lease that is taken along where the one key has no entry.
+  std::string lease, owner;
+  Nanos lease_age = 0;
+  bool taken = false;
   std::vector<Found> found;        // one per key
   std::string seen;                // the tier's moment at which it was looked: t0 of a load that follows
 };
@@ -122,6 +126,7 @@ struct Store : Request {
 
   const Mode mode;
   std::string key, type, payload, born, expected;
+  std::string lease, owner;  // given back by a store that is done, of a tier that can
   std::string origin;  // what its message to the others says of where it comes from; empty: this process
   std::vector<std::string> tags;
   std::vector<std::optional<std::string>> columns;
