@@ -94,8 +94,10 @@ def plain_text(value: Any, *, zone: bool = False) -> str:
         return str(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
+    if isinstance(value, int):
+        return int.__repr__(value)
+    if isinstance(value, float):
+        return float.__repr__(value)  # its own: that of numpy.float64 says more than the number
     if isinstance(value, (Decimal, UUID)):
         return str(value)
     if isinstance(value, datetime):

@@ -79,7 +79,7 @@ class Upserting(Shared):
             unique: the columns of the natural key, over exactly which there must be a unique index. No value of them
                 may be None, unless the index has NULLS NOT DISTINCT.
             update: the columns that change in a row that is there; None: all that are given; (): none, so that such a
-                row is "unchanged".
+                row is "unchanged", as is then one that a trigger kept out.
             returning: columns of the row to return, such as an id that the server gave it; "*": all.
             invalidates: what of this cache goes with it, in the words of `invalidate`: `[{"tag": "asin:B07"}]`, with
                 key, type, tag or all. It happens if, and only if, a row was inserted or updated; a get that starts
@@ -94,11 +94,14 @@ class Upserting(Shared):
 
         Raises:
             ConfigError: there is no remote tier, an argument is not accepted, or no unique index; nothing was done.
-            CodecError: a value cannot be had by its column; nothing was done.
+            CodecError: a value cannot be had by its column, and nothing was done; or what `returning=` brought has no
+                value in Python (a date before Christ), and it was done: the text says which.
             TierRejected: the server refused it, by a constraint for instance; `sqlstate` says why. Nothing was done.
             TierTimeout: somebody held a lock for too long. Nothing was done.
             TierUnavailable: the tier cannot be reached, and nothing was done; or the answer was lost and the row is not
-                there as given, so that nobody knows: the text says which. It was not repeated.
+                there as given, so that nobody knows; or it was done, but `returning=` could not be had: the text says
+                which. It was not repeated.
+            TierError: it was done, but a trigger kept a row out, or changed its key.
         """
         from stillwarm._tier import drive
         from stillwarm._upsert import upserting

@@ -6,6 +6,7 @@ Refuses to know: outcomes (test_upsert.py) and broken connections (test_upsert_f
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg
@@ -105,7 +106,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"row": {"k": 1}, "table": "pg_catalog.pg_tables"}, "no view"),
     ({"row": {"k": 1}, "invalidates": {"tag": "t"}}, "invalidates="),
     ({"row": {"k": 1}, "invalidates": [{"pattern": "*"}]}, "invalidates: {'pattern'"),
-    ({"row": {"k": 1}, "invalidates": [{"tag": "t", "key": "k"}]}, "exactly one of"),
+    ({"row": {"k": 1}, "invalidates": [{"tag": "t", "key": "k"}]}, "exactly one of key, type, tag, all"),
+    ({"row": {"k": 1}, "invalidates": [{}]}, "exactly one of key, type, tag, all"),
+    ({"row": {"k": 1}, "invalidates": [{"tag": "a\0b"}]}, r"'tag': 'a\\x00b'.* without NUL"),
+    ({"row": {"k": 1}, "invalidates": [{"tag": "\ud800"}]}, r"'tag': '\\ud800'.* without NUL and lone surrogates"),
+    ({"row": {1: 2}}, r"row has no 'k'; it has: 1"),
+    ({"row": {"k": 1, 2: 3}, "update": "z"}, "update=.*'z': accepted: .*: 2"),
     ({"row": {"k": 1}, "invalidates": [{"type": "unheard"}]}, "type='unheard'"),
     ({"row": {"k": 1}, "invalidates": ["t"]}, "invalidates: 't'"),
 ]
@@ -117,6 +123,53 @@ def test_upsert_refuses_what_it_cannot_do(cache: Cache, table: Table, arguments:
     with pytest.raises(ConfigError, match=said):
         cache.upsert(given.pop("table"), given.pop("row"), **given)
     assert table.rows() == []
+
+
+@pytest.mark.parametrize("first", [1, 3])
+@pytest.mark.parametrize("update", [None, ()])
+def test_upsert_refuses_two_rows_of_one_key_whatever_is_there(
+    cache: Cache, ground: Ground, first: int, update: Any
+) -> None:
+    """Two times of one moment are two texts. The first may be equal to the row that is there, and is not written."""
+    table = Table(ground, "k timestamptz PRIMARY KEY, v int")
+    noon = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+    cache.upsert(table.name, {"k": noon, "v": 1}, unique="k")
+    rows = [{"k": noon, "v": first}, {"k": noon.astimezone(timezone(timedelta(hours=2))), "v": 2}]
+    with pytest.raises(ConfigError, match="two of the rows have a key that is the same to the server; nothing"):
+        cache.upsert(table.name, rows, unique="k", update=update)
+    assert table.rows("v") == [(1,)]
+
+
+def test_upsert_refuses_two_rows_of_one_key_that_only_the_column_knows(cache: Cache, ground: Ground) -> None:
+    ground.sql("CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    table = Table(ground, "k text COLLATE any_case PRIMARY KEY, v int")
+    with pytest.raises(ConfigError, match="two of the rows have a key that is the same to the server; nothing"):
+        cache.upsert(table.name, [{"k": "a", "v": 1}, {"k": "A", "v": 2}], unique="k")
+    assert table.rows() == []
+    assert cache.upsert(table.name, {"k": "a", "v": 1}, unique="k").outcome == "inserted"
+    assert cache.upsert(table.name, {"k": "A", "v": 2}, unique="k").outcome == "updated"
+
+
+def test_upsert_leaves_a_triggers_error_its_own(cache: Cache, ground: Ground) -> None:
+    """Of the SQLSTATE that a row which is written twice has."""
+    table = Table(ground, "k int PRIMARY KEY, v int")
+    ground.sql(
+        f"CREATE FUNCTION two_{table.name}() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM (SELECT 1 UNION SELECT 2); RETURN new; END $$"
+    )
+    ground.sql(f"CREATE TRIGGER two BEFORE INSERT ON {table.name} FOR EACH ROW EXECUTE FUNCTION two_{table.name}()")
+    with pytest.raises(TierRejected, match="more than one row returned by a subquery"):
+        cache.upsert(table.name, {"k": 1, "v": 1}, unique="k")
+
+
+def test_upsert_takes_columns_of_any_name_and_says_what_they_lack(cache: Cache, ground: Ground) -> None:
+    table = Table(ground, '"Größe in m" int, "a ""b""" int UNIQUE')
+    assert cache.upsert(table.name, {"Größe in m": 1, 'a "b"': 2}, unique='a "b"', returning="*").row == {
+        "Größe in m": 1,
+        'a "b"': 2,
+    }
+    with pytest.raises(ConfigError, match=r"unique=\('Größe in m',\): the table .* has no valid unique index"):
+        cache.upsert(table.name, {"Größe in m": 1}, unique="Größe in m")
 
 
 def test_upsert_refuses_columns_that_the_server_makes(cache: Cache, ground: Ground) -> None:
