@@ -97,10 +97,8 @@ def gather(*calls: Callable[[], Any], deadline: Duration | None = None, threads:
         BaseException: what the first call raised that failed.
     """
     for call in calls:
-        if not callable(call):
-            raise ConfigError(f"gather({shown(call)}): accepted: callables without arguments")
-        if inspect.iscoroutinefunction(call):
-            raise ConfigError(f"gather({shown(call)}): a coroutine function: use `await agather(...)`")
+        if not callable(call) or inspect.iscoroutinefunction(call):
+            raise _refusal(calls, call)
     limit = duration(deadline, "deadline", allow_none=True)
     until = None if limit is None else time.monotonic() + limit / 1e9
     wanted = min(count(threads, "threads", MOST), len(calls))
@@ -148,9 +146,7 @@ async def agather(*calls: Any, deadline: Duration | None = None) -> tuple[Any, .
                 raise ConfigError(f"agather({shown(call)}): accepted: awaitables, and callables without arguments")
         limit = duration(deadline, "deadline", allow_none=True)
     except ConfigError:
-        for call in calls:
-            if inspect.iscoroutine(call):
-                call.close()  # it would warn that nobody awaited it
+        _close(calls)
         raise
     tasks = [asyncio.ensure_future(call if inspect.isawaitable(call) else _one(call)) for call in calls]
     waiting, until = set(tasks), None if limit is None else time.monotonic() + limit / 1e9
@@ -175,6 +171,22 @@ async def agather(*calls: Any, deadline: Duration | None = None) -> tuple[Any, .
             for task in tasks:
                 if task.done() and not task.cancelled():
                     task.exception()  # of several that failed at the same moment asyncio would report all but the first
+
+
+def _refusal(calls: Sequence[Any], call: Any) -> ConfigError:
+    """Of a call that `gather` cannot make."""
+    _close(calls)
+    if inspect.iscoroutinefunction(call):
+        return ConfigError(f"gather({shown(call)}): a coroutine function: use `await agather(...)`")
+    waits = "; use `await agather(...)`" if inspect.isawaitable(call) else ""
+    return ConfigError(f"gather({shown(call)}): accepted: callables without arguments{waits}")
+
+
+def _close(calls: Sequence[Any]) -> None:
+    """Coroutines, which would warn that nobody awaited them."""
+    for call in calls:
+        if inspect.iscoroutine(call):
+            call.close()
 
 
 def _raise_of(task: asyncio.Task[Any], calls: Sequence[Any], number: int) -> None:
@@ -312,7 +324,18 @@ def _start(run: Callable[[], None], always: bool = False, timeout: float = 0.0) 
     if not counted and not always:
         return False
 
+    given_back = [None]  # who takes it out gives the permit back: the thread, or who could not start it
+
+    def first() -> bool:
+        try:
+            given_back.pop()
+        except IndexError:
+            return False
+        return True
+
     def work() -> None:
+        if not first():
+            return
         _inside.it = True
         try:
             run()
@@ -322,9 +345,11 @@ def _start(run: Callable[[], None], always: bool = False, timeout: float = 0.0) 
 
     try:
         threading.Thread(target=work, name="stillwarm-gather", daemon=True).start()
-    except RuntimeError:  # no more threads, or the interpreter is going down
-        if counted:
+    except BaseException as error:  # no memory, Ctrl-C: it may run all the same
+        if first() and counted:
             free.release()
+        if not isinstance(error, RuntimeError):  # no more threads, or the interpreter is going down
+            raise
         return False
     return True
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from gathering import LONG, gate, threads_end
+from gathering import LONG, threads_end
 from stillwarm import Cache, ConfigError, agather, gather
 
-__all__ = ["gate", "threads_end"]
+__all__ = ["threads_end"]
 
 
 # ------------------------------------------------------------------------------------------------------------- together
@@ -172,6 +172,8 @@ async def test_gather_refuses_what_it_cannot_call() -> None:
             await agather(coroutine(), wrong)
     with pytest.raises(ConfigError, match="await agather"):
         gather(coroutine)
+    with pytest.raises(ConfigError, match=r"accepted: callables without arguments; use `await agather"):
+        gather(lambda: called.append(1), coroutine())  # type: ignore[arg-type]  # and nobody warns of it
     for bad in (0, -1, "soon", "1ms"):
         with pytest.raises(ConfigError, match="deadline="):
             gather(lambda: called.append(1), deadline=bad)

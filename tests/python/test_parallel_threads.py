@@ -111,6 +111,47 @@ def test_gather_where_the_system_gives_no_thread(monkeypatch: pytest.MonkeyPatch
     assert gather(*[threading.get_ident] * 3, deadline=LONG) == (threading.get_ident(),) * 3
 
 
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("begun", [False, True])
+def test_gather_interrupted_while_it_starts_a_thread_keeps_no_place(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException], begun: bool
+) -> None:
+    """`threads_end` sees that all places are free: none was lost, and none given back twice."""
+    start = threading.Thread.start
+    called = threading.Event()
+
+    def interrupted(thread: threading.Thread) -> None:
+        if begun:
+            start(thread)
+            assert called.wait(LONG)
+        raise error
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    for _ in range(3):
+        called.clear()
+        with pytest.raises(error):
+            gather(called.set)
+    assert called.is_set() == begun
+
+
+def test_gather_a_thread_that_comes_after_all_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C came when the system had it already: its place is free again, and perhaps another's."""
+    late: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        late.append(thread)
+        raise KeyboardInterrupt
+
+    called: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            gather(lambda: called.append(1))
+    late[0].start()
+    late[0].join(LONG)
+    assert called == []
+
+
 async def test_agather_waits_for_a_free_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     none = threading.BoundedSemaphore(1)
     none.acquire()
