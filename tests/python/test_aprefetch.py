@@ -111,3 +111,59 @@ async def test_aprefetch_really_waits(cache: Cache) -> None:
     while schedule.figures().runs < 3:
         await asyncio.sleep(0.001)
     schedule.stop()
+
+
+async def test_aprefetch_that_is_started_anew_at_once_still_ends_with_the_cache(cache: Cache) -> None:
+    @cache.cached
+    async def one() -> int:
+        return 1
+
+    schedule = await cache.aprefetch([one], every=20)
+    await asyncio.sleep(0)
+    first = schedule._task  # type: ignore[attr-defined]
+    schedule.stop()
+    schedule.start()
+    await asyncio.wait_for(first, LONG)
+    await asyncio.sleep(0)  # its callbacks
+    assert schedule.running
+    cache.close()
+    assert not schedule.running
+
+
+async def test_aprefetch_a_load_that_cancels_itself_is_a_failure_and_ends_no_schedule(
+    cache: Cache, rounds: Rounds
+) -> None:
+    """As one does that awaits a task which somebody else cancels."""
+
+    @cache.cached
+    async def cancelled() -> int:
+        raise asyncio.CancelledError
+
+    @cache.cached
+    async def other() -> int:
+        return 2
+
+    schedule = await cache.aprefetch([cancelled, other], every=20)
+    await rounds.aone()
+    assert schedule.running
+    assert other.cache_contains()
+    assert figures(schedule) == (1, 1, 1, 0)
+    assert schedule.figures().last_error == "CancelledError: raised by the function"
+    schedule.stop()
+
+
+def test_aprefetch_of_a_loop_that_was_closed_with_it_does_not_run_and_starts_on_another(cache: Cache) -> None:
+    @cache.cached
+    async def one() -> int:
+        return 1
+
+    loop = asyncio.new_event_loop()
+    schedule = loop.run_until_complete(cache.aprefetch([one], every=20))
+    loop.close()
+    assert not schedule.running
+
+    async def again() -> bool:
+        schedule.start()
+        return schedule.running
+
+    assert asyncio.run(again())

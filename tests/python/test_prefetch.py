@@ -266,6 +266,83 @@ def test_prefetch_retries_as_the_function_says(cache: Cache, rounds: Rounds) -> 
     assert (source.calls, len(waits), figures(schedule)) == (3, 2, (1, 0, 1, 0))
 
 
+class Unequal:
+    """Its key can be looked for, and not be compared."""
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError("compared")
+
+
+def test_prefetch_a_key_that_cannot_be_compared_holds_up_no_other(cache: Cache, rounds: Rounds) -> None:
+    @cache.cached
+    def of(key: Unequal) -> int:
+        return 1
+
+    @cache.cached
+    def other() -> int:
+        return 2
+
+    of(Unequal())
+    with cache.prefetch([(of, Unequal()), other], every=20) as schedule:
+        rounds.one()
+        assert other.cache_contains()
+        assert figures(schedule) == (1, 1, 1, 0)
+        assert schedule.figures().last_error == "ZeroDivisionError: compared"
+
+
+class Untold(Exception):
+    def __str__(self) -> str:
+        raise Untold
+
+
+def test_prefetch_an_error_whose_text_raises_is_a_failure_like_others(cache: Cache, rounds: Rounds) -> None:
+    @cache.cached
+    def fails() -> int:
+        raise Untold
+
+    @cache.cached
+    def other() -> int:
+        return 2
+
+    given: list[Any] = []
+
+    def calls() -> list[Any]:
+        if not given:
+            raise Untold
+        return given
+
+    with cache.prefetch(calls, every=20) as schedule:
+        rounds.one()
+        assert figures(schedule) == (1, 0, 1, 0)
+        assert schedule.figures().last_error == "Untold: its text cannot be had"
+        given[:] = [fails, other]
+        rounds.one()
+        assert figures(schedule) == (2, 1, 2, 0)
+
+
+def test_prefetch_a_list_that_ends_its_thread_ends_the_schedule_and_says_so(cache: Cache, rounds: Rounds) -> None:
+    over = True
+
+    def calls() -> list[Any]:
+        if over:
+            raise SystemExit(3)
+        return []
+
+    schedule = cache.prefetch(calls, every=20)
+    rounds.begin()
+    until(lambda: not schedule.running)
+    assert schedule.figures().last_error == "SystemExit: 3"
+    assert schedule not in cache._schedules
+    over = False
+    schedule.start()
+    rounds.one()
+    assert figures(schedule) == (2, 0, 1, 0)
+    schedule.stop()
+
+
 def test_prefetch_a_list_that_fails_is_a_failure(cache: Cache, rounds: Rounds) -> None:
     def wanted() -> Any:
         raise LookupError("no list")

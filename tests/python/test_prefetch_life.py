@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,20 @@ def test_prefetch_stops_and_goes_on(cache: Cache, rounds: Rounds) -> None:
     rounds.begin()  # where the first thread was
     rounds.one()
     assert source.calls == 1
+
+
+def test_prefetch_that_is_stopped_while_it_starts_is_kept_by_nobody(
+    cache: Cache, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(set[Any]):
+        def add(self, schedule: Any) -> None:
+            schedule.stop()  # on another thread
+            super().add(schedule)
+
+    monkeypatch.setattr(cache, "_schedules", Slow())
+    schedule = cache.prefetch([cached(cache, Source())], every=20)
+    assert not schedule.running
+    assert not cache._schedules
 
 
 def test_prefetch_ends_with_close_while_it_loads(rounds: Rounds) -> None:
