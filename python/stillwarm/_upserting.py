@@ -7,9 +7,10 @@ its memory knows nothing of.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from stillwarm._invalidating import NO_REMOTE
 from stillwarm._shared import Shared
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from stillwarm._types import Duration
     from stillwarm._upsert import Upserted
 
-_making: Final = threading.Lock()  # the tier of a cache that is switched off
+_making = threading.Lock()  # the tier of a cache that is switched off
 
 
 class Upserting(Shared):
@@ -170,5 +171,12 @@ class Upserting(Shared):
                     self._writer = Tier(cast("Cache", self), url, **settings, attached=False)
         return self._writer
 
+
+def _after_fork_in_child() -> None:
+    global _making
+    _making = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 __all__ = ["Upserting"]

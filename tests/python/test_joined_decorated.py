@@ -103,6 +103,19 @@ def test_joined_refuses_what_it_cannot_share(cache: Cache) -> None:
     for generator in (numbers, anumbers):
         with pytest.raises(ConfigError, match="generator function"):
             joined(generator)
+
+    class Asking:
+        async def __call__(self) -> None: ...
+
+    class Listing:
+        def __call__(self) -> Iterator[int]:
+            yield 1
+
+    for once in (Asking(), Listing()):  # what they return is for one caller
+        with pytest.raises(ConfigError, match=r"(Asking|Listing): its __call__ is a coroutine function or a generator"):
+            joined(once)
+        with pytest.raises(ConfigError, match="its __call__ is"):
+            cache.cached(ttl=5)(once)
     for wrong in (5, "report", int):
         with pytest.raises(ConfigError, match="joined"):
             joined(wrong)
