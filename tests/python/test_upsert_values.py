@@ -118,6 +118,26 @@ def test_upsert_does_not_cut_texts(cache: Cache, ground: Ground) -> None:
     assert cache.upsert(table.name, {"k": 1, "v": "abc", "d": "abc", "b": "101"}, unique="k").outcome == "inserted"
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (iter([1, 2]), "an iterator gives its items once"),
+        ((n for n in (1, 2)), "an iterator gives its items once"),
+        ({1: 2}, "not a list"),
+        (bytearray(b"ab"), "not a list"),
+        (memoryview(b"ab"), "not a list"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_upsert_takes_no_array_from_what_is_no_list(cache: Cache, ground: Ground, value: Any, said: str) -> None:
+    """An iterator above all: a statement that is sent again would write an empty array."""
+    table = Table(ground, "k int PRIMARY KEY, v int[]")
+    with pytest.raises(CodecError, match=rf"row: column 'v' \(integer\[\]\): .*: {said}"):
+        cache.upsert(table.name, {"k": 1, "v": value}, unique="k")
+    assert table.rows() == []
+    assert cache.upsert(table.name, {"k": 1, "v": range(3)}, unique="k", returning="v").row == {"v": [0, 1, 2]}
+
+
 def test_upsert_into_enums_and_other_schemas(cache: Cache, ground: Ground) -> None:
     ground.sql('CREATE SCHEMA "Other"')
     ground.sql("CREATE TYPE \"Other\".colour AS ENUM ('red', 'blue')")
