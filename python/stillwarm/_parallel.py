@@ -178,12 +178,12 @@ def _refusal(calls: Sequence[Any], call: Any) -> ConfigError:
     _close(calls)
     if inspect.iscoroutinefunction(call):
         return ConfigError(f"gather({shown(call)}): a coroutine function: use `await agather(...)`")
-    waits = "; use `await agather(...)`" if inspect.isawaitable(call) else ""
-    return ConfigError(f"gather({shown(call)}): accepted: callables without arguments{waits}")
+    advice = "; use `await agather(...)`" * inspect.isawaitable(call)
+    return ConfigError(f"gather({shown(call)}): accepted: callables without arguments{advice}")
 
 
 def _close(calls: Sequence[Any]) -> None:
-    """Coroutines, which would warn that nobody awaited them."""
+    """Closes coroutines that are dropped: they would warn that nobody awaited them."""
     for call in calls:
         if inspect.iscoroutine(call):
             call.close()
@@ -212,7 +212,9 @@ async def _in_thread(call: Callable[[], Any]) -> Any:
     future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
     def land(outcome: tuple[Any, BaseException | None]) -> None:
-        if not future.done():
+        if future.done():
+            _close(outcome[:1])
+        else:
             future.set_result(outcome)
 
     def run() -> None:
@@ -224,12 +226,17 @@ async def _in_thread(call: Callable[[], Any]) -> Any:
         try:
             loop.call_soon_threadsafe(land, outcome)
         except RuntimeError:
-            pass  # the loop is closed, and nobody waits
+            _close(outcome[:1])  # the loop is closed, and nobody waits
 
     # A thread of ours that waits for another always gets one: else all of them could wait.
     while not _start(run, always=getattr(_inside, "it", False)):  # noqa: ASYNC110  (no event says it)
         await asyncio.sleep(SLICE)
-    value, error = await future
+    try:
+        value, error = await future
+    except asyncio.CancelledError:
+        if future.done() and not future.cancelled():
+            _close(future.result()[:1])  # it came at the same moment
+        raise
     if error is not None:
         raise error
     return value
@@ -324,17 +331,10 @@ def _start(run: Callable[[], None], always: bool = False, timeout: float = 0.0) 
     if not counted and not always:
         return False
 
-    given_back = [None]  # who takes it out gives the permit back: the thread, or who could not start it
-
-    def first() -> bool:
-        try:
-            given_back.pop()
-        except IndexError:
-            return False
-        return True
+    first = threading.Lock().acquire  # who has it first gives the permit back: the thread, or who could not start it
 
     def work() -> None:
-        if not first():
+        if not first(blocking=False):
             return
         _inside.it = True
         try:
@@ -346,7 +346,7 @@ def _start(run: Callable[[], None], always: bool = False, timeout: float = 0.0) 
     try:
         threading.Thread(target=work, name="stillwarm-gather", daemon=True).start()
     except BaseException as error:  # no memory, Ctrl-C: it may run all the same
-        if first() and counted:
+        if first(blocking=False) and counted:
             free.release()
         if not isinstance(error, RuntimeError):  # no more threads, or the interpreter is going down
             raise

@@ -7,12 +7,14 @@ Refuses to know: what is gathered.
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+from typing import Any
 
 import pytest
 
 from gathering import LONG, gate, notes, threads_end
-from stillwarm import LoadTimeout, StillwarmError, agather, gather
+from stillwarm import LoadTimeout, StillwarmError, _parallel, agather, gather
 
 __all__ = ["gate", "threads_end"]
 
@@ -132,6 +134,33 @@ async def test_agather_that_is_cancelled_cancels_everything(turns: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert running == set()
+
+
+@pytest.mark.parametrize("when", ["before it came", "as it came"])
+async def test_agather_that_is_cancelled_drops_a_coroutine_that_a_thread_returns(
+    when: str, gate: threading.Event
+) -> None:
+    """Without a warning that it was never awaited, which is an error in tests."""
+
+    async def coroutine() -> None: ...
+
+    def plain() -> Any:
+        gate.wait(LONG)
+        return coroutine()
+
+    task = asyncio.ensure_future(_parallel._in_thread(plain))
+    await asyncio.sleep(0)
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "stillwarm-gather")
+    if when == "before it came":
+        task.cancel()
+        await asyncio.sleep(0)
+    gate.set()
+    thread.join(LONG)  # its result is the loop's next step
+    asyncio.get_running_loop().call_soon(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del task
+    gc.collect()
 
 
 async def test_agather_an_error_in_a_thread_and_one_that_is_no_exception() -> None:
