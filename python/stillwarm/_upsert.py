@@ -29,7 +29,7 @@ from stillwarm._sql_types import quoted
 from stillwarm._tier import FULL, IN_DOUBT, REJECTED, TIMEOUT, UNAVAILABLE, Steps, raised
 from stillwarm._upsert_rows import Asked, Job, asked, job
 from stillwarm._upsert_table import FACTS, Target, quoted_table, target_of
-from stillwarm.errors import CodecError, ConfigError, TierError, TierUnavailable
+from stillwarm.errors import CodecError, ConfigError, TierError, TierTimeout, TierUnavailable
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
@@ -102,6 +102,8 @@ def upserting(
     looked_again = migrated = overtaken = False
     while True:
         ready = yield from _ready(tier, what, bool(marks), tried)
+        if time.monotonic_ns() >= until:  # what is cut off in a millisecond may be done, and nobody would know
+            raise TierTimeout(f"upsert of {what.table}: timeout={shown(timeout)} was over before it was sent")
         request = _core.query(ready.plan.text, _parameters(tier, ready, marks, named), tried.left(), True)
         try:
             error = yield request

@@ -19,12 +19,15 @@ from stillwarm._sql_types import IDENTIFIER, Column, identifier, quoted
 from stillwarm.errors import ConfigError
 
 # The types are those below domains: a domain says nothing of how a value is written, and a cast to it cuts a text. So
-# does a cast to a type with a length, where storing refuses. `to_jsonb(i)`: PostgreSQL 15
-# added the column.
+# does a cast to a type with a length, where storing refuses. Two keys may be one to the collation of their column.
+# `to_jsonb(i)`: PostgreSQL 15 added the column.
 FACTS: Final = """
 SELECT c.relkind, n.nspname,
   (SELECT jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(b.oid, b.mod), 'cast',
-      format_type(b.oid, CASE WHEN b.oid IN (1042, 1043, 1560, 1562, 1014, 1015, 1561, 1563) THEN -1 ELSE b.mod END),
+      format_type(b.oid, CASE WHEN b.oid IN (1042, 1043, 1560, 1562, 1014, 1015, 1561, 1563) THEN -1 ELSE b.mod END)
+        || coalesce((SELECT format(' COLLATE %I.%I', s.nspname, l.collname) FROM pg_collation l
+             JOIN pg_namespace s ON s.oid = l.collnamespace
+             WHERE l.oid = a.attcollation AND NOT l.collisdeterministic), ''),
       'loose', format_type(b.oid, -1), 'not_null', a.attnotnull,
       'made', a.attgenerated <> '' OR a.attidentity = 'a') ORDER BY a.attnum)
     FROM pg_attribute a, LATERAL (

@@ -6,13 +6,14 @@ Refuses to know: outcomes (test_upsert.py) and broken connections (test_upsert_f
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg
 import pytest
 
-from stillwarm import Cache, ConfigError, State, Upserted
+from stillwarm import Cache, ConfigError, State, Upserted, _upsert, _upsert_rows
 from stillwarm.errors import CodecError, TierRejected, TierTimeout
 from tiers import Ground
 from upserts import Table, marks
@@ -140,14 +141,37 @@ def test_upsert_refuses_two_rows_of_one_key_whatever_is_there(
     assert table.rows("v") == [(1,)]
 
 
-def test_upsert_refuses_two_rows_of_one_key_that_only_the_column_knows(cache: Cache, ground: Ground) -> None:
-    ground.sql("CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+ANY_CASE = "CREATE COLLATION IF NOT EXISTS any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+
+
+@pytest.mark.parametrize("keys", ["aA", "Aa"])
+@pytest.mark.parametrize("update", [None, ()])
+def test_upsert_refuses_two_rows_of_one_key_that_only_the_column_knows(
+    cache: Cache, ground: Ground, update: Any, keys: str
+) -> None:
+    ground.sql(ANY_CASE)
     table = Table(ground, "k text COLLATE any_case PRIMARY KEY, v int")
-    with pytest.raises(ConfigError, match="two of the rows have a key that is the same to the server; nothing"):
-        cache.upsert(table.name, [{"k": "a", "v": 1}, {"k": "A", "v": 2}], unique="k")
-    assert table.rows() == []
-    assert cache.upsert(table.name, {"k": "a", "v": 1}, unique="k").outcome == "inserted"
+    for there in ([], [("a", 1)]):  # whichever comes first, one of the two is equal to it and would not be written
+        assert table.rows() == there
+        with pytest.raises(ConfigError, match="two of the rows have a key that is the same to the server; nothing"):
+            cache.upsert(table.name, [{"k": k, "v": v} for v, k in enumerate(keys, 1)], unique="k", update=update)
+        assert table.rows() == there
+        cache.upsert(table.name, {"k": "a", "v": 1}, unique="k")
     assert cache.upsert(table.name, {"k": "A", "v": 2}, unique="k").outcome == "updated"
+
+
+def test_upsert_whose_answer_is_lost_takes_no_other_text_for_the_one_that_was_given(
+    cache: Cache, ground: Ground
+) -> None:
+    """What the look afterwards asks, where the collation of the column takes both for one."""
+    ground.sql(ANY_CASE)
+    table = Table(ground, "k int PRIMARY KEY, v text COLLATE any_case")
+    cache.upsert(table.name, {"k": 1, "v": "A"}, unique="k")
+    assert cache._tier is not None
+    for given, as_given in (("A", "t"), ("a", "f")):
+        asked = _upsert_rows.asked(table.name, {"k": 1, "v": given}, "k", None, ())
+        ready = _upsert_rows.job(asked, cache._tier.targets[table.name], "")
+        assert cache._tier.query(ready.plan.reread_text, ready.arrays) == [("1", as_given)]
 
 
 def test_upsert_leaves_a_triggers_error_its_own(cache: Cache, ground: Ground) -> None:
@@ -206,6 +230,25 @@ def test_upsert_waits_for_locks_until_its_timeout(cache: Cache, ground: Ground, 
         other.commit()
     assert table.rows("v") == [("theirs",)], "it is over: nothing comes later"
     assert cache.upsert(table.name, {"k": 1, "v": "theirs"}, unique="k").outcome == "unchanged"
+
+
+def test_upsert_whose_time_is_over_before_it_is_sent_is_not_sent(
+    cache: Cache, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = _upsert._ready
+
+    def slow(*arguments: Any) -> Any:
+        job = yield from ready(*arguments)
+        until = time.monotonic() + 0.05
+        while time.monotonic() < until:
+            yield 0.01
+        return job
+
+    monkeypatch.setattr(_upsert, "_ready", slow)
+    for _ in range(3):
+        with pytest.raises(TierTimeout, match=r"timeout='50ms' was over before it was sent"):
+            cache.upsert(table.name, {"k": 1, "v": "a"}, unique="k", timeout="50ms")
+    assert table.rows() == []
 
 
 def test_upsert_that_is_refused_says_nothing_of_the_tier(cache: Cache, ground: Ground, caplog: Any) -> None:

@@ -135,9 +135,10 @@ std::string upsert_text(const UpsertPlan& plan) {
 }
 
 std::string reread_text(const UpsertPlan& plan) {
-  // By their texts: types without `=` have one too, and one text is one value.
+  // By their texts: types without `=` have one too, and one text is one value, but for collations that know better.
   std::string as_given = joined(plan.update, " AND ", [&](const std::string& name) {
-    return "t." + quoted(name) + "::text IS NOT DISTINCT FROM g." + place_of(plan, name) + "::text";
+    return "t." + quoted(name) + R"(::text COLLATE "C" IS NOT DISTINCT FROM g.)" + place_of(plan, name) +
+           R"(::text COLLATE "C")";
   });
   if (as_given.empty()) as_given = "true";
   return "WITH " + given_text(plan, false) + " SELECT g.n, " + as_given +
