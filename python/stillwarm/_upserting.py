@@ -159,15 +159,24 @@ class Upserting(Shared):
     def _writing(self) -> Tier:
         """The tier that an upsert goes to: that of the cache, or the one that a cache has which is switched off."""
         if self._tier is not None:
+            if not self._tier.speaks_sql:
+                from stillwarm._tier_redis import NEEDS_SQL
+
+                raise ConfigError(f"upsert: {NEEDS_SQL}")
             return self._tier
         if self._writer is None:
             raise ConfigError(f"upsert needs the PostgreSQL tier; {NO_REMOTE}")
         if isinstance(self._writer, tuple):
+            from stillwarm import _url
             from stillwarm._tier import Tier
 
             with _making:
                 if isinstance(self._writer, tuple):
                     url, settings = self._writer
+                    if _url.scheme_of(url) == "redis":
+                        from stillwarm._tier_redis import NEEDS_SQL
+
+                        raise ConfigError(f"upsert: {NEEDS_SQL}")
                     self._writer = Tier(cast("Cache", self), url, **settings, attached=False)
         return self._writer
 

@@ -152,13 +152,17 @@ async def test_aprefetch_a_load_that_cancels_itself_is_a_failure_and_ends_no_sch
     schedule.stop()
 
 
-def test_aprefetch_of_a_loop_that_was_closed_with_it_does_not_run_and_starts_on_another(cache: Cache) -> None:
+def test_aprefetch_of_a_loop_that_was_closed_with_it_does_not_run_and_starts_on_another(
+    cache: Cache, rounds: Rounds
+) -> None:
     @cache.cached
     async def one() -> int:
         return 1
 
     loop = asyncio.new_event_loop()
     schedule = loop.run_until_complete(cache.aprefetch([one], every=20))
+    first = schedule._task  # type: ignore[attr-defined]
+    loop.run_until_complete(asyncio.sleep(0))
     loop.close()
     assert not schedule.running
 
@@ -167,3 +171,4 @@ def test_aprefetch_of_a_loop_that_was_closed_with_it_does_not_run_and_starts_on_
         return schedule.running
 
     assert asyncio.run(again())
+    first.get_coro().close()

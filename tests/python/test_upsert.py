@@ -163,6 +163,15 @@ def test_upsert_says_when_a_trigger_changed_the_key(cache: Cache, ground: Ground
     assert table.rows() == [("a", 1), ("b", 1)]
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_upsert_needs_a_tier_that_speaks_sql(enabled: bool) -> None:
+    with (
+        Cache("redis://127.0.0.1:1/0", enabled=enabled) as cache,
+        pytest.raises(ConfigError, match="upsert: this needs the PostgreSQL tier, and the cache has a Redis tier"),
+    ):
+        cache.upsert("t", {"k": 1}, unique="k")
+
+
 def test_upsert_needs_a_tier() -> None:
     with Cache() as cache, pytest.raises(ConfigError, match="upsert needs the PostgreSQL tier"):
         cache.upsert("t", {"k": 1}, unique="k")
