@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -17,12 +18,12 @@ namespace {
 
 namespace pb = pybind11;
 
-UpsertPlan plan_of(std::string table, const std::vector<std::pair<std::string, std::string>>& columns,
+UpsertPlan plan_of(std::string table, const std::vector<std::tuple<std::string, std::string, std::string>>& columns,
                    std::vector<std::string> unique, std::vector<std::string> update, std::vector<std::string> returning,
-                   bool nulls_equal, std::string marks) {
-  UpsertPlan plan{std::move(table),     {},          std::move(unique), std::move(update),
-                  std::move(returning), nulls_equal, std::move(marks)};
-  for (const auto& [name, type] : columns) plan.columns.push_back({name, type});
+                   bool nulls_equal, bool many, std::string marks) {
+  UpsertPlan plan{std::move(table), {},   std::move(unique), std::move(update), std::move(returning),
+                  nulls_equal,      many, std::move(marks)};
+  for (const auto& [name, type, loose] : columns) plan.columns.push_back({name, type, loose});
   return plan;
 }
 
@@ -42,7 +43,7 @@ pb::object text_of(UpsertOutcome outcome) {
 void bind_antidup(pb::module_& m) {
   pb::class_<UpsertPlan>(m, "UpsertPlan")
       .def(pb::init(&plan_of), pb::kw_only(), pb::arg("table"), pb::arg("columns"), pb::arg("unique"),
-           pb::arg("update"), pb::arg("returning"), pb::arg("nulls_equal"), pb::arg("marks"))
+           pb::arg("update"), pb::arg("returning"), pb::arg("nulls_equal"), pb::arg("many"), pb::arg("marks"))
       .def_property_readonly("text", &upsert_text)
       .def_property_readonly("reread_text", &reread_text);
   m.def(

@@ -7,14 +7,15 @@ Refuses to know: what `_prefetch` refuses.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from stillwarm import _aload, _waiting
 from stillwarm._landing import finish
-from stillwarm._prefetch import Prefetch
+from stillwarm._prefetch import Prefetch, told
 from stillwarm._target import ABANDONED, CONFIRM
 from stillwarm._waiting import running_loop
 
@@ -31,7 +32,10 @@ class OnLoop(Prefetch):
 
     @property
     def running(self) -> bool:
-        return self._task is not None and not self._task.done() and not self._stop.is_set()
+        # Of a loop that was closed with its tasks in it, none is ever done.
+        return (
+            self._task is not None and not self._task.done() and not self._stop.is_set() and not self._loop.is_closed()
+        )
 
     def start(self) -> None:
         if self.running:
@@ -40,7 +44,11 @@ class OnLoop(Prefetch):
         self._stop = stop = asyncio.Event()
         self._cache._schedules.add(self)
         self._task = self._loop.create_task(self._run(stop))
-        self._task.add_done_callback(lambda _: self._cache._schedules.discard(self))
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task is self._task:  # it was not started anew meanwhile
+            self._cache._schedules.discard(self)
 
     def stop(self) -> None:
         self._cache._schedules.discard(self)
@@ -58,7 +66,7 @@ class OnLoop(Prefetch):
             try:
                 await self._round(stop)
             except Exception as error:
-                self._note_failure("a round", f"{error.__class__.__qualname__}: {error}")
+                self._note_failure("a round", told(error))
             wait = self._every - (time.monotonic() - begun) % self._every
 
     async def _round(self, stop: asyncio.Event) -> None:
@@ -92,13 +100,31 @@ class OnLoop(Prefetch):
                 _, flight = self._claimed(target, not await self._cache._aconfirm())
             if flight is not None:
                 flight.loop, flight.thread = loop, 0
-                await _aload.run_load(target, flight)
+                await _alone(_aload.run_load(target, flight))
                 self._judge(flight)
         except Exception as error:
-            self._note_failure("a refresh", f"{error.__class__.__qualname__}: {error}")
+            self._note_failure("a refresh", told(error))
         finally:
             if flight is not None:
                 finish(flight, ABANDONED, None)
+
+
+async def _alone(load: Coroutine[Any, Any, None]) -> None:
+    """Runs a load as a task of its own, so that one that cancels itself ends no schedule.
+
+    Raises:
+        concurrent.futures.CancelledError: it did; to be told from asyncio's, which would be that of who waits for it.
+    """
+    task = asyncio.ensure_future(load)
+    try:
+        await asyncio.wait((task,))
+    finally:
+        if not task.done():  # the loop ends
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    if task.cancelled():
+        raise concurrent.futures.CancelledError("raised by the function")
+    task.result()
 
 
 async def apause(stop: asyncio.Event, seconds: float) -> bool:

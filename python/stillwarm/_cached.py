@@ -77,6 +77,10 @@ class CacheInfo(tuple[int, int, "int | None", int]):
         return f"CacheInfo({hits=}, {misses=}, {maxsize=}, {currsize=})"
 
 
+def _generates(function: Any) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
 def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str, Any], type_name: str | None) -> Any:
     """The cached form of a function, coroutine function, classmethod or staticmethod object."""
     if isinstance(function, (classmethod, staticmethod)):
@@ -86,12 +90,18 @@ def decorate(cache: Cache, function: Any, settings: Settings, options: dict[str,
     if not callable(function) or isinstance(function, type):
         what = "@joined" if settings.local else "@cached"
         raise ConfigError(f"{what} got {shown(function)}: accepted: a function, coroutine function or method")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    if _generates(function):
         raise ConfigError(
             f"{name_of(function, None)} is a generator function: its values can be read only once, so callers "
             f"cannot share them; accepted: a function that returns a list or tuple of them"
         )
     is_async = inspect.iscoroutinefunction(function)
+    called = getattr(function, "__call__", None)  # noqa: B004
+    if not is_async and (inspect.iscoroutinefunction(called) or _generates(called)):
+        raise ConfigError(
+            f"{name_of(function, None)}: its __call__ is a coroutine function or a generator function, and what it "
+            "returns can be used only once; accepted: a coroutine function that awaits it"
+        )
     signature = signature_of(function)
     name = name_of(function, options.get("name"))
     version = options.get("version", 0)

@@ -94,8 +94,10 @@ def plain_text(value: Any, *, zone: bool = False) -> str:
         return str(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
+    if isinstance(value, int):
+        return int.__repr__(value)
+    if isinstance(value, float):
+        return float.__repr__(value)  # its own: that of numpy.float64 says more than the number
     if isinstance(value, (Decimal, UUID)):
         return str(value)
     if isinstance(value, datetime):
@@ -135,8 +137,10 @@ def _json_default(value: Any) -> Any:
 
 def array_text(values: Any, element: Column | None = None) -> str:
     """The array literal of a list; the elements are quoted, so that any text may be in them."""
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+    if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)) or not hasattr(values, "__iter__"):
         raise TypeError("not a list")
+    if isinstance(values, Iterator):  # where it is sent again there would be nothing left
+        raise TypeError("not a list: an iterator gives its items once")
     parts = []
     for item in values:
         if item is None:

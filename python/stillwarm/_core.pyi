@@ -382,11 +382,12 @@ class UpsertPlan:
         self,
         *,
         table: str,
-        columns: Sequence[tuple[str, str]],  # name, and what a text is cast to
+        columns: Sequence[tuple[str, str, str]],  # name, and what a text is cast to, with a size and without
         unique: Sequence[str],
         update: Sequence[str],
         returning: Sequence[str],
         nulls_equal: bool,
+        many: bool,  # more than one row is given
         marks: str,  # "": nothing is invalidated
     ) -> None: ...
     @property

@@ -21,12 +21,24 @@ if TYPE_CHECKING:
 class Call:
     """A call that is under way."""
 
-    __slots__ = ("__weakref__", "breaker", "ended", "permit")
+    __slots__ = ("__weakref__", "breaker", "doubtful", "ended", "outer", "permit")
 
-    def __init__(self, breaker: CircuitBreaker, permit: BreakerCall) -> None:
+    def __init__(self, breaker: CircuitBreaker, permit: BreakerCall, outer: Call | None) -> None:
         self.breaker = breaker
         self.permit = permit
+        self.outer = outer  # whose permit it was
+        self.doubtful = False  # a call inside gave the permit back: of that one nobody knows
         self.ended = False
+
+    def hand_back(self, outer: Call | None) -> None:
+        """Nobody knows how it went. The permit goes back to the call that it came from, which may see it fail: what
+        was cancelled in here is a time-out out there."""
+        back = None if outer is None or outer.ended else self.permit.pass_on()
+        if outer is None or back is None:
+            self.permit.abandoned()
+        else:
+            outer.permit = back
+            outer.doubtful = True
 
 
 _Link: TypeAlias = "tuple[ref[Call], _Link] | None"  # a call, and those that it is in
@@ -54,17 +66,28 @@ def begin(call: Call) -> None:
 def end(call: Call) -> None:
     """It is over, whatever contexts still name it."""
     call.ended = True
+    call.outer = None
     link = _inside.get()
     if link is not None and link[0]() is call:
         _inside.set(_under_way(link))
 
 
 def _under_way(link: _Link) -> _Link:
-    while link is not None:
-        call = link[0]()
+    """Without those that are over, wherever they are: of tasks that each begin the next, none would ever go."""
+    calls = []
+    at = link
+    length = 0
+    while at is not None:
+        call = at[0]()
         if call is not None and not call.ended:
-            break
-        link = link[1]
+            calls.append(at[0])
+        at = at[1]
+        length += 1
+    if len(calls) == length:
+        return link
+    link = None
+    for living in reversed(calls):
+        link = (living, link)
     return link
 
 

@@ -97,10 +97,8 @@ def gather(*calls: Callable[[], Any], deadline: Duration | None = None, threads:
         BaseException: what the first call raised that failed.
     """
     for call in calls:
-        if not callable(call):
-            raise ConfigError(f"gather({shown(call)}): accepted: callables without arguments")
-        if inspect.iscoroutinefunction(call):
-            raise ConfigError(f"gather({shown(call)}): a coroutine function: use `await agather(...)`")
+        if not callable(call) or inspect.iscoroutinefunction(call):
+            raise _refusal(calls, call)
     limit = duration(deadline, "deadline", allow_none=True)
     until = None if limit is None else time.monotonic() + limit / 1e9
     wanted = min(count(threads, "threads", MOST), len(calls))
@@ -148,9 +146,7 @@ async def agather(*calls: Any, deadline: Duration | None = None) -> tuple[Any, .
                 raise ConfigError(f"agather({shown(call)}): accepted: awaitables, and callables without arguments")
         limit = duration(deadline, "deadline", allow_none=True)
     except ConfigError:
-        for call in calls:
-            if inspect.iscoroutine(call):
-                call.close()  # it would warn that nobody awaited it
+        _close(calls)
         raise
     tasks = [asyncio.ensure_future(call if inspect.isawaitable(call) else _one(call)) for call in calls]
     waiting, until = set(tasks), None if limit is None else time.monotonic() + limit / 1e9
@@ -177,6 +173,22 @@ async def agather(*calls: Any, deadline: Duration | None = None) -> tuple[Any, .
                     task.exception()  # of several that failed at the same moment asyncio would report all but the first
 
 
+def _refusal(calls: Sequence[Any], call: Any) -> ConfigError:
+    """Of a call that `gather` cannot make."""
+    _close(calls)
+    if inspect.iscoroutinefunction(call):
+        return ConfigError(f"gather({shown(call)}): a coroutine function: use `await agather(...)`")
+    advice = "; use `await agather(...)`" * inspect.isawaitable(call)
+    return ConfigError(f"gather({shown(call)}): accepted: callables without arguments{advice}")
+
+
+def _close(calls: Sequence[Any]) -> None:
+    """Closes coroutines that are dropped: they would warn that nobody awaited them."""
+    for call in calls:
+        if inspect.iscoroutine(call):
+            call.close()
+
+
 def _raise_of(task: asyncio.Task[Any], calls: Sequence[Any], number: int) -> None:
     try:
         task.result()
@@ -200,7 +212,9 @@ async def _in_thread(call: Callable[[], Any]) -> Any:
     future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
     def land(outcome: tuple[Any, BaseException | None]) -> None:
-        if not future.done():
+        if future.done():
+            _close(outcome[:1])
+        else:
             future.set_result(outcome)
 
     def run() -> None:
@@ -212,12 +226,17 @@ async def _in_thread(call: Callable[[], Any]) -> Any:
         try:
             loop.call_soon_threadsafe(land, outcome)
         except RuntimeError:
-            pass  # the loop is closed, and nobody waits
+            _close(outcome[:1])  # the loop is closed, and nobody waits
 
     # A thread of ours that waits for another always gets one: else all of them could wait.
     while not _start(run, always=getattr(_inside, "it", False)):  # noqa: ASYNC110  (no event says it)
         await asyncio.sleep(SLICE)
-    value, error = await future
+    try:
+        value, error = await future
+    except asyncio.CancelledError:
+        if future.done() and not future.cancelled():
+            _close(future.result()[:1])  # it came at the same moment
+        raise
     if error is not None:
         raise error
     return value
@@ -312,7 +331,11 @@ def _start(run: Callable[[], None], always: bool = False, timeout: float = 0.0) 
     if not counted and not always:
         return False
 
+    first = threading.Lock().acquire  # who has it first gives the permit back: the thread, or who could not start it
+
     def work() -> None:
+        if not first(blocking=False):
+            return
         _inside.it = True
         try:
             run()
@@ -322,9 +345,11 @@ def _start(run: Callable[[], None], always: bool = False, timeout: float = 0.0) 
 
     try:
         threading.Thread(target=work, name="stillwarm-gather", daemon=True).start()
-    except RuntimeError:  # no more threads, or the interpreter is going down
-        if counted:
+    except BaseException as error:  # no memory, Ctrl-C: it may run all the same
+        if first(blocking=False) and counted:
             free.release()
+        if not isinstance(error, RuntimeError):  # no more threads, or the interpreter is going down
+            raise
         return False
     return True
 

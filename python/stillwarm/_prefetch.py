@@ -129,10 +129,17 @@ class Prefetch:
             wanted = self._calls
             if callable(wanted):
                 wanted = _targets(self._cache, wanted(), self._plain)
-            return [target for target in wanted if self._expires(target)] if self._cache._enabled else []
         except Exception as error:
-            self._note_failure("its list of calls", f"{error.__class__.__qualname__}: {error}")
+            self._note_failure("its list of calls", told(error))
             return []
+        return [target for target in wanted if self._is_due(target)] if self._cache._enabled else []
+
+    def _is_due(self, target: Target) -> bool:
+        try:
+            return self._expires(target)
+        except Exception as error:  # a comparison of keys may raise; the others are due all the same
+            self._note_failure(shown(target.call), told(error))
+            return False
 
     def _expires(self, target: Target) -> bool:
         life = _core.life(self._cache, *target.key())
@@ -156,7 +163,7 @@ class Prefetch:
         elif flight.state in (ERROR, STALE):
             if flight.state == ERROR:
                 error = flight.error[0]
-                text = f"{error.__class__.__qualname__}: {error}"
+                text = told(error)
             else:  # the value that is there stood in for it
                 text = self._cache._last_errors.get(self._cache._scopes[flight.scope].type, "")
             self._note_failure(self._cache._key_of(flight), text)
@@ -188,7 +195,7 @@ class Prefetch:
                     run_detached(target, flight)
                     self._judge(flight)
             except Exception as error:  # a comparison of keys may raise
-                self._note_failure("a refresh", f"{error.__class__.__qualname__}: {error}")
+                self._note_failure("a refresh", told(error))
             finally:
                 if flight is not None:
                     finish(flight, ABANDONED, None)  # nothing if it has landed
@@ -221,6 +228,8 @@ class _OnThread(Prefetch):
                 return
             self._stop = stop = threading.Event()
         self._cache._schedules.add(self)
+        if stop.is_set():  # stop() was faster
+            self._cache._schedules.discard(self)
         thread = threading.Thread(target=self._run, args=(stop,), name="stillwarm-prefetch", daemon=True)
         try:
             thread.start()
@@ -234,13 +243,19 @@ class _OnThread(Prefetch):
 
     def _run(self, stop: threading.Event) -> None:
         wait = self._every * _waiting.draw()  # processes that start together do not refresh together
-        while not pause(stop, wait):
-            begun = time.monotonic()
-            try:
-                self._round(stop)
-            except Exception as error:
-                self._note_failure("a round", f"{error.__class__.__qualname__}: {error}")
-            wait = self._every - (time.monotonic() - begun) % self._every
+        try:
+            while not pause(stop, wait):
+                begun = time.monotonic()
+                try:
+                    self._round(stop)
+                except Exception as error:
+                    self._note_failure("a round", told(error))
+                wait = self._every - (time.monotonic() - begun) % self._every
+        except BaseException as error:  # a list of calls that ends its thread: SystemExit
+            self._note_failure("the schedule, which ends,", told(error))
+        finally:
+            if self._stop is stop:
+                self.stop()
 
     def _round(self, stop: threading.Event) -> None:
         free = threading.Semaphore(self._at_once)
@@ -332,6 +347,14 @@ def _targets(cache: Any, calls: Any, plain: bool) -> list[Target]:
         target.key()  # says what is wrong with the arguments
         found.append(target)
     return found
+
+
+def told(error: BaseException) -> str:
+    """Kind and text of an error, whatever its `__str__` does."""
+    try:
+        return f"{type(error).__qualname__}: {error}"
+    except Exception:
+        return f"{type(error).__qualname__}: its text cannot be had"
 
 
 def pause(stop: threading.Event, seconds: float) -> bool:

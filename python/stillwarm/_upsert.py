@@ -29,7 +29,7 @@ from stillwarm._sql_types import quoted
 from stillwarm._tier import FULL, IN_DOUBT, REJECTED, TIMEOUT, UNAVAILABLE, Steps, raised
 from stillwarm._upsert_rows import Asked, Job, asked, job
 from stillwarm._upsert_table import FACTS, Target, quoted_table, target_of
-from stillwarm.errors import ConfigError, TierError, TierUnavailable
+from stillwarm.errors import CodecError, ConfigError, TierError, TierTimeout, TierUnavailable
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
@@ -42,6 +42,8 @@ Outcome = Literal["inserted", "updated", "unchanged", "written"]
 _CHANGED: Final = ("42703", "42P01", "3F000", "42P10", "42804", "42846", "22P02", "0A000")
 _COLLISIONS: Final = ("40001", "40P01", "55P03")
 _TWICE: Final = "21000"  # a row would be written a second time by one statement
+# Of a second unique index: who inserts the same row at the same time was there first. Asked anew, the row has its key.
+_OVERTAKEN: Final = "23505"
 _SAME_KEY: Final = "two of the rows have a key that is the same to the server; nothing was written"
 _AT_LEAST: Final = 1_000_000_000  # ns for the look after an answer that was lost
 _writes: Final = itertools.count()
@@ -83,7 +85,7 @@ def upserting(
     """The rows' outcomes in their order.
 
     Raises:
-        ConfigError, CodecError: nothing was sent.
+        ConfigError: nothing was done. CodecError: likewise, or what came back cannot be read, which its text says.
         TierRejected, TierTimeout: nothing was done.
         TierUnavailable: nothing was done, or nobody knows, which its text says.
     """
@@ -97,9 +99,11 @@ def upserting(
         tier.used()
     named = f"{tier.process}+u{next(_writes)}"
     tried = _Tries(until)
-    looked_again = migrated = False
+    looked_again = migrated = overtaken = False
     while True:
         ready = yield from _ready(tier, what, bool(marks), tried)
+        if time.monotonic_ns() >= until:  # what is cut off in a millisecond may be done, and nobody would know
+            raise TierTimeout(f"upsert of {what.table}: timeout={shown(timeout)} was over before it was sent")
         request = _core.query(ready.plan.text, _parameters(tier, ready, marks, named), tried.left(), True)
         try:
             error = yield request
@@ -112,8 +116,11 @@ def upserting(
         fault, state, _ = error
         if fault == IN_DOUBT:
             return (yield from _looked_up(cache, tier, what, ready, marks, until, error))
-        if state == _TWICE:
+        if state == _TWICE and len(what.rows) > 1:  # else it is some trigger's own
             raise ConfigError(f"upsert of {what.table}: {_SAME_KEY}")
+        if state == _OVERTAKEN and not overtaken:
+            overtaken = True
+            continue
         if state in _CHANGED:
             tier.targets.pop(what.table, None)
             if state in ("42P01", "3F000") and marks and not migrated:
@@ -132,7 +139,7 @@ def marks_of(cache: Cache, invalidates: Any) -> list[Mark]:
     Raises:
         ConfigError: names the one that is not accepted.
     """
-    forms = 'dicts such as {"tag": "asin:B07"}, with one of key, type, tag, all, and "stale" if wanted'
+    forms = 'dicts such as {"tag": "asin:B07"}, with exactly one of key, type, tag, all, and "stale" if wanted'
     if isinstance(invalidates, (str, bytes, Mapping)) or not isinstance(invalidates, Iterable):
         raise ConfigError(f"invalidates={shown(invalidates)}: accepted: a list of {forms}")
     marks = []
@@ -140,13 +147,26 @@ def marks_of(cache: Cache, invalidates: Any) -> list[Mark]:
         if not isinstance(intent, Mapping) or not set(intent) <= {"key", "type", "tag", "all", "stale"}:
             raise ConfigError(f"invalidates: {shown(intent)}: accepted: {forms}")
         key, type, tag, all, stale = (intent.get(name) for name in ("key", "type", "tag", "all", "stale"))
+        if sum((key is not None, type is not None, tag is not None, bool(all))) != 1:
+            raise ConfigError(f"invalidates: {shown(dict(intent))}: accepted: {forms}")
         try:
             plan = cache._intent(key, type, tag, None, None, all, None, stale)
         except ConfigError as error:
             raise ConfigError(f"invalidates: {shown(dict(intent))}: {error}") from None
+        if plan.intent == "tag" and not _is_text(plan.name):
+            raise ConfigError(f"invalidates: {shown(dict(intent))}: accepted: a text without NUL and lone surrogates")
         name = _tier_values.storable(plan.name) if plan.intent == "key" else plan.name
         marks.append(Mark(plan, _tier_invalidation.names_of(plan.intent, name)))
     return marks
+
+
+def _is_text(name: str) -> bool:
+    """Whether a database takes it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
 
 
 class _Tries:
@@ -184,7 +204,7 @@ def _ready(tier: Tier, what: Asked, marked: bool, tried: _Tries) -> Steps[Job]:
     if known is not None:
         try:
             return job(what, known, marks)
-        except ConfigError:  # there may be a new column, a new index
+        except (ConfigError, CodecError):  # there may be a new column, a new index, a wider type
             pass
     while True:
         request = _core.query(FACTS, [quoted_table(what.table)], tried.left())
@@ -229,18 +249,31 @@ def _done(cache: Cache, tier: Tier, what: Asked, ready: Job, marks: list[Mark], 
         _forget(cache, marks)  # what the one who wrote it invalidated could not be asked for
     if not whole:
         raise TierError(
-            f"upsert of {what.table}: it was done, but rows came to stand under other keys than given, which a trigger "
-            "must have changed: what became of which row is not known"
+            f"upsert of {what.table}: it was done, but a trigger must have kept rows out, or changed their keys: what "
+            "became of which row is not known"
         )
-    unchanged: dict[int, dict[str, Any]] = {}
+    unchanged: dict[int, Any] = {}
     if ready.returning and any(outcome == "unchanged" for outcome, _ in found):
         tried = _Tries(time.monotonic_ns() + _AT_LEAST)
-        there = yield from _reread(tier, what, ready, tried)
-        unchanged = {n: ready.row(texts) for n, (is_there, _, texts) in enumerate(there) if is_there}
-    return [
-        Upserted(outcome, unchanged.get(n, {}) if outcome == "unchanged" else ready.row(texts))
-        for n, (outcome, texts) in enumerate(found)
-    ]
+        try:
+            there = yield from _reread(tier, what, ready, tried)
+        except TierError as second:
+            lost = f"upsert of {what.table}: it was done, but the rows that were unchanged could not be read"
+            raise TierUnavailable(f"{lost} ({second})") from second
+        unchanged = {n: texts for n, (is_there, _, texts) in enumerate(there) if is_there}
+    return _upserted(
+        what,
+        ready,
+        ((outcome, unchanged.get(n) if outcome == "unchanged" else texts) for n, (outcome, texts) in enumerate(found)),
+    )
+
+
+def _upserted(what: Asked, ready: Job, found: Iterable[tuple[Outcome, Any]]) -> list[Upserted]:
+    """The outcomes with the texts of their rows, or None, as values."""
+    try:
+        return [Upserted(outcome, {} if texts is None else ready.row(texts)) for outcome, texts in found]
+    except CodecError as error:  # a date before Christ
+        raise CodecError(f"upsert of {what.table}: it was done, but what it returns cannot be read: {error}") from None
 
 
 def _reread(tier: Tier, what: Asked, ready: Job, tried: _Tries) -> Steps[list[Any]]:
@@ -270,7 +303,7 @@ def _looked_up(
         if not is_there or not as_given:
             state = "is there otherwise than given" if is_there else "is not there"
             raise TierUnavailable(f"{lost}: {what.where(n)} ({ready.keys[n]}) {state}")
-    return [Upserted("written", ready.row(texts)) for _, _, texts in there]
+    return _upserted(what, ready, (("written", texts) for _, _, texts in there))
 
 
 __all__ = ["Outcome", "Upserted", "upserting"]

@@ -90,10 +90,12 @@ def _check(asked: Asked, number: int, row: Any) -> None:
         raise ConfigError(f"{where} has the columns {theirs}, row 0 has {first}: all rows must have the same")
     for name in asked.unique:
         if name not in row:
-            raise ConfigError(f"unique={shown(asked.unique)}: {where} has no {name!r}; it has: {', '.join(row)}")
+            raise ConfigError(
+                f"unique={shown(asked.unique)}: {where} has no {name!r}; it has: {', '.join(map(str, row))}"
+            )
     for name in asked.update or ():
         if name not in row or name in asked.unique:
-            accepted = ", ".join(n for n in row if n not in asked.unique) or "() alone"
+            accepted = ", ".join(str(n) for n in row if n not in asked.unique) or "() alone"
             raise ConfigError(f"update={shown(asked.update)}: {name!r}: accepted: columns of the row that are not in "
                               f"unique=: {accepted}")  # fmt: skip
 
@@ -116,11 +118,12 @@ def job(asked: Asked, target: Target, marks: str) -> Job:
     update = asked.update if asked.update is not None else [c.name for c in columns if c.name not in asked.unique]
     plan = _core.UpsertPlan(
         table=target.sql,
-        columns=[(column.name, target.cast(column.name)) for column in columns],
+        columns=[(column.name, *target.cast(column.name)) for column in columns],
         unique=list(asked.unique),
         update=list(update),
         returning=[column.name for column in returning],
         nulls_equal=nulls_equal,
+        many=len(asked.rows) > 1,
         marks=marks,
     )
     arrays: list[str | None] = [array_text(texts[column.name]) for column in columns]

@@ -15,17 +15,21 @@ from typing import Any, Final
 from stillwarm._ddl import keep_newest
 from stillwarm._durations import shown
 from stillwarm._layouts import Layout
-from stillwarm._sql_types import Column, identifier, quoted
+from stillwarm._sql_types import IDENTIFIER, Column, identifier, quoted
 from stillwarm.errors import ConfigError
 
 # The types are those below domains: a domain says nothing of how a value is written, and a cast to it cuts a text. So
-# does a cast to a type with a length, where storing refuses. `to_jsonb(i)`: PostgreSQL 15
-# added the column.
+# does a cast to a type with a length, where storing refuses. Two keys may be one to the collation of their column.
+# `to_jsonb(i)`: PostgreSQL 15 added the column.
 FACTS: Final = """
 SELECT c.relkind, n.nspname,
   (SELECT jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(b.oid, b.mod), 'cast',
-      format_type(b.oid, CASE WHEN b.oid IN (1042, 1043, 1560, 1562, 1014, 1015, 1561, 1563) THEN -1 ELSE b.mod END),
-      'not_null', a.attnotnull, 'made', a.attgenerated <> '' OR a.attidentity = 'a') ORDER BY a.attnum)
+      format_type(b.oid, CASE WHEN b.oid IN (1042, 1043, 1560, 1562, 1014, 1015, 1561, 1563) THEN -1 ELSE b.mod END)
+        || coalesce((SELECT format(' COLLATE %I.%I', s.nspname, l.collname) FROM pg_collation l
+             JOIN pg_namespace s ON s.oid = l.collnamespace
+             WHERE l.oid = a.attcollation AND NOT l.collisdeterministic), ''),
+      'loose', format_type(b.oid, -1), 'not_null', a.attnotnull,
+      'made', a.attgenerated <> '' OR a.attidentity = 'a') ORDER BY a.attnum)
     FROM pg_attribute a, LATERAL (
       WITH RECURSIVE up(oid, mod) AS (
         SELECT a.atttypid, a.atttypmod
@@ -50,7 +54,7 @@ class Target:
 
     name: str
     columns: tuple[Column, ...]
-    casts: tuple[str, ...]  # what the text of a value is cast to, one per column
+    casts: tuple[tuple[str, str], ...]  # what the text of a value is cast to, with its size and without, per column
     made: frozenset[str]  # columns that only the server fills
     unique: dict[frozenset[str], bool]
 
@@ -75,7 +79,7 @@ class Target:
             raise ConfigError(f"{argument}: the table {self.name} has no column {shown(name)}; accepted: {accepted}")
         return self.columns[number]
 
-    def cast(self, name: str) -> str:
+    def cast(self, name: str) -> tuple[str, str]:
         return self.casts[self.numbers[name]]
 
     def nulls_equal(self, unique: Sequence[str]) -> bool:
@@ -90,14 +94,19 @@ class Target:
         return found
 
     def _advice(self, unique: Sequence[str]) -> str:
+        needed = (
+            f"the table {self.name} has no valid unique index over exactly these columns that is neither partial nor "
+            "deferrable, without which two callers at the same time would write two rows."
+        )
+        if not all(map(IDENTIFIER.fullmatch, unique)):  # the table may have such names; the statements below may not
+            return needed
         schema, _, name = self.name.rpartition(".")
         newest = next((c.name for c in self.columns if c.name in _MOMENTS and c.base.startswith("timestamp")), None)
         layout = Layout(name, self.columns, tuple(unique), schema=schema or None, newest=newest)
         index = quoted("_".join((name, *unique))[:59] + "_key")
         columns = ", ".join(map(quoted, unique))
         return (
-            f"the table {self.name} has no valid unique index over exactly these columns that is neither partial nor "
-            "deferrable, without which two callers at the same time would write two rows. This makes one: "
+            f"{needed} This makes one: "
             f"CREATE UNIQUE INDEX CONCURRENTLY {index} ON {self.sql} ({columns}); if rows with the same key stand in "
             f"its way (then drop the invalid index that is left), this keeps the newest of each: {keep_newest(layout)}"
         )
@@ -137,7 +146,7 @@ def target_of(name: str, rows: Sequence[Sequence[str | None]]) -> Target:
     return Target(
         name,
         tuple(Column(one["name"], one["type"], one["not_null"]) for one in given),
-        tuple(one["cast"] for one in given),
+        tuple((one["cast"], one["loose"]) for one in given),
         frozenset(one["name"] for one in given if one["made"]),
         unique,
     )

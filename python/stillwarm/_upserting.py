@@ -7,9 +7,10 @@ its memory knows nothing of.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from stillwarm._invalidating import NO_REMOTE
 from stillwarm._shared import Shared
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from stillwarm._types import Duration
     from stillwarm._upsert import Upserted
 
-_making: Final = threading.Lock()  # the tier of a cache that is switched off
+_making = threading.Lock()  # the tier of a cache that is switched off
 
 
 class Upserting(Shared):
@@ -79,7 +80,7 @@ class Upserting(Shared):
             unique: the columns of the natural key, over exactly which there must be a unique index. No value of them
                 may be None, unless the index has NULLS NOT DISTINCT.
             update: the columns that change in a row that is there; None: all that are given; (): none, so that such a
-                row is "unchanged".
+                row is "unchanged", as is then one that a trigger kept out.
             returning: columns of the row to return, such as an id that the server gave it; "*": all.
             invalidates: what of this cache goes with it, in the words of `invalidate`: `[{"tag": "asin:B07"}]`, with
                 key, type, tag or all. It happens if, and only if, a row was inserted or updated; a get that starts
@@ -94,11 +95,14 @@ class Upserting(Shared):
 
         Raises:
             ConfigError: there is no remote tier, an argument is not accepted, or no unique index; nothing was done.
-            CodecError: a value cannot be had by its column; nothing was done.
+            CodecError: a value cannot be had by its column, and nothing was done; or what `returning=` brought has no
+                value in Python (a date before Christ), and it was done: the text says which.
             TierRejected: the server refused it, by a constraint for instance; `sqlstate` says why. Nothing was done.
             TierTimeout: somebody held a lock for too long. Nothing was done.
             TierUnavailable: the tier cannot be reached, and nothing was done; or the answer was lost and the row is not
-                there as given, so that nobody knows: the text says which. It was not repeated.
+                there as given, so that nobody knows; or it was done, but `returning=` could not be had: the text says
+                which. It was not repeated.
+            TierError: it was done, but a trigger kept a row out, or changed its key.
         """
         from stillwarm._tier import drive
         from stillwarm._upsert import upserting
@@ -155,17 +159,33 @@ class Upserting(Shared):
     def _writing(self) -> Tier:
         """The tier that an upsert goes to: that of the cache, or the one that a cache has which is switched off."""
         if self._tier is not None:
+            if not self._tier.speaks_sql:
+                from stillwarm._tier_redis import NEEDS_SQL
+
+                raise ConfigError(f"upsert: {NEEDS_SQL}")
             return self._tier
         if self._writer is None:
             raise ConfigError(f"upsert needs the PostgreSQL tier; {NO_REMOTE}")
         if isinstance(self._writer, tuple):
+            from stillwarm import _url
             from stillwarm._tier import Tier
 
             with _making:
                 if isinstance(self._writer, tuple):
                     url, settings = self._writer
+                    if _url.scheme_of(url) == "redis":
+                        from stillwarm._tier_redis import NEEDS_SQL
+
+                        raise ConfigError(f"upsert: {NEEDS_SQL}")
                     self._writer = Tier(cast("Cache", self), url, **settings, attached=False)
         return self._writer
 
+
+def _after_fork_in_child() -> None:
+    global _making
+    _making = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 __all__ = ["Upserting"]

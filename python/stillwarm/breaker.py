@@ -16,11 +16,12 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import types
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, Final, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, cast
 
 from stillwarm import _core, _inside
 from stillwarm._arguments import check_count, check_name, refuse
@@ -40,6 +41,8 @@ Circuit: TypeAlias = Literal["closed", "open", "half-open"]
 _log: Final = logging.getLogger("stillwarm")
 _NS: Final = 1_000_000_000
 _MOST_CALLS: Final = 1_000_000
+_LATER: Final = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)  # the body has not run yet
+_FUNCTIONS: Final = "a function, coroutine function or method"
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ class CircuitBreaker:
 
     A call inside another of the same breaker, however deep, is counted once, by what the innermost does: the outer
     call's permission passes to the first call in it, further ones ask for their own, and the outer one reports only
-    what no call in it has reported. "Inside" is a matter of contextvars: awaited coroutines, tasks and
-    `asyncio.to_thread` are, the threads of a bare pool are not.
+    what no call in it has reported; where the one in it was abandoned, a failure such as the time-out around it, and no
+    success. "Inside" is a matter of contextvars: awaited coroutines, tasks and `asyncio.to_thread` are, the threads of
+    a bare pool are not.
 
     Args:
         on: which errors are failures: an exception class, a predicate, or a tuple of both, as in `Retry`.
@@ -162,7 +166,7 @@ class CircuitBreaker:
 
         Raises:
             CircuitOpen: the function was not called.
-            ConfigError: `fn` is a coroutine function: use `acall`.
+            ConfigError: `fn` is a coroutine function: use `acall`; or a generator function.
         """
         call = self._begin()
         try:
@@ -170,11 +174,16 @@ class CircuitBreaker:
         except BaseException as error:
             self._end(call, error)
             raise
-        if inspect.iscoroutine(result):
-            result.close()
-            call.permit.abandoned()
-            self._end(call, None)
-            refuse("fn", fn, "a coroutine function", "a plain function; await CircuitBreaker.acall() for this one")
+        if isinstance(result, _LATER):
+            if isinstance(result, types.CoroutineType):
+                result.close()
+                call.permit.abandoned()
+                self._end(call, None)
+                refuse("fn", fn, "a coroutine function", "a plain function; await CircuitBreaker.acall() for this one")
+            if _is_generator(fn):
+                call.permit.abandoned()
+                self._end(call, None)
+                _refuse_generator(fn)
         self._end(call, None)
         return result
 
@@ -233,29 +242,33 @@ class CircuitBreaker:
         self.__exit__(kind, error, traceback)
 
     def _begin(self) -> Call:
-        permit = None
+        permit = outer = None
         for outer in _inside.calls_of(self):
             permit = outer.permit.pass_on()
             if permit is not None:
                 break
-        permit = permit or self._core.allow()
+        else:
+            outer, permit = None, self._core.allow()
         if permit is None:
             raise self._refusal()
-        call = Call(self, permit)
+        call = Call(self, permit, outer)
         _inside.begin(call)
         return call
 
     def _end(self, call: Call, error: BaseException | None) -> None:
+        outer, permit = call.outer, call.permit
         _inside.end(call)
-        permit = call.permit
         if not permit.held:
             return  # a call inside has reported
-        if error is None:
-            turn = permit.succeeded()
-        elif _is_timeout(error) or error in self._on:
-            turn = permit.failed()
-        elif not may_retry(error) or isinstance(error, CircuitOpen):
+        try:
+            failed = error is not None and (_is_timeout(error) or error in self._on)
+        except BaseException:  # Ctrl-C in a predicate
             permit.abandoned()
+            raise
+        if failed:
+            turn = permit.failed()
+        elif call.doubtful or (error is not None and (not may_retry(error) or isinstance(error, CircuitOpen))):
+            call.hand_back(outer)
             return
         else:
             turn = permit.succeeded()
@@ -324,14 +337,23 @@ def _is_timeout(error: BaseException) -> bool:
 
 
 def _check_function(function: object) -> None:
-    accepted = "a function, coroutine function or method"
+    accepted = _FUNCTIONS
     if isinstance(function, (classmethod, staticmethod)):
         refuse("function", function, f"a {type(function).__name__}", f"{accepted}; put the breaker below it")
     if not callable(function) or isinstance(function, type):
         refuse("function", function, "cannot be guarded", accepted)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        name = getattr(function, "__qualname__", shown(function))
-        raise ConfigError(
-            f"{name} is a generator function: it runs after its call has returned, so there is nothing to guard; "
-            f'accepted: {accepted}; a block in it ("with breaker:")'
-        )
+    if _is_generator(function):
+        _refuse_generator(function)
+
+
+def _is_generator(function: object) -> bool:
+    forms = (function, getattr(function, "__call__", None))  # noqa: B004
+    return any(inspect.isgeneratorfunction(form) or inspect.isasyncgenfunction(form) for form in forms)
+
+
+def _refuse_generator(function: object) -> NoReturn:
+    name = getattr(function, "__qualname__", shown(function))
+    raise ConfigError(
+        f"{name} is a generator function: it runs after its call has returned, so there is nothing to guard; "
+        f'accepted: {_FUNCTIONS}; a block in it ("with breaker:")'
+    )

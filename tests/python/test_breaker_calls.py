@@ -243,9 +243,15 @@ async def agenerator() -> AsyncIterator[int]:
     yield 1
 
 
+class Generating:
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
+        (Generating(), "is a generator function"),
         (generator, "generator is a generator function: it runs after its call has returned"),
         (agenerator, "agenerator is a generator function"),
         (functools.partial(generator), "is a generator function"),
@@ -271,3 +277,29 @@ async def test_breaker_the_wrong_call_is_refused_and_frees_the_probe(warm_clock:
         await breaker.acall(Source().ask)  # type: ignore[arg-type]
     assert breaker.state == "half-open"
     assert breaker.call(Source().ask) == "ok"
+
+
+@pytest.mark.parametrize("function", [generator, agenerator, Generating(), functools.partial(generator)])
+def test_breaker_call_refuses_generator_functions_and_frees_the_probe(function: Any, warm_clock: Any) -> None:
+    breaker = opened()
+    warm_clock.move("2s")
+    with pytest.raises(ConfigError, match="it runs after its call has returned"):
+        breaker.call(function)
+    assert list(breaker.call(lambda: generator())) == [1], "a function may return what it did not make"
+    assert breaker.state == "closed"
+
+
+def test_breaker_ctrl_c_in_a_predicate_frees_the_probe(warm_clock: Any) -> None:
+    def says(error: Exception) -> bool:
+        if breaker.state == "half-open":
+            raise KeyboardInterrupt
+        return True
+
+    breaker = CircuitBreaker(on=says)
+    fail(breaker, 5)
+    warm_clock.move("2s")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        breaker.call(Source(Down).ask)
+    assert breaker.call(Source().ask) == "ok"
+    assert breaker.state == "closed"
+    assert isinstance(caught.value.__context__, Down), "it is kept, with all the frames that it went through"

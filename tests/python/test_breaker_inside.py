@@ -95,6 +95,58 @@ def test_breaker_the_outer_call_reports_what_no_inner_one_has() -> None:
     assert counted(breaker) == (1, 1)
 
 
+async def test_breaker_a_time_out_around_an_inner_call_counts_for_the_outer_one() -> None:
+    breaker = CircuitBreaker(consecutive=3)
+    for _ in range(3):
+        with pytest.raises((TimeoutError, asyncio.TimeoutError)):
+            async with breaker:
+                await asyncio.wait_for(breaker.acall(asyncio.Event().wait), 0.01)  # which only cancels it
+    assert counted(breaker) == (3, 3)
+    assert breaker.state == "open"
+
+
+def test_breaker_an_abandoned_inner_probe_is_under_way_until_the_outer_one_ends(warm_clock: Any) -> None:
+    breaker = opened()
+    warm_clock.move("2s")
+    with breaker:
+        with pytest.raises(KeyboardInterrupt):
+            breaker.call(Source(KeyboardInterrupt()).ask)
+        with pytest.raises(CircuitOpen):
+            contextvars.Context().run(breaker.call, Source().ask)
+    assert breaker.state == "half-open", "that the block went on says nothing of what it wanted to know"
+    assert breaker.call(Source().ask) == "ok"
+    assert breaker.state == "closed"
+
+
+async def test_breaker_tasks_that_each_begin_the_next_keep_nothing_of_those_before() -> None:
+    breaker = CircuitBreaker()
+    depths: list[int] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def one(number: int) -> None:
+        async with breaker:
+            link: Any = _inside._inside.get()
+            depths.append(0)
+            while link is not None:
+                depths[-1], link = depths[-1] + 1, link[1]
+            if number:
+                begun = asyncio.Event()
+                tasks.append(asyncio.create_task(begin(begun, number - 1)))
+                await begun.wait()
+
+    async def begin(begun: asyncio.Event, number: int) -> None:
+        running = asyncio.ensure_future(one(number))
+        await asyncio.sleep(0)
+        begun.set()
+        await running
+
+    await one(30)
+    while not all(task.done() for task in tasks):  # each begins another one
+        await asyncio.gather(*tasks)
+    assert len(depths) == 31
+    assert max(depths) <= 3
+
+
 async def test_breaker_tasks_inside_a_probe_share_it(warm_clock: Any) -> None:
     breaker = opened()
     warm_clock.move("2s")

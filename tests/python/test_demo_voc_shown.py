@@ -6,6 +6,7 @@ Refuses to know: what the endpoints answer (`test_demo_voc`), and a database tha
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -15,12 +16,14 @@ from typing import Any
 import pytest
 
 from fronts import until
-from stillwarm import ConfigError
+from stillwarm import Cache, ConfigError, Retry, transient
 from stillwarm._servers import ServerMissing
 from stillwarm.demo.aserving import AsgiServer
-from stillwarm.demo.voc.app import PREFIX
+from stillwarm.demo.voc.app import PREFIX, create_app
+from stillwarm.demo.voc.service import Service
 from stillwarm.demo.voc.site import Voc
 from stillwarm.demo.voc.story import TIMED
+from stillwarm.demo.voc.windows import Windows
 from stillwarm.web.webhook import sign_webhook
 from vocs import CURRENT, FIGURES, HEALTH, SECRET, STATUS, WEBHOOK, Site, alone, make_site, site
 
@@ -206,3 +209,21 @@ def test_asgi_server_whose_app_cannot_start_is_an_error(how: str) -> None:
 
     with pytest.raises(RuntimeError, match="startup failed"):
         AsgiServer(app, lifespan=True)
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+async def test_voc_closes_its_connections_however_it_ends(prefetch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = Windows("postgresql://nobody@127.0.0.1:1/none")
+    closed: list[bool] = []
+
+    async def close() -> None:
+        closed.append(True)
+
+    with Cache(namespace="voc_test") as cache:
+        app = create_app(Service(windows, cache, Retry(on=transient, retries=0)), prefetch=prefetch)
+        monkeypatch.setattr(windows, "close", close)
+        with pytest.raises(asyncio.CancelledError):
+            async with app.router.lifespan_context(app):
+                raise asyncio.CancelledError
+    assert closed == [True]
+    await windows.engine.dispose()

@@ -1,7 +1,7 @@
-"""`gather` and `agather`: everything at the same time, one deadline, the first error, and what becomes of the others.
+"""`gather` and `agather`: everything at the same time, results in their order, and what is refused.
 
 Thread rule: calls meet at barriers and wait for events of the test; that they run together is shown by that.
-Refuses to know: what is gathered.
+Refuses to know: errors and deadlines (test_parallel_errors.py), where threads come from (test_parallel_threads.py).
 """
 
 from __future__ import annotations
@@ -10,44 +10,15 @@ import asyncio
 import contextvars
 import functools
 import gc
-import os
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from stillwarm import Cache, ConfigError, LoadTimeout, StillwarmError, _parallel, agather, gather
+from gathering import LONG, threads_end
+from stillwarm import Cache, ConfigError, agather, gather
 
-LONG = 20  # s; what a test that hangs waits
-
-
-@pytest.fixture(name="gate")
-def _gate() -> Iterator[threading.Event]:
-    """Opened at the end at the latest, so that no thread stays."""
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
-@pytest.fixture(autouse=True)
-def _threads_end() -> Iterator[None]:
-    """After each test all threads are given back."""
-    yield
-    for _ in range(2000):
-        if not [thread for thread in threading.enumerate() if thread.name == "stillwarm-gather"]:
-            break
-        threading.Event().wait(0.005)
-    else:
-        raise AssertionError("a thread of a gather never ended")
-    assert _parallel._free._value == _parallel.MOST  # type: ignore[attr-defined]
-
-
-def notes(error: BaseException) -> list[str]:
-    return list(getattr(error, "__notes__", []))
+__all__ = ["threads_end"]
 
 
 # ------------------------------------------------------------------------------------------------------------- together
@@ -169,293 +140,6 @@ def test_gather_loads_of_cached_functions_share_a_load_and_leave_the_load_pool_a
         assert cache._pool._threads == []
 
 
-# ---------------------------------------------------------------------------------------------------------- first error
-
-
-def test_gather_first_error_is_raised_at_once_with_its_call(gate: threading.Event) -> None:
-    begun, finished, never = threading.Event(), threading.Event(), []
-
-    def slow() -> None:
-        begun.set()
-        assert gate.wait(LONG)
-        finished.set()
-
-    def load_stock() -> None:
-        assert begun.wait(LONG)
-        raise ConnectionError("refused")
-
-    with pytest.raises(ConnectionError, match=r"^refused\b") as raised:
-        gather(slow, load_stock, lambda: never.append(1), threads=2)
-    assert not finished.is_set(), "nobody waited for the slow one"
-    (note,) = notes(raised.value)
-    assert note.startswith("gather: call 2 of 3, ")
-    assert note.endswith("load_stock")
-    gate.set()
-    assert finished.wait(LONG), "it went on"
-    assert never == [], "what had not begun was not begun"
-
-
-def test_gather_later_results_and_errors_are_dropped(gate: threading.Event) -> None:
-    def late() -> None:
-        assert gate.wait(LONG)
-        raise ValueError("late")
-
-    def fails() -> None:
-        raise ConnectionError("refused")
-
-    with pytest.raises(ConnectionError) as raised:
-        gather(late, lambda: gate.wait(LONG), fails)
-    gate.set()
-    assert len(notes(raised.value)) == 1
-
-
-def test_gather_one_error_through_two_gathers_names_both_calls() -> None:
-    error = ConnectionError("refused")
-
-    def fails() -> None:
-        raise error
-
-    def inner() -> object:
-        return gather(lambda: 1, fails)
-
-    for _ in range(2):
-        with pytest.raises(ConnectionError):
-            gather(inner)
-    assert [note.partition(",")[0] for note in notes(error)] == ["gather: call 2 of 2", "gather: call 1 of 1"]
-
-
-async def test_agather_first_error_cancels_the_others_and_waits_for_them() -> None:
-    ended: list[str] = []
-
-    async def slow(name: str) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await asyncio.sleep(0)
-            ended.append(name)
-
-    async def load_stock() -> None:
-        await asyncio.sleep(0)
-        raise ConnectionError("refused")
-
-    with pytest.raises(ConnectionError, match=r"^refused\b") as raised:
-        await agather(slow("a"), load_stock(), slow("b"))
-    assert sorted(ended) == ["a", "b"]
-    (note,) = notes(raised.value)
-    assert note.startswith("agather: call 2 of 3, ")
-    assert note.endswith("load_stock")
-
-
-async def test_agather_control_of_asyncio_leaves_the_others_running() -> None:
-    ended: list[str] = []
-
-    async def slow() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("slow")
-
-    async def fails() -> None:
-        raise ConnectionError("refused")
-
-    left = asyncio.ensure_future(slow())
-    with pytest.raises(ConnectionError):
-        await asyncio.gather(left, fails())
-    assert ended == []
-    left.cancel()
-    await asyncio.wait([left])
-
-
-@pytest.mark.parametrize("turns", range(1, 4))
-async def test_agather_that_is_cancelled_cancels_everything(turns: int) -> None:
-    running: set[int] = set()
-
-    async def slow(number: int) -> None:
-        running.add(number)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            running.discard(number)
-
-    caller = asyncio.ensure_future(agather(*(slow(number) for number in range(3))))
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    caller.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await caller
-    assert running == set()
-
-
-async def test_agather_an_error_in_a_thread_and_one_that_is_no_exception() -> None:
-    def stops() -> None:
-        raise StopIteration
-
-    def fails() -> None:
-        raise ConnectionError("refused")
-
-    with pytest.raises(ConnectionError) as raised:
-        await agather(fails, asyncio.sleep(LONG))
-    assert notes(raised.value)[0].startswith("agather: call 1 of 2")
-    with pytest.raises(RuntimeError, match="StopIteration"):
-        await agather(stops)
-    with pytest.raises(StopIteration):
-        gather(stops)
-
-
-# ------------------------------------------------------------------------------------------------------------- deadline
-
-
-def test_gather_deadline_names_what_was_not_finished(gate: threading.Event) -> None:
-    def load_orders() -> None:
-        assert gate.wait(LONG)
-
-    with pytest.raises(LoadTimeout, match=r"gather: 1 of 2 calls .*deadline='20ms': .*load_orders \(call 2\)") as late:
-        gather(lambda: 1, load_orders, deadline="20ms")
-    assert isinstance(late.value, TimeoutError)
-    assert isinstance(late.value, StillwarmError)
-
-
-async def test_agather_deadline_cancels_and_names_what_was_not_finished(gate: threading.Event) -> None:
-    cancelled: list[str] = []
-
-    async def load_orders() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.append("orders")
-
-    def load_stock() -> None:
-        assert gate.wait(LONG)
-
-    async def quick() -> int:
-        return 1
-
-    with pytest.raises(LoadTimeout, match=r"agather: 2 of 3 .*load_orders \(call 1\).*load_stock \(call 3\)"):
-        await agather(load_orders(), quick, load_stock, deadline=0.02)
-    assert cancelled == ["orders"]
-
-
-async def test_gather_within_its_deadline_returns() -> None:
-    assert gather(lambda: 1, deadline="20s") == (1,)
-    assert await agather(lambda: 1, deadline="20s") == (1,)
-
-
-# ------------------------------------------------------------------------------------------------ Ctrl-C, exit, threads
-
-
-def test_gather_ctrl_c_ends_the_wait_at_once(gate: threading.Event) -> None:
-    main = threading.main_thread().ident
-    assert main == threading.get_ident()
-
-    def interrupts() -> None:
-        signal.pthread_kill(main, signal.SIGINT)
-        assert gate.wait(LONG)  # opened only when the caller has gone
-
-    never: list[int] = []
-    with pytest.raises(KeyboardInterrupt):
-        gather(interrupts, lambda: gate.wait(LONG), lambda: never.append(1), threads=2)
-    gate.set()
-    assert never == []
-
-
-def test_gather_holds_up_no_exit() -> None:
-    program = (
-        "import threading, stillwarm\n"
-        "try: stillwarm.gather(threading.Event().wait, deadline=0.05)\n"
-        "except TimeoutError: print('late')\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ}, capture_output=True, text=True, timeout=LONG, check=True
-    )
-    assert ended.stdout == "late\n"
-
-
-@pytest.mark.parametrize("most", [1, 2, 3])
-def test_gather_inside_gather_never_waits_for_a_thread(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(_parallel, "_free", threading.BoundedSemaphore(most))
-
-    def tree(depth: int, deadline: float | None = None) -> int:
-        if depth == 0:
-            return 1
-        return sum(gather(*[functools.partial(tree, depth - 1, deadline)] * 3, deadline=deadline))
-
-    async def atree(depth: int) -> int:
-        return 1 if depth == 0 else sum(await agather(*[functools.partial(in_thread, depth - 1)] * 3))
-
-    def in_thread(depth: int) -> int:
-        return asyncio.run(atree(depth))
-
-    assert tree(4) == tree(4, LONG) == 81
-    assert in_thread(2) == 9
-    monkeypatch.undo()
-
-
-def test_gather_without_a_free_thread_calls_on_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
-    none = threading.BoundedSemaphore(1)
-    none.acquire()
-    monkeypatch.setattr(_parallel, "_free", none)
-    assert gather(*[threading.get_ident] * 3) == (threading.get_ident(),) * 3
-    monkeypatch.undo()
-
-
-def test_gather_with_a_deadline_keeps_it_where_no_thread_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    none = threading.BoundedSemaphore(1)
-    none.acquire()
-    monkeypatch.setattr(_parallel, "_free", none)
-    called: list[int] = []
-
-    def hangs() -> None:
-        called.append(1)
-        threading.Event().wait()
-
-    with pytest.raises(LoadTimeout, match="2 of 2 calls"):
-        gather(hangs, hangs, deadline="20ms")
-    assert called == [], "a call on the caller's thread could not be left"
-
-    freed = threading.Timer(0.01, none.release)
-    freed.start()
-    threads = gather(*[threading.get_ident] * 2, deadline=LONG)
-    assert threading.get_ident() not in threads
-    freed.join()
-    until_free = none.acquire(timeout=LONG)
-    assert until_free, "it was given back"
-    none.release()
-    monkeypatch.undo()
-
-
-def test_gather_where_the_system_gives_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert gather(*[threading.get_ident] * 3) == (threading.get_ident(),) * 3
-    assert gather(*[threading.get_ident] * 3, deadline=LONG) == (threading.get_ident(),) * 3
-
-
-async def test_agather_waits_for_a_free_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    none = threading.BoundedSemaphore(1)
-    none.acquire()
-    monkeypatch.setattr(_parallel, "_free", none)
-    with pytest.raises(LoadTimeout):
-        await agather(lambda: 1, deadline=0.05)
-    waiting = asyncio.ensure_future(agather(lambda: 1))
-    await asyncio.sleep(0)
-    none.release()
-    assert await waiting == (1,)
-    monkeypatch.undo()
-
-
-@pytest.mark.forks
-def test_gather_works_in_the_child_of_a_fork(gate: threading.Event) -> None:
-    with pytest.raises(LoadTimeout):
-        gather(*[lambda: gate.wait(LONG)] * 3, deadline=0.02)  # these threads are not in the child
-    child = os.fork()
-    if child == 0:
-        ok = gather(lambda: 1, lambda: 2) == (1, 2) and _parallel._free._value >= _parallel.MOST - 2  # type: ignore[attr-defined]
-        os._exit(0 if ok else 1)
-    assert os.waitpid(child, 0)[1] == 0
-
-
 # ------------------------------------------------------------------------------------------------------------ arguments
 
 
@@ -488,6 +172,8 @@ async def test_gather_refuses_what_it_cannot_call() -> None:
             await agather(coroutine(), wrong)
     with pytest.raises(ConfigError, match="await agather"):
         gather(coroutine)
+    with pytest.raises(ConfigError, match=r"accepted: callables without arguments; use `await agather"):
+        gather(lambda: called.append(1), coroutine())  # type: ignore[arg-type]  # and nobody warns of it
     for bad in (0, -1, "soon", "1ms"):
         with pytest.raises(ConfigError, match="deadline="):
             gather(lambda: called.append(1), deadline=bad)

@@ -1,107 +1,33 @@
-"""`prefetch`: values are there before they expire, on the load pool, whatever fails, and nothing is held up by it.
+"""`prefetch`: values are there before they expire, on the load pool, and what fails is counted and reaches nobody.
 
 Thread rule: a schedule waits between rounds until the test lets it go; loads wait for events of the test.
-Refuses to know: how a refresh runs; test_freshness.py and test_failing_loads.py are about that.
+Refuses to know: how a refresh runs; test_freshness.py and test_failing_loads.py are about that. Start and end
+(test_prefetch_life.py), loops (test_aprefetch.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from prefetching import LONG, Rounds, cache, figures, rounds, until
 from steered import Down, Source, cached
 from stillwarm import (
     Cache,
     ConfigError,
-    Prefetch,
     Prefetched,
     Retry,
-    _aprefetch,
     _pool,
     _prefetch,
     _waiting,
     current_load,
 )
-from stillwarm.testing import Clock, PostgresServer
+from stillwarm.testing import Clock
 
-LONG = 20  # s; what a test that hangs waits
-
-
-class Rounds:
-    """Lets one round after the other go; `waits` are the times in seconds that a schedule would have waited."""
-
-    def __init__(self) -> None:
-        self.waits: list[float] = []
-        self._go = threading.Semaphore(0)
-        self._waiting = threading.Semaphore(0)
-
-    def pause(self, stop: threading.Event, seconds: float) -> bool:
-        self.waits.append(seconds)
-        self._waiting.release()
-        while not self._go.acquire(timeout=0.005):
-            if stop.is_set():
-                return True
-        return stop.is_set()
-
-    async def apause(self, stop: asyncio.Event, seconds: float) -> bool:
-        self.waits.append(seconds)
-        self._waiting.release()
-        while not self._go.acquire(blocking=False):
-            if stop.is_set():
-                return True
-            await asyncio.sleep(0.001)
-        return stop.is_set()
-
-    def begin(self) -> None:
-        assert self._waiting.acquire(timeout=LONG)
-        self._go.release()
-
-    def ended(self) -> None:
-        assert self._waiting.acquire(timeout=LONG)
-        self._waiting.release()
-
-    def one(self) -> None:
-        self.begin()
-        self.ended()
-
-    async def aone(self) -> None:
-        await asyncio.to_thread(self.one)
-
-
-@pytest.fixture(name="rounds")
-def _rounds(monkeypatch: pytest.MonkeyPatch) -> Rounds:
-    rounds = Rounds()
-    monkeypatch.setattr(_prefetch, "pause", rounds.pause)
-    monkeypatch.setattr(_aprefetch, "apause", rounds.apause)
-    return rounds
-
-
-@pytest.fixture(name="cache")
-def _cache(warm_clock: Clock) -> Iterator[Cache]:
-    with Cache(ttl=60, jitter=0) as cache:
-        yield cache
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "stillwarm-prefetch"])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(4000):
-        if condition():
-            return
-        threading.Event().wait(0.005)
-    raise AssertionError("it never came to that")
-
-
-def figures(schedule: Prefetch) -> tuple[int, int, int, int]:
-    done = schedule.figures()
-    return done.runs, done.refreshed, done.failed, done.skipped
+__all__ = ["cache", "rounds"]
 
 
 # ----------------------------------------------------------------------------------------------- before values expire
@@ -340,6 +266,83 @@ def test_prefetch_retries_as_the_function_says(cache: Cache, rounds: Rounds) -> 
     assert (source.calls, len(waits), figures(schedule)) == (3, 2, (1, 0, 1, 0))
 
 
+class Unequal:
+    """Its key can be looked for, and not be compared."""
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError("compared")
+
+
+def test_prefetch_a_key_that_cannot_be_compared_holds_up_no_other(cache: Cache, rounds: Rounds) -> None:
+    @cache.cached
+    def of(key: Unequal) -> int:
+        return 1
+
+    @cache.cached
+    def other() -> int:
+        return 2
+
+    of(Unequal())
+    with cache.prefetch([(of, Unequal()), other], every=20) as schedule:
+        rounds.one()
+        assert other.cache_contains()
+        assert figures(schedule) == (1, 1, 1, 0)
+        assert schedule.figures().last_error == "ZeroDivisionError: compared"
+
+
+class Untold(Exception):
+    def __str__(self) -> str:
+        raise Untold
+
+
+def test_prefetch_an_error_whose_text_raises_is_a_failure_like_others(cache: Cache, rounds: Rounds) -> None:
+    @cache.cached
+    def fails() -> int:
+        raise Untold
+
+    @cache.cached
+    def other() -> int:
+        return 2
+
+    given: list[Any] = []
+
+    def calls() -> list[Any]:
+        if not given:
+            raise Untold
+        return given
+
+    with cache.prefetch(calls, every=20) as schedule:
+        rounds.one()
+        assert figures(schedule) == (1, 0, 1, 0)
+        assert schedule.figures().last_error == "Untold: its text cannot be had"
+        given[:] = [fails, other]
+        rounds.one()
+        assert figures(schedule) == (2, 1, 2, 0)
+
+
+def test_prefetch_a_list_that_ends_its_thread_ends_the_schedule_and_says_so(cache: Cache, rounds: Rounds) -> None:
+    over = True
+
+    def calls() -> list[Any]:
+        if over:
+            raise SystemExit(3)
+        return []
+
+    schedule = cache.prefetch(calls, every=20)
+    rounds.begin()
+    until(lambda: not schedule.running)
+    assert schedule.figures().last_error == "SystemExit: 3"
+    assert schedule not in cache._schedules
+    over = False
+    schedule.start()
+    rounds.one()
+    assert figures(schedule) == (2, 0, 1, 0)
+    schedule.stop()
+
+
 def test_prefetch_a_list_that_fails_is_a_failure(cache: Cache, rounds: Rounds) -> None:
     def wanted() -> Any:
         raise LookupError("no list")
@@ -350,195 +353,6 @@ def test_prefetch_a_list_that_fails_is_a_failure(cache: Cache, rounds: Rounds) -
     other = cache.prefetch(lambda: [print], every=10)
     rounds.begin()
     until(lambda: other.figures().failed + schedule.figures().failed >= 2)
-
-
-# ------------------------------------------------------------------------------------------------------- start and end
-
-
-def test_prefetch_stops_and_goes_on(cache: Cache, rounds: Rounds) -> None:
-    source = Source()
-    schedule = cache.prefetch([(cached(cache, source), "a")], every=10)
-    assert schedule.running
-    schedule.start()  # it runs already
-    rounds.ended()
-    schedule.stop()
-    assert not schedule.running
-    assert "stopped" in repr(schedule)
-    until(lambda: "stillwarm-prefetch" not in [thread.name for thread in threading.enumerate()])
-    assert source.calls == 0
-    schedule.start()
-    rounds.begin()  # where the first thread was
-    rounds.one()
-    assert source.calls == 1
-
-
-def test_prefetch_ends_with_close_while_it_loads(rounds: Rounds) -> None:
-    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
-    cache = Cache(ttl=60)
-
-    @cache.cached
-    def load(key: int) -> int:
-        begun.set()
-        assert go.wait(LONG)
-        ended.set()
-        return key
-
-    schedule = cache.prefetch([(load, 1), (load, 2)], every=10)
-    rounds.begin()
-    assert begun.wait(LONG)
-    cache.close()
-    assert not schedule.running
-    assert not ended.is_set(), "nobody waited for the load"
-    go.set()
-    until(lambda: "stillwarm-prefetch" not in [thread.name for thread in threading.enumerate()])
-    assert load.cache_info().loads == 1, "the second did not begin"
-
-
-def test_prefetch_holds_up_no_exit() -> None:
-    program = (
-        "import threading, stillwarm\n"
-        "cache, begun = stillwarm.Cache(ttl=60), threading.Event()\n"
-        "load = cache.cached(lambda: (begun.set(), threading.Event().wait()))\n"
-        "cache.prefetch([load], every='10ms')\n"
-        "assert begun.wait(20)\n"
-        "print('done')\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LONG, check=True)
-    assert (ended.stdout, ended.stderr) == ("done\n", "")
-
-
-@pytest.mark.forks
-def test_prefetch_in_the_child_of_a_fork_runs_when_it_is_started(cache: Cache, rounds: Rounds) -> None:
-    source = Source()
-    schedule = cache.prefetch([(cached(cache, source), "a")], every=10)
-    rounds.ended()
-    child = os.fork()
-    if child == 0:
-        ok = not schedule.running
-        schedule.start()
-        rounds.begin()
-        rounds.one()
-        os._exit(0 if ok and schedule.running and source.calls == 1 else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    assert schedule.running
-    assert source.calls == 0
-
-
-def test_prefetch_with_the_cache_off_does_nothing() -> None:
-    cache = Cache(ttl=60, enabled=False)
-    schedule = cache.prefetch([cache.cached(lambda: 1)], every=10)
-    assert not schedule.running
-
-
-@pytest.mark.servers
-def test_prefetch_takes_over_what_another_process_has(rounds: Rounds, warm_postgres: PostgresServer) -> None:
-    url, loads = warm_postgres.new_database(), []
-    with Cache(url, ttl=60) as one, Cache(url, ttl=60) as other:  # stands for another process
-        schedules = []
-        for cache in (one, other):
-            load = cache.cached(name="load", ignore=("of",))(lambda key, of=cache: loads.append(of) or key)
-            with cache.prefetch([(load, "a")], every=10) as schedule:
-                rounds.one()
-            assert cache._tier is not None
-            cache._tier.core.drain(10**10)
-            schedules.append(schedule)
-            rounds.begin()  # where the first thread was
-        assert loads == [one]
-        assert [schedule.figures().refreshed for schedule in schedules] == [1, 1]
-
-
-# ------------------------------------------------------------------------------------------------------- on a loop
-
-
-async def test_aprefetch_refreshes_coroutine_functions_on_the_loop_and_plain_ones_in_the_pool(
-    cache: Cache, rounds: Rounds, warm_clock: Clock
-) -> None:
-    where: list[tuple[str, str]] = []
-    main = threading.current_thread().name
-
-    @cache.cached
-    async def score(asin: str) -> str:
-        await asyncio.sleep(0)
-        where.append((asin, threading.current_thread().name))
-        return asin
-
-    @cache.cached
-    def plain(asin: str) -> str:
-        where.append((asin, threading.current_thread().name))
-        return asin
-
-    with await cache.aprefetch([(score, "a"), (plain, "b"), (score, "c")], every=10) as schedule:
-        await rounds.aone()
-        assert where == [("a", main), ("b", "stillwarm-load-1"), ("c", main)]
-        await rounds.aone()
-        assert figures(schedule) == (2, 3, 0, 0)
-        warm_clock.move(50)
-        await rounds.aone()
-        assert figures(schedule) == (3, 6, 0, 0)
-        assert (await score("a"), plain("b")) == ("a", "b")
-        assert (score.cache_info().misses, plain.cache_info().misses) == (0, 0)
-    assert not schedule.running
-
-
-async def test_aprefetch_failure_is_counted_and_keeps_the_value(
-    cache: Cache, rounds: Rounds, warm_clock: Clock
-) -> None:
-    source = Source()
-
-    @cache.cached
-    async def load() -> int:
-        return source()
-
-    schedule = await cache.aprefetch([load], every=10)
-    await rounds.aone()
-    warm_clock.move(50)
-    source.error = Down("no answer")
-    await rounds.aone()
-    assert schedule.figures() == Prefetched(2, 1, 1, 0, "Down: no answer")
-    assert await load() == 1
-    schedule.stop()
-
-
-def test_aprefetch_ends_with_its_loop(cache: Cache, rounds: Rounds) -> None:
-    ended: list[int] = []
-
-    @cache.cached
-    async def load() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append(1)
-
-    async def main() -> Prefetch:
-        schedule = await cache.aprefetch([load], every=10)
-        await asyncio.to_thread(rounds.begin)
-        while cache.stats().flights == 0:
-            await asyncio.sleep(0)
-        assert schedule.running
-        return schedule
-
-    schedule = asyncio.run(main())
-    assert ended == [1]
-    assert not schedule.running
-    assert cache._schedules == set()
-    assert cache.stats().flights == 0
-    schedule.stop()  # nothing
-
-
-async def test_aprefetch_is_stopped_from_another_thread(cache: Cache) -> None:
-    schedule = await cache.aprefetch([], every="1h")
-    await asyncio.to_thread(cache.close)
-    assert isinstance(schedule, _aprefetch.OnLoop)
-    assert schedule._task is not None
-    await asyncio.wait_for(schedule._task, LONG)
-    assert not schedule.running
-
-
-async def test_aprefetch_really_waits(cache: Cache) -> None:
-    schedule = await cache.aprefetch([], every="10ms")
-    while schedule.figures().runs < 3:
-        await asyncio.sleep(0.001)
-    schedule.stop()
 
 
 # ----------------------------------------------------------------------------------------------------------- arguments

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
+import threading
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
 
-from stillwarm import Cache, ConfigError, Upserted
+from stillwarm import Cache, ConfigError, Upserted, _upserting
 from tiers import Counted, Ground, function
 from upserts import Table, marks, outcomes
 
@@ -161,6 +163,15 @@ def test_upsert_says_when_a_trigger_changed_the_key(cache: Cache, ground: Ground
     assert table.rows() == [("a", 1), ("b", 1)]
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_upsert_needs_a_tier_that_speaks_sql(enabled: bool) -> None:
+    with (
+        Cache("redis://127.0.0.1:1/0", enabled=enabled) as cache,
+        pytest.raises(ConfigError, match="upsert: this needs the PostgreSQL tier, and the cache has a Redis tier"),
+    ):
+        cache.upsert("t", {"k": 1}, unique="k")
+
+
 def test_upsert_needs_a_tier() -> None:
     with Cache() as cache, pytest.raises(ConfigError, match="upsert needs the PostgreSQL tier"):
         cache.upsert("t", {"k": 1}, unique="k")
@@ -203,6 +214,32 @@ def test_upsert_in_the_child_of_a_fork_while_the_cache_is_off(ground: Ground, ta
     assert os.waitpid(child, 0)[1] == 0
     assert cache.upsert(table.name, {"k": 3, "v": "c"}, unique="k").outcome == "inserted", "its connection is unharmed"
     assert table.rows("k") == [(1,), (2,), (3,)]
+
+
+def test_upsert_in_the_child_of_a_fork_while_the_parent_makes_its_connection(ground: Ground, table: Table) -> None:
+    cache = ground.cache(enabled=False)
+    held, over = threading.Event(), threading.Event()
+
+    def make() -> None:
+        with _upserting._making:
+            held.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    assert held.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # a child that waits for that thread waits for ever
+        done = False
+        try:
+            done = cache.upsert(table.name, {"k": 1, "v": "a"}, unique="k").outcome == "inserted"
+        finally:
+            os._exit(0 if done else 1)
+    over.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    assert table.rows("k") == [(1,)]
 
 
 # --------------------------------------------------------------------------------------------------------- invalidation

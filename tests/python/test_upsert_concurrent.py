@@ -92,6 +92,26 @@ def test_upsert_concurrent_waits_for_who_inserts_the_key(
     assert ground.sql(f"SELECT k, v FROM {name}") == [(1, 8)]
 
 
+def test_upsert_concurrent_is_overtaken_at_another_unique_index(
+    ground: Ground, name: str, pool: ThreadPoolExecutor
+) -> None:
+    """Who writes the same row is met at whichever index the server comes to first, after it has looked for the key."""
+    cache = ground.cache()
+    ground.sql(f"CREATE UNIQUE INDEX ON {name} (v)")
+    ground.sql(f"ALTER TABLE {name} DROP CONSTRAINT {name}_pkey, ADD UNIQUE (k)")  # it comes to the other one first
+    with psycopg.connect(str(ground.url)) as other:
+        other.execute(f"INSERT INTO {name} VALUES (2, 7)")
+        running = pool.submit(cache.upsert, name, {"k": 1, "v": 7, "n": 1}, unique="k", timeout=PATIENCE)
+        eventually(lambda: waiting(ground, name))
+        other.execute(f"UPDATE {name} SET k = 1")
+        other.commit()
+        assert running.result(PATIENCE).outcome == "updated"
+    assert ground.sql(f"SELECT k, v, n FROM {name}") == [(1, 7, 1)]
+    with pytest.raises(TierRejected) as caught:  # another row has it, and keeps it
+        cache.upsert(name, {"k": 5, "v": 7}, unique="k")
+    assert caught.value.sqlstate == "23505"
+
+
 def test_upsert_concurrent_with_who_deletes_the_row(ground: Ground, name: str, pool: ThreadPoolExecutor) -> None:
     cache = ground.cache()
     cache.upsert(name, {"k": 1, "v": 1}, unique="k")

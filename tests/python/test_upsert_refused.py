@@ -6,12 +6,14 @@ Refuses to know: outcomes (test_upsert.py) and broken connections (test_upsert_f
 
 from __future__ import annotations
 
+import time
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg
 import pytest
 
-from stillwarm import Cache, ConfigError, State, Upserted
+from stillwarm import Cache, ConfigError, State, Upserted, _upsert, _upsert_rows
 from stillwarm.errors import CodecError, TierRejected, TierTimeout
 from tiers import Ground
 from upserts import Table, marks
@@ -105,7 +107,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"row": {"k": 1}, "table": "pg_catalog.pg_tables"}, "no view"),
     ({"row": {"k": 1}, "invalidates": {"tag": "t"}}, "invalidates="),
     ({"row": {"k": 1}, "invalidates": [{"pattern": "*"}]}, "invalidates: {'pattern'"),
-    ({"row": {"k": 1}, "invalidates": [{"tag": "t", "key": "k"}]}, "exactly one of"),
+    ({"row": {"k": 1}, "invalidates": [{"tag": "t", "key": "k"}]}, "exactly one of key, type, tag, all"),
+    ({"row": {"k": 1}, "invalidates": [{}]}, "exactly one of key, type, tag, all"),
+    ({"row": {"k": 1}, "invalidates": [{"tag": "a\0b"}]}, r"'tag': 'a\\x00b'.* without NUL"),
+    ({"row": {"k": 1}, "invalidates": [{"tag": "\ud800"}]}, r"'tag': '\\ud800'.* without NUL and lone surrogates"),
+    ({"row": {1: 2}}, r"row has no 'k'; it has: 1"),
+    ({"row": {"k": 1, 2: 3}, "update": "z"}, "update=.*'z': accepted: .*: 2"),
     ({"row": {"k": 1}, "invalidates": [{"type": "unheard"}]}, "type='unheard'"),
     ({"row": {"k": 1}, "invalidates": ["t"]}, "invalidates: 't'"),
 ]
@@ -117,6 +124,76 @@ def test_upsert_refuses_what_it_cannot_do(cache: Cache, table: Table, arguments:
     with pytest.raises(ConfigError, match=said):
         cache.upsert(given.pop("table"), given.pop("row"), **given)
     assert table.rows() == []
+
+
+@pytest.mark.parametrize("first", [1, 3])
+@pytest.mark.parametrize("update", [None, ()])
+def test_upsert_refuses_two_rows_of_one_key_whatever_is_there(
+    cache: Cache, ground: Ground, first: int, update: Any
+) -> None:
+    """Two times of one moment are two texts. The first may be equal to the row that is there, and is not written."""
+    table = Table(ground, "k timestamptz PRIMARY KEY, v int")
+    noon = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+    cache.upsert(table.name, {"k": noon, "v": 1}, unique="k")
+    rows = [{"k": noon, "v": first}, {"k": noon.astimezone(timezone(timedelta(hours=2))), "v": 2}]
+    with pytest.raises(ConfigError, match="two of the rows have a key that is the same to the server; nothing"):
+        cache.upsert(table.name, rows, unique="k", update=update)
+    assert table.rows("v") == [(1,)]
+
+
+ANY_CASE = "CREATE COLLATION IF NOT EXISTS any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+
+
+@pytest.mark.parametrize("keys", ["aA", "Aa"])
+@pytest.mark.parametrize("update", [None, ()])
+def test_upsert_refuses_two_rows_of_one_key_that_only_the_column_knows(
+    cache: Cache, ground: Ground, update: Any, keys: str
+) -> None:
+    ground.sql(ANY_CASE)
+    table = Table(ground, "k text COLLATE any_case PRIMARY KEY, v int")
+    for there in ([], [("a", 1)]):  # whichever comes first, one of the two is equal to it and would not be written
+        assert table.rows() == there
+        with pytest.raises(ConfigError, match="two of the rows have a key that is the same to the server; nothing"):
+            cache.upsert(table.name, [{"k": k, "v": v} for v, k in enumerate(keys, 1)], unique="k", update=update)
+        assert table.rows() == there
+        cache.upsert(table.name, {"k": "a", "v": 1}, unique="k")
+    assert cache.upsert(table.name, {"k": "A", "v": 2}, unique="k").outcome == "updated"
+
+
+def test_upsert_whose_answer_is_lost_takes_no_other_text_for_the_one_that_was_given(
+    cache: Cache, ground: Ground
+) -> None:
+    """What the look afterwards asks, where the collation of the column takes both for one."""
+    ground.sql(ANY_CASE)
+    table = Table(ground, "k int PRIMARY KEY, v text COLLATE any_case")
+    cache.upsert(table.name, {"k": 1, "v": "A"}, unique="k")
+    assert cache._tier is not None
+    for given, as_given in (("A", "t"), ("a", "f")):
+        asked = _upsert_rows.asked(table.name, {"k": 1, "v": given}, "k", None, ())
+        ready = _upsert_rows.job(asked, cache._tier.targets[table.name], "")
+        assert cache._tier.query(ready.plan.reread_text, ready.arrays) == [("1", as_given)]
+
+
+def test_upsert_leaves_a_triggers_error_its_own(cache: Cache, ground: Ground) -> None:
+    """Of the SQLSTATE that a row which is written twice has."""
+    table = Table(ground, "k int PRIMARY KEY, v int")
+    ground.sql(
+        f"CREATE FUNCTION two_{table.name}() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM (SELECT 1 UNION SELECT 2); RETURN new; END $$"
+    )
+    ground.sql(f"CREATE TRIGGER two BEFORE INSERT ON {table.name} FOR EACH ROW EXECUTE FUNCTION two_{table.name}()")
+    with pytest.raises(TierRejected, match="more than one row returned by a subquery"):
+        cache.upsert(table.name, {"k": 1, "v": 1}, unique="k")
+
+
+def test_upsert_takes_columns_of_any_name_and_says_what_they_lack(cache: Cache, ground: Ground) -> None:
+    table = Table(ground, '"Größe in m" int, "a ""b""" int UNIQUE')
+    assert cache.upsert(table.name, {"Größe in m": 1, 'a "b"': 2}, unique='a "b"', returning="*").row == {
+        "Größe in m": 1,
+        'a "b"': 2,
+    }
+    with pytest.raises(ConfigError, match=r"unique=\('Größe in m',\): the table .* has no valid unique index"):
+        cache.upsert(table.name, {"Größe in m": 1}, unique="Größe in m")
 
 
 def test_upsert_refuses_columns_that_the_server_makes(cache: Cache, ground: Ground) -> None:
@@ -155,6 +232,25 @@ def test_upsert_waits_for_locks_until_its_timeout(cache: Cache, ground: Ground, 
     assert cache.upsert(table.name, {"k": 1, "v": "theirs"}, unique="k").outcome == "unchanged"
 
 
+def test_upsert_whose_time_is_over_before_it_is_sent_is_not_sent(
+    cache: Cache, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = _upsert._ready
+
+    def slow(*arguments: Any) -> Any:
+        job = yield from ready(*arguments)
+        until = time.monotonic() + 0.05
+        while time.monotonic() < until:
+            yield 0.01
+        return job
+
+    monkeypatch.setattr(_upsert, "_ready", slow)
+    for _ in range(3):
+        with pytest.raises(TierTimeout, match=r"timeout='50ms' was over before it was sent"):
+            cache.upsert(table.name, {"k": 1, "v": "a"}, unique="k", timeout="50ms")
+    assert table.rows() == []
+
+
 def test_upsert_that_is_refused_says_nothing_of_the_tier(cache: Cache, ground: Ground, caplog: Any) -> None:
     table = Table(ground, "k int PRIMARY KEY, v int CHECK (v > 0)")
     cache.upsert(table.name, {"k": 1, "v": 1}, unique="k")
@@ -164,7 +260,7 @@ def test_upsert_that_is_refused_says_nothing_of_the_tier(cache: Cache, ground: G
             with pytest.raises(TierRejected):
                 cache.upsert(table.name, {"k": 2, "v": 0}, unique="k")
             with pytest.raises(TierTimeout):
-                cache.upsert(table.name, {"k": 1, "v": 3}, unique="k", timeout=0.1)
+                cache.upsert(table.name, {"k": 1, "v": 3}, unique="k", timeout=0.5)  # else the watchdog may be first
     assert cache.state == State.HEALTHY
     assert cache._tier is not None
     assert cache._tier.core.health()["circuit"] == "closed"

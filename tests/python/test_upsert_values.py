@@ -35,6 +35,18 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class Float(float):
+    """As numpy.float64: one of its own, whose repr says more than the number."""
+
+    def __repr__(self) -> str:
+        return f"np.float64({float(self)})"
+
+
+class Int(int):
+    def __repr__(self) -> str:
+        return "Int()"
+
+
 AT = datetime(2026, 5, 4, 3, 2, 1, 7)
 VALUES: list[tuple[str, Any, Any]] = [
     ("text", "a\"b\\c{},\n'", "a\"b\\c{},\n'"),
@@ -47,6 +59,10 @@ VALUES: list[tuple[str, Any, Any]] = [
     ("bigint", 2**62, 2**62),
     ("numeric(10,2)", Decimal("3.14"), Decimal("3.14")),
     ("double precision", 1e300, 1e300),
+    ("double precision", Float(1.5), 1.5),
+    ("numeric", Float(2.5), Decimal("2.5")),
+    ("real[]", [Float(0.5), Int(2)], [0.5, 2.0]),
+    ("bigint", Int(7), 7),
     ("double precision", float("inf"), float("inf")),
     ("boolean", True, True),
     ("uuid", UUID(int=7), UUID(int=7)),
@@ -102,6 +118,26 @@ def test_upsert_does_not_cut_texts(cache: Cache, ground: Ground) -> None:
     assert cache.upsert(table.name, {"k": 1, "v": "abc", "d": "abc", "b": "101"}, unique="k").outcome == "inserted"
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (iter([1, 2]), "an iterator gives its items once"),
+        ((n for n in (1, 2)), "an iterator gives its items once"),
+        ({1: 2}, "not a list"),
+        (bytearray(b"ab"), "not a list"),
+        (memoryview(b"ab"), "not a list"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_upsert_takes_no_array_from_what_is_no_list(cache: Cache, ground: Ground, value: Any, said: str) -> None:
+    """An iterator above all: a statement that is sent again would write an empty array."""
+    table = Table(ground, "k int PRIMARY KEY, v int[]")
+    with pytest.raises(CodecError, match=rf"row: column 'v' \(integer\[\]\): .*: {said}"):
+        cache.upsert(table.name, {"k": 1, "v": value}, unique="k")
+    assert table.rows() == []
+    assert cache.upsert(table.name, {"k": 1, "v": range(3)}, unique="k", returning="v").row == {"v": [0, 1, 2]}
+
+
 def test_upsert_into_enums_and_other_schemas(cache: Cache, ground: Ground) -> None:
     ground.sql('CREATE SCHEMA "Other"')
     ground.sql("CREATE TYPE \"Other\".colour AS ENUM ('red', 'blue')")
@@ -127,3 +163,20 @@ def test_upsert_sees_a_table_that_changed(cache: Cache, ground: Ground, table: T
     with pytest.raises(ConfigError, match="no valid unique index"):
         cache.upsert(table.name, {"k": 1, "v": 8}, unique="k")
     assert table.rows("v") == [(7,)]
+
+
+def test_upsert_sees_a_type_that_became_wider(cache: Cache, ground: Ground) -> None:
+    """It was looked at before: what it knows of the column must neither refuse a value nor round it."""
+    table = Table(ground, "k int PRIMARY KEY, s varchar(3), n numeric(6,2), t timestamp(0), a numeric(6,1)[]")
+    at = AT.replace(microsecond=250_000)
+    row = {"k": 1, "s": "abc", "n": Decimal("1.239"), "t": at, "a": [Decimal("0.25")]}
+    cache.upsert(table.name, row, unique="k")
+    assert table.rows("s, n, a") == [("abc", Decimal("1.24"), [Decimal("0.3")])]
+    ground.sql(
+        f"ALTER TABLE {table.name} ALTER s TYPE varchar(10), ALTER n TYPE numeric(8,3), ALTER t TYPE timestamp(3), "
+        "ALTER a TYPE numeric(6,2)[]"
+    )
+    assert cache.upsert(table.name, row, unique="k").outcome == "updated"
+    assert table.rows("n, t, a") == [(Decimal("1.239"), at, [Decimal("0.25")])]
+    assert cache.upsert(table.name, {**row, "s": "abcdef"}, unique="k").outcome == "updated"
+    assert table.rows("s") == [("abcdef",)]

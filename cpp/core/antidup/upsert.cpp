@@ -9,6 +9,12 @@ namespace stillwarm {
 namespace {
 
 constexpr std::string_view kSetting = "'stillwarm.upsert_met'";
+constexpr std::string_view kEqual = "'stillwarm.upsert_equal'";
+
+// How many rows were equal, so far.
+std::string equal_rows() {
+  return "coalesce(nullif(current_setting(" + std::string(kEqual) + ", true), ''), '0')::bigint";
+}
 
 std::string quoted(std::string_view identifier) {
   std::string out = "\"";
@@ -36,13 +42,16 @@ std::string place_of(const UpsertPlan& plan, const std::string& name) {
   return "c" + std::to_string(it - plan.columns.begin() + 1);
 }
 
-std::string given_text(const UpsertPlan& plan) {
+// Only keys need their size to be found again, and what is compared.
+std::string given_text(const UpsertPlan& plan, bool stores) {
   std::string arrays, places, typed;
   for (std::size_t i = 1; i <= plan.columns.size(); ++i) {
     const std::string n = std::to_string(i);
     arrays += (i > 1 ? ", $" : "$") + n + "::text[]";
     places += "c" + n + ", ";
-    typed += ", u.c" + n + "::" + plan.columns[i - 1].type + " AS c" + n;
+    const UpsertColumn& column = plan.columns[i - 1];
+    const bool is_key = std::find(plan.unique.begin(), plan.unique.end(), column.name) != plan.unique.end();
+    typed += ", u.c" + n + "::" + (stores && !is_key ? column.loose : column.type) + " AS c" + n;
   }
   return "given AS MATERIALIZED (SELECT u.n" + typed + " FROM unnest(" + arrays + ") WITH ORDINALITY AS u(" + places +
          "n))";
@@ -67,7 +76,8 @@ std::string on_conflict(const UpsertPlan& plan) {
          joined(plan.update, ", ", [](const std::string& n) { return quoted(n) + " = EXCLUDED." + quoted(n); }) +
          " WHERE CASE WHEN " + row_of(plan.update, "t") + "::record *<> " + row_of(plan.update, "EXCLUDED") +
          "::record THEN set_config(" + std::string(kSetting) + ", " + row_of(plan.unique, "t") +
-         "::text, true) IS NOT NULL ELSE false END";
+         "::text, true) IS NOT NULL ELSE set_config(" + std::string(kEqual) + ", (" + equal_rows() +
+         " + 1)::text, true) IS NULL END";
 }
 
 // A number from 1 to `most` at the beginning of a reply's row, counted from 0.
@@ -88,12 +98,13 @@ std::string upsert_text(const UpsertPlan& plan) {
                                    ? "true"
                                    : "current_setting(" + std::string(kSetting) + ", true) IS DISTINCT FROM " +
                                          row_of(plan.unique, "t") + "::text";
-  // DO NOTHING would swallow the second of two rows with one key, and the reply could not tell which that was.
-  const bool looks = plan.update.empty();
+  // DO NOTHING would swallow the second of two rows with one key, and DO UPDATE would if the first is equal to what is
+  // there: the reply could not tell which that was.
+  const bool looks = plan.many;
   const std::string key = joined(plan.unique, ", ", [&](const std::string& n) { return "g." + place_of(plan, n); });
   const std::string sound = "(SELECT yes FROM sound)";
   std::string text =
-      "WITH " + given_text(plan) +
+      "WITH " + given_text(plan, true) +
       (looks ? ", sound AS MATERIALIZED (SELECT NOT EXISTS (SELECT FROM given g GROUP BY " + key +
                    " HAVING count(*) > 1) AS yes)"
              : "") +
@@ -114,20 +125,23 @@ std::string upsert_text(const UpsertPlan& plan) {
             "::text, m.name, m.soft, " + parameter(2) + "::text FROM unnest(" + parameter(3) + "::text[], " +
             parameter(4) + "::boolean[]) AS m(name, soft) WHERE EXISTS (SELECT FROM written))";
   }
-  text += " SELECT g.n, (SELECT count(*) FROM written)";
-  if (looks) text += " - CASE WHEN " + sound + " THEN 0 ELSE 1 END";
-  text += ", w.inserted";
+  // The setting is read by who has counted all that was written, and so after it.
+  const std::string left =
+      plan.update.empty() ? "(SELECT count(*) FROM given) - count(*)" : equal_rows() + " + 0 * count(*)";
+  text += " SELECT g.n, (SELECT " + (looks ? "CASE WHEN " + sound + " THEN " + left + " ELSE -1 END" : left) +
+          " FROM written), w.inserted";
   for (std::size_t i = 0; i < plan.returning.size(); ++i) text += ", w.r" + std::to_string(i + 1);
   return text + " FROM given g LEFT JOIN written w ON " + same_key(plan, "w", true);
 }
 
 std::string reread_text(const UpsertPlan& plan) {
-  // By their texts: types without `=` have one too, and one text is one value.
+  // By their texts: types without `=` have one too, and one text is one value, but for collations that know better.
   std::string as_given = joined(plan.update, " AND ", [&](const std::string& name) {
-    return "t." + quoted(name) + "::text IS NOT DISTINCT FROM g." + place_of(plan, name) + "::text";
+    return "t." + quoted(name) + R"(::text COLLATE "C" IS NOT DISTINCT FROM g.)" + place_of(plan, name) +
+           R"(::text COLLATE "C")";
   });
   if (as_given.empty()) as_given = "true";
-  return "WITH " + given_text(plan) + " SELECT g.n, " + as_given +
+  return "WITH " + given_text(plan, false) + " SELECT g.n, " + as_given +
          joined(plan.returning, "", [](const std::string& name) { return ", t." + quoted(name) + "::text"; }) +
          " FROM given g JOIN " + plan.table + " t ON " + same_key(plan, "t", false);
 }
@@ -140,19 +154,19 @@ std::optional<UpsertReply> read_upsert(const std::vector<UpsertRow>& rows, std::
   if (rows.size() != given) return std::nullopt;
   std::vector<bool> seen(given, false);
   std::size_t matched = 0;
-  std::string written;
+  std::string left;
   for (const UpsertRow& row : rows) {
     const auto n = row.size() < kBefore ? std::nullopt : number_of(row[0], given);
     if (!n || seen[*n] || !row[1]) return std::nullopt;
     seen[*n] = true;
-    written = *row[1];
+    left = *row[1];
     if (!row[2]) continue;
     ++matched;
     reply.outcomes[*n] = *row[2] == "t" ? UpsertOutcome::kInserted : UpsertOutcome::kUpdated;
     reply.returned[*n].assign(row.begin() + kBefore, row.end());
   }
-  reply.twice = written == "-1";
-  reply.whole = given == 0 || reply.twice || written == std::to_string(matched);
+  reply.twice = left == "-1";
+  reply.whole = given == 0 || reply.twice || left == std::to_string(given - matched);
   return reply;
 }
 

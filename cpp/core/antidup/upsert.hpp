@@ -11,9 +11,10 @@
 // statement had locked. Inserted and updated are told apart by what the server has to do and not by what it leaves in
 // the row: it asks the condition of DO UPDATE for a row that is there, right before RETURNING of the same row, and
 // never for one that it inserts. So the condition leaves the key in a setting of the transaction, and RETURNING
-// compares. Others: `xmax = 0` is undocumented, and an error in a partition that looks like its parent and in a view;
-// a CTE that looked before knows the snapshot alone, by which of many that insert one key at the same time each would
-// be the one; DO NOTHING needs a second statement for those that lost.
+// compares. Of a row that is equal it leaves the count in another: fewer than those that did not come back means that a
+// trigger kept one out, which must not pass for equal. Others: `xmax = 0` is undocumented, and an error in a partition
+// that looks like its parent and in a view; a CTE that looked before knows the snapshot alone, by which of many that
+// insert one key at the same time each would be the one; DO NOTHING needs a second statement for those that lost.
 //
 // Equal is what has the same bytes (`*<>`): a value that is only equal (1.0 and 1.00, "a" and "A" of citext) is
 // written, and types without `=` (json, point) need no rule of their own.
@@ -28,7 +29,8 @@ namespace stillwarm {
 
 struct UpsertColumn {
   std::string name;
-  std::string type;  // what a text is cast to; without a size where a cast would cut and not refuse
+  std::string type;   // what a text is cast to; without a size where a cast would cut and not refuse
+  std::string loose;  // likewise without any size, for what is stored: the column may have a wider one by now
 };
 
 struct UpsertPlan {
@@ -38,13 +40,14 @@ struct UpsertPlan {
   std::vector<std::string> update;  // what changes in a row that is there; none: it stays as it is
   std::vector<std::string> returning;
   bool nulls_equal = false;  // NULLS NOT DISTINCT: a NULL is a key like any other
+  bool many = false;         // more than one row is given: two might have one key
   std::string marks;         // the table of invalidations; empty: nothing is invalidated
 };
 
 // $1... one text[] per column; then, with marks, namespace, origin, names text[], soft boolean[]. Rows of (number of
-// the given row, rows that were written in all, inserted or NULL where nothing was written, returning...). The marks
-// are written if, and only if, a row was. Two given rows of one key are an error of the server (21000), but where
-// nothing is updated: there -1 rows were written, and none.
+// the given row, how many given rows are there unwritten, inserted or NULL where nothing was written, returning...).
+// The marks are written if, and only if, a row was. Where two given rows have one key, -1 are, and nothing was written;
+// where only the collation of the index tells that they do, it is an error of the server (21000).
 std::string upsert_text(const UpsertPlan& plan);
 
 // What is there under those keys now. $1... one text[] per column. Rows of (number, whether it is as given in the key
@@ -58,8 +61,8 @@ using UpsertRow = std::vector<std::optional<std::string>>;
 struct UpsertReply {
   std::vector<UpsertOutcome> outcomes;  // one per given row
   std::vector<UpsertRow> returned;      // empty for a row that was not written
-  // False: some row was written under another key than it was given, by a trigger: of those that seem unchanged nobody
-  // knows.
+  // False: a trigger wrote some row under another key than it was given, or kept one out: of those that seem unchanged
+  // nobody knows. (Where nothing is updated, one that was kept out seems unchanged.)
   bool whole = true;
   bool twice = false;  // two given rows have one key; nothing was done
 };

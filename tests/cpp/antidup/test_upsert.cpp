@@ -10,11 +10,14 @@ namespace {
 
 UpsertPlan plan() {
   return {.table = "\"shop\".\"offers\"",
-          .columns = {{"shop", "integer"}, {"asin", "character varying"}, {"price", "numeric(10,2)"}},
+          .columns = {{"shop", "integer", "integer"},
+                      {"asin", "character varying", "character varying"},
+                      {"price", "numeric(10,2)", "numeric"}},
           .unique = {"shop", "asin"},
           .update = {"price"},
           .returning = {},
           .nulls_equal = false,
+          .many = false,
           .marks = ""};
 }
 
@@ -24,9 +27,17 @@ TEST(Upsert, StatementWritesTheGivenRowsAndNoOthers) {
   const std::string text = upsert_text(plan());
   EXPECT_TRUE(has(text, "INSERT INTO \"shop\".\"offers\" AS t (\"shop\", \"asin\", \"price\")")) << text;
   EXPECT_TRUE(has(text, "unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY")) << text;
-  EXPECT_TRUE(has(text, "u.c3::numeric(10,2) AS c3")) << text;
+  EXPECT_TRUE(has(text, "u.c3::numeric AS c3")) << text;
   EXPECT_TRUE(has(text, "ON CONFLICT (\"shop\", \"asin\") DO UPDATE SET \"price\" = EXCLUDED.\"price\" WHERE")) << text;
   EXPECT_FALSE(has(text, "$4")) << text;
+}
+
+TEST(Upsert, OnlyKeysAndWhatIsComparedAreRoundedBeforeTheColumnDoes) {
+  EXPECT_TRUE(has(reread_text(plan()), "u.c3::numeric(10,2) AS c3")) << reread_text(plan());
+  UpsertPlan key = plan();
+  key.unique = {"price"};
+  key.update = {"shop"};
+  EXPECT_TRUE(has(upsert_text(key), "u.c3::numeric(10,2) AS c3")) << upsert_text(key);
 }
 
 TEST(Upsert, StatementLocksInOneOrderHoweverTheKeyIsNamed) {
@@ -45,7 +56,18 @@ TEST(Upsert, StatementWithoutUpdateLeavesWhatIsThere) {
   const std::string text = upsert_text(only);
   EXPECT_TRUE(has(text, "DO NOTHING RETURNING true AS inserted")) << text;
   EXPECT_FALSE(has(text, "set_config")) << text;
-  EXPECT_TRUE(has(text, "GROUP BY g.c1, g.c2 HAVING count(*) > 1")) << text;
+}
+
+TEST(Upsert, StatementOfManyRowsLooksForTwoOfOneKeyBeforeItWrites) {
+  for (const bool updates : {true, false}) {
+    UpsertPlan one = plan();
+    if (!updates) one.update.clear();
+    UpsertPlan many = one;
+    many.many = true;
+    EXPECT_TRUE(has(upsert_text(many), "GROUP BY g.c1, g.c2 HAVING count(*) > 1")) << upsert_text(many);
+    EXPECT_TRUE(has(upsert_text(many), "FROM given g WHERE (SELECT yes FROM sound) ORDER BY")) << upsert_text(many);
+    EXPECT_FALSE(has(upsert_text(one), "sound")) << upsert_text(one);
+  }
 }
 
 TEST(Upsert, StatementMarksOnlyWhatWasWritten) {
@@ -79,7 +101,7 @@ TEST(Upsert, NamesAreQuoted) {
 
 TEST(Upsert, RereadComparesWhatChangesAndWritesNothing) {
   const std::string text = reread_text(plan());
-  EXPECT_TRUE(has(text, "t.\"price\"::text IS NOT DISTINCT FROM g.c3::text")) << text;
+  EXPECT_TRUE(has(text, R"(t."price"::text COLLATE "C" IS NOT DISTINCT FROM g.c3::text COLLATE "C")")) << text;
   EXPECT_TRUE(has(text, "ON t.\"shop\" = g.c1 AND t.\"asin\" = g.c2")) << text;
   EXPECT_FALSE(has(text, "INSERT"));
   EXPECT_FALSE(has(text, "UPDATE"));
@@ -90,7 +112,7 @@ TEST(Upsert, RereadComparesWhatChangesAndWritesNothing) {
 
 TEST(UpsertReply, TellsTheThreeApartInAnyOrder) {
   const auto reply =
-      read_upsert({{"3", "2", "f", "x"}, {"1", "2", std::nullopt, std::nullopt}, {"2", "2", "t", std::nullopt}}, 3);
+      read_upsert({{"3", "1", "f", "x"}, {"1", "1", std::nullopt, std::nullopt}, {"2", "1", "t", std::nullopt}}, 3);
   ASSERT_TRUE(reply);
   EXPECT_TRUE(reply->whole);
   using enum UpsertOutcome;
@@ -100,10 +122,13 @@ TEST(UpsertReply, TellsTheThreeApartInAnyOrder) {
   EXPECT_EQ(reply->returned[2], UpsertRow{"x"});
 }
 
-TEST(UpsertReply, SaysWhenARowCameToStandUnderAnotherKey) {
-  const auto reply = read_upsert({{"1", "1", std::nullopt}}, 1);
+TEST(UpsertReply, SaysWhenARowIsNeitherWrittenNorEqual) {
+  const auto reply = read_upsert({{"1", "0", std::nullopt}}, 1);
   ASSERT_TRUE(reply);
   EXPECT_FALSE(reply->whole);
+  const auto equal = read_upsert({{"1", "1", std::nullopt}}, 1);
+  ASSERT_TRUE(equal);
+  EXPECT_TRUE(equal->whole);
 }
 
 TEST(UpsertReply, SaysWhenTwoRowsHaveOneKey) {

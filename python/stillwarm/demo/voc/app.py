@@ -69,8 +69,10 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         cache = service.cache
         if not prefetch:
-            yield
-            await service.windows.close()
+            try:
+                yield
+            finally:
+                await service.windows.close()
             return
         warming = asyncio.ensure_future(cache.awarm([service.status, service.current]))
         schedule = await cache.aprefetch([service.status, service.current], every=EVERY)

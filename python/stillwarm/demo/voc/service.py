@@ -151,7 +151,7 @@ class Service:
         return done
 
     def age_of(self, name: str) -> float | None:
-        """Seconds since the value was read that this process gave last; None: it has none, or knows it to be over."""
+        """Seconds since the value was read that this process gave last; None: it has given none."""
         value = self.last.get(name)
         return None if value is None else self._age(value)
 
