@@ -131,6 +131,7 @@ void bind_dictionaries(pb::module_& m) {
              return d.lacks(type, static_cast<std::string_view>(stored), Clock::now());
            })
       .def("knows", &Dictionaries::knows)
+      .def("known", [](const Dictionaries& d) { return d.known(); })
       .def("learn",
            [](Dictionaries& d, const std::string& type, std::uint64_t id, const RequestHolder& r, std::size_t i,
               std::string_view key_space, std::string_view sealed_as) {

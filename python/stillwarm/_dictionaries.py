@@ -11,6 +11,7 @@ Whatever deletes values may delete them: `doubted` then looks for those in use, 
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import logging
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -187,14 +188,12 @@ def confirmed(tier: Tier) -> Steps[None]:
             yield from _name_newest(tier, type_name, numbers[type_name])
 
 
-def concerns(name: str) -> bool:
-    """Whether what an invalidation names may be a dictionary: of patterns only one that can begin with `#`."""
+def concerns(tier: Tier, name: str) -> bool:
+    """Whether what an invalidation names may be one of the dictionaries that this process knows."""
     intent, _, what = name.partition(":")
-    return (
-        intent == "all"
-        or (intent == "key" and what.startswith(TYPE))
-        or (intent == "pattern" and what[:1] in ("*", "?", "[", "#"))
-    )
+    if intent == "pattern":
+        return any(fnmatch.fnmatchcase(place(*one).key, what) for one in tier.dictionaries.known())
+    return intent == "all" or (intent == "key" and what.startswith(TYPE))
 
 
 def doubted(cache: Cache) -> None:
@@ -219,7 +218,9 @@ def start(cache: Cache) -> None:
 def tick(cache: Cache) -> None:
     """Once a second: begins it where there is something to do."""
     tier = cache._tier
-    if tier is not None and (tier.dictionaries.due() or tier.dictionaries.unconfirmed()):
+    if tier is None or not (tier.dictionaries.due() or tier.dictionaries.unconfirmed()):
+        return
+    if tier.core.health()["circuit"] != "open":  # else the tier is away, and this can wait
         start(cache)
 
 

@@ -38,7 +38,7 @@ def invalidate(tier: Tier, names: list[str], soft: bool) -> Steps[tuple[int, Err
     tier.used()
     count = 0
     failure: Error = None
-    touches = any(map(_dictionaries.concerns, names))
+    touches = any(_dictionaries.concerns(tier, name) for name in names)
     if touches:
         tier.dictionaries.doubt()
     for i, name in enumerate(names):
@@ -110,7 +110,7 @@ def drain(cache: Cache) -> None:
 
 def apply(cache: Cache, name: str, soft: bool) -> None:
     """One message, in memory."""
-    if _dictionaries.concerns(name):
+    if cache._tier is not None and _dictionaries.concerns(cache._tier, name):
         _dictionaries.doubted(cache)
     intent, _, what = name.partition(":")
     if intent == "all":

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from typing import Any
 
+import flask
 import pytest
 
 from rows_alike import (
@@ -26,6 +27,7 @@ from rows_alike import (
 )
 from stillwarm import Cache, ConfigError, _core, _dictionaries
 from stillwarm._tier import drive
+from stillwarm.flask import Stillwarm
 from tiers import Counted, Ground, eventually, function
 
 
@@ -151,6 +153,18 @@ def test_dictionaries_are_there_again_after_everything_was_invalidated(ground: G
     cache.set("k", row(1), ttl=100)
     assert has_dictionary(stored(ground, "k"))
     assert ground.cache().get("k") == row(1)
+
+
+def test_dictionaries_are_not_doubted_for_what_leaves_them_alone(ground: Ground) -> None:
+    cache = ground.cache()
+    trained(cache)
+    doubts = cache._tier.dictionaries.doubts  # type: ignore[union-attr]
+    cache.invalidate(pattern="*score:*")
+    cache.invalidate(key="k")
+    cache.invalidate(tag="t")
+    assert cache._tier.dictionaries.doubts == doubts  # type: ignore[union-attr]
+    cache.set("k", row(1), ttl=100)
+    assert has_dictionary(stored(ground, "k"))
 
 
 @pytest.mark.parametrize("how", ["all", "pattern"])
@@ -299,6 +313,34 @@ def test_dictionaries_are_not_trained_where_all_is_private(ground: Ground) -> No
     settled(cache)
     assert rows_of_dictionaries(ground) == []
     assert figures(cache)["sample_bytes"] == 0
+
+
+def test_dictionaries_are_not_trained_on_what_a_route_keeps_per_user(ground: Ground) -> None:
+    cache = ground.cache()
+    app = flask.Flask(__name__)
+    warm = Stillwarm(cache, app)
+    cache.define("mine", ttl=100)
+    cache.define("everybodys", ttl=100)
+
+    @app.get("/mine")
+    @warm.cache_response("mine", per_user=lambda: flask.request.headers["x-user"])
+    def mine() -> Any:
+        return flask.jsonify(row(int(flask.request.headers["x-user"])))
+
+    @app.get("/rows/<int:n>")
+    @warm.cache_response("everybodys")
+    def everybodys(n: int) -> Any:
+        return flask.jsonify(row(n))
+
+    client = app.test_client()
+    for n in range(ENOUGH):
+        client.get("/mine", headers={"x-user": str(n)})
+        client.get(f"/rows/{n}")
+    ground.written()
+    settled(cache)
+    assert current(cache, "everybodys"), "the control"
+    assert {key.split(":")[1] for key in rows_of_dictionaries(ground)} == {"everybodys"}
+    assert figures(cache)["types"]["mine"]["values"] >= ENOUGH
 
 
 def test_dictionaries_are_off_with_compression(ground: Ground) -> None:

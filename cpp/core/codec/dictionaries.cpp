@@ -140,6 +140,14 @@ std::uint64_t Dictionaries::lacks(std::string_view type, std::string_view stored
   return is_whole(stored) ? id : 0;
 }
 
+std::vector<std::pair<std::string, std::uint64_t>> Dictionaries::known() const {
+  std::vector<std::pair<std::string, std::uint64_t>> all;
+  for (const auto& [name, t] : types_) {
+    for (const Known& k : t.known) all.emplace_back(name, k.dictionary->id());
+  }
+  return all;
+}
+
 std::shared_ptr<const Dictionary> Dictionaries::read(std::uint64_t id, std::string_view stored,
                                                      std::uint64_t key_hash) {
   Envelope envelope;

@@ -102,6 +102,7 @@ class Dictionaries {
   std::uint64_t lacks(std::string_view type, std::string_view stored, Nanos now) const;
 
   bool knows(std::string_view type, std::uint64_t id) const;
+  std::vector<std::pair<std::string, std::uint64_t>> known() const;
 
   // What the tier has under the key of that dictionary. False: it is not that one, and is not asked for again for a
   // while.

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "codec/values.hpp"
+#include "support.hpp"
 
 namespace stillwarm {
 namespace {
@@ -285,6 +286,26 @@ TEST(Dictionaries, SamplesAreBoundedTogether) {
     }
   }
   EXPECT_GT(a.dictionaries.figures().sampled, Dictionaries::kMostSampleBytes / 2);
+}
+
+TEST(Dictionaries, WithoutMemoryTheValueIsStoredOrRefusedAndNothingBreaks) {
+  Process a;
+  a.write_rows(200);
+  int failed = 0;
+  for (std::uint64_t n = 0; n < 50; ++n) {
+    const std::string value = row(9'000 + n);
+    failed += test::with_failing_allocations([&] { EXPECT_FALSE(a.write(value).empty()); },
+                                             [&] { EXPECT_LE(a.dictionaries.figures().sampled, 300u * 1'000); });
+  }
+  EXPECT_GE(failed, 50) << "the value itself could not be made; a sample that fails is dropped";
+  a.write_rows(Dictionaries::kEnough);
+  ASSERT_TRUE(a.study());
+  const std::string published = a.dictionaries.publication("scores", a.current(), 9);
+  Process b;
+  EXPECT_GT(test::with_failing_allocations(
+                [&] { EXPECT_TRUE(b.dictionaries.learn("scores", a.current(), published, 9, b.now)); }, [] {}),
+            0);
+  EXPECT_EQ(b.dictionaries.figures().known, 1u);
 }
 
 TEST(Dictionaries, TheChildOfAForkStudiesAnew) {

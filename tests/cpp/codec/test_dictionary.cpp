@@ -1,6 +1,8 @@
 // Dictionaries of zstd: what they gain, what stands in for one, bombs with one; and whether one pays.
+#define XXH_INLINE_ALL
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <xxhash.h>
 #include <zstd.h>
 
 #include <algorithm>
@@ -150,6 +152,29 @@ TEST(Dictionary, AGigabyteIsRefusedBeforeItIsAllocated) {
   ASSERT_EQ(ZSTD_getFrameContentSize(lies.data(), lies.size()), 512u << 10);
   EXPECT_EQ(decompress(lies, {}, out, dictionary().get()), Expanded::kDamaged);
   EXPECT_TRUE(out.empty());
+}
+
+TEST(Dictionary, AnEnvelopeWithABombIsRefusedWithinBoundedMemory) {
+  const std::string good = seal({1, false, kForever, 0, 0, 0, 42}, row(3), {}, dictionary().get());
+  const std::size_t head = 5 + 8 + 4, number = 7;  // four durations of a byte each, then two bytes of size
+  ASSERT_EQ(dictionary_of(good), dictionary()->id());
+  const std::string frame = bomb(std::size_t{1} << 30);
+  const auto with = [&](std::string_view size) {
+    std::string stored = good.substr(0, head) + std::string(size) + good.substr(head + 2, number) + frame;
+    const std::uint64_t hash = XXH3_64bits(stored.data(), stored.size());
+    for (int i = 0; i < 8; ++i) stored += static_cast<char>(hash >> (8 * i));
+    return stored;
+  };
+  const std::string honest = with("\x80\x80\x80\x80\x04"), lies = with("\xC8\x01");
+  ASSERT_TRUE(is_whole(honest) && is_whole(lies));
+  ASSERT_EQ(dictionary_of(lies), dictionary()->id());
+  Envelope out;
+  std::string payload;
+  const std::size_t before = peak_memory();
+  EXPECT_EQ(open(honest, 42, {}, out, payload, dictionary().get()), Opened::kTooLarge);
+  EXPECT_EQ(open(lies, 42, {}, out, payload, dictionary().get()), Opened::kTooLarge);
+  EXPECT_TRUE(payload.empty());
+  EXPECT_LT(peak_memory() - before, 32 * kMiB);
 }
 
 TEST(Dictionary, AFrameWithoutASizeIsRefused) {
