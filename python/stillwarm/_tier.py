@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, Type
 
 from stillwarm import _core, _url
 from stillwarm._loops import Loop
-from stillwarm._sql_types import quoted
 from stillwarm._pool import Single
+from stillwarm._sql_types import quoted
 from stillwarm._stats import State
 from stillwarm.errors import TierError, TierRejected, TierTimeout, TierUnavailable
 

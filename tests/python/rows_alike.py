@@ -49,7 +49,7 @@ def settled(cache: Cache) -> None:
         if tier.dictionaries.due() or tier.dictionaries.unconfirmed():
             _dictionaries.start(cache)
             return False
-        return not tier.dictionary_work._busy.locked()
+        return not tier.dictionary_work.busy.locked()
 
     eventually(done, "the background never came to its end")
 

@@ -125,7 +125,7 @@ def test_dictionaries_of_two_that_train_at_once_are_both_right(ground: Ground) -
         cache.set_many({f"c{i}-{n}": row(50_000 * i + n) for n in range(ENOUGH)}, ttl=100)
         tier = cache._tier
         assert tier is not None
-        eventually(lambda tier=tier: not tier.dictionary_work._busy.locked())
+        eventually(lambda tier=tier: not tier.dictionary_work.busy.locked())
         study = tier.dictionaries.begin("direct")
         if study is not None:  # else the background was quicker
             study.run()
@@ -173,7 +173,7 @@ def test_dictionaries_are_not_written_with_while_they_may_be_gone(ground: Ground
     trained(cache)
     tier = cache._tier
     assert tier is not None
-    with tier.dictionary_work._busy:  # the background does not come to it
+    with tier.dictionary_work.busy:  # the background does not come to it
         cache.invalidate(**({"all": True} if how == "all" else {"pattern": "*"}))
         cache.set("k", row(1), ttl=100)
         assert not has_dictionary(stored(ground, "k"))

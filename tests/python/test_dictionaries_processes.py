@@ -71,7 +71,7 @@ def test_dictionaries_wait_for_a_tier_that_is_away(private_postgres: PostgresSer
         cache.migrate()
         tier = cache._tier
         assert tier is not None
-        with tier.dictionary_work._busy:  # until the server is down
+        with tier.dictionary_work.busy:  # until the server is down
             cache.set_many({f"k{n}": row(n) for n in range(ENOUGH)}, ttl=100)
             private_postgres.kill()
         _dictionaries.run(tier)

@@ -22,7 +22,7 @@ def main(url: str, namespace: str) -> None:
     cache.set("of_parent", row(1), ttl=100)
     tier = cache._tier
     assert tier is not None
-    tier.dictionary_work._busy.acquire()  # as if the pool were at it, in the middle of a study of another type
+    tier.dictionary_work.busy.acquire()  # as if the pool were at it, in the middle of a study of another type
     other = cache.cached(ttl=100, name="f")(row)
     for n in range(ENOUGH):
         other(n)
@@ -41,7 +41,7 @@ def main(url: str, namespace: str) -> None:
             assert fresh.get("of_child") == row(2)
             print("child:wrote", flush=True)
             assert "default" in tier.dictionaries.due()
-            assert not tier.dictionary_work._busy.locked()
+            assert not tier.dictionary_work.busy.locked()
             print("child:studies", flush=True)
             status = 0
         finally:
