@@ -21,6 +21,7 @@ PROGRAMS = {
     "gets.py": "Gets and sets",
     "fleet.py": "Several processes",
     "storage.py": "In the database",
+    "dictionaries.py": "Compression dictionaries",
     "reference.py": "The reference system's concurrency test",
 }
 

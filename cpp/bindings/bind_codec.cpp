@@ -12,7 +12,7 @@
 #include <tuple>
 
 #include "bindings/bind.hpp"
-#include "core/codec/envelope.hpp"
+#include "core/codec/dictionaries.hpp"
 
 namespace py = pybind11;
 
@@ -31,12 +31,16 @@ py::bytes sealed(std::string_view key_space, std::string_view key, const py::byt
 }
 
 std::tuple<int, int, bool, Four, py::bytes> opened(std::string_view key_space, std::string_view key,
-                                                   const py::bytes& stored, std::size_t max_value) {
+                                                   const py::bytes& stored, std::size_t max_value,
+                                                   Dictionaries* dictionaries, const std::string& type) {
   Envelope e;
   std::string payload;
   DecodeLimits limits;
   limits.largest = max_value;
-  const Opened status = open(static_cast<std::string_view>(stored), key_hash(key_space, key), limits, e, payload);
+  const std::uint64_t hash = key_hash(key_space, key);
+  const auto bytes = static_cast<std::string_view>(stored);
+  const Opened status = dictionaries == nullptr ? open(bytes, hash, limits, e, payload)
+                                                : dictionaries->open_value(bytes, hash, limits, type, e, payload);
   if (status != Opened::kOk) return {static_cast<int>(status), 0, false, Four{0, 0, 0, 0}, py::bytes()};
   return {static_cast<int>(status), static_cast<int>(e.codec), e.negative,
           Four{e.ttl, e.stale_while_revalidate, e.stale_if_error, e.keep}, py::bytes(payload)};
@@ -107,7 +111,8 @@ void bind_codec(py::module_& m) {
         py::arg("negative"), py::arg("durations"), py::arg("compress_above"), py::pos_only(),
         "What a remote tier stores: header, payload, checksum.");
   m.def("open_envelope", &opened, py::arg("namespace"), py::arg("key"), py::arg("stored"), py::arg("max_value"),
-        py::pos_only(), "(status, codec, negative, durations, payload); with a status above 0 nothing else is told.");
+        py::arg("dictionaries") = py::none(), py::arg("type") = "", py::pos_only(),
+        "(status, codec, negative, durations, payload); with a status above 0 nothing else is told.");
   m.def(
       "is_plain", [](py::handle value, bool json) { return is_plain(value.ptr(), kDepth, json); }, py::arg("value"),
       py::arg("json") = false, py::pos_only(),

@@ -6,9 +6,11 @@
 //   a request -> its answer                   http_facts, http_front
 //   a request to a remote tier, and its wait  remote_request, bind_remote, bind_postgres, bind_redis
 //   everything else, pybind11                 bind_cache, bind_flight, bind_base, bind_retry, bind_breaker,
-//                                             bind_http, bind_codec, bind_antidup, bind_idempotency
+//                                             bind_http, bind_codec, bind_codec_dictionaries, bind_antidup,
+//                                             bind_idempotency
 //
-// Thread rule: everything here runs with the GIL; only the waits of remote_request release it.
+// Thread rule: everything here runs with the GIL; only the waits of remote_request and a study of dictionaries
+// release it.
 #include "bindings/bind.hpp"
 #include "bindings/cache_base.hpp"
 #include "bindings/cached_call.hpp"
@@ -36,6 +38,7 @@ PYBIND11_MODULE(_core, m) {
   bind_antidup(m);
   bind_idempotency(m);
 #ifdef STILLWARM_REMOTE
+  bind_dictionaries(m);
   bind_remote(m);
   bind_codec(m);
 #endif

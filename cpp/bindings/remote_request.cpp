@@ -7,7 +7,7 @@
 #include <exception>
 
 #include "bindings/bind.hpp"
-#include "core/codec/envelope.hpp"
+#include "core/codec/dictionaries.hpp"
 #include "core/remote/completions.hpp"
 
 namespace stillwarm {
@@ -28,7 +28,8 @@ pb::object bytes_or_none(bool there, const std::string& bytes) {
 
 // None: nothing there. Else (status, body or None, columns or None, codec, negative, (ttl, swr, sie, keep), fresh_left,
 // tags, bytes, version); status as in OPENED.
-pb::object opened(const Found& f, std::string_view key_space, std::string_view sealed_as, std::size_t max_value) {
+pb::object opened(const Found& f, const std::string& type, std::string_view key_space, std::string_view sealed_as,
+                  std::size_t max_value, Dictionaries* dictionaries) {
   if (!f.found) return pb::none();
   Envelope e;
   std::string body;
@@ -36,7 +37,9 @@ pb::object opened(const Found& f, std::string_view key_space, std::string_view s
   if (f.has_payload) {
     DecodeLimits limits;
     limits.largest = max_value;
-    status = open(f.payload, key_hash(key_space, sealed_as), limits, e, body);
+    const std::uint64_t hash = key_hash(key_space, sealed_as);
+    status = dictionaries == nullptr ? open(f.payload, hash, limits, e, body)
+                                     : dictionaries->open_value(f.payload, hash, limits, type, e, body);
   }
   const bool readable = f.has_payload && status == Opened::kOk;
   return pb::make_tuple(static_cast<int>(status), bytes_or_none(readable, body),
@@ -121,9 +124,15 @@ void bind_requests(pb::module_& m) {
           "timeout", [](const RequestHolder& r) { return r->timeout; },
           [](const RequestHolder& r, Nanos t) { r->timeout = t; })
       .def_property_readonly("seen", [](const RequestHolder& r) { return as<LookUp>(r).seen; })
-      .def("opened",
-           [](const RequestHolder& r, std::size_t i, std::string_view key_space, std::string_view sealed_as,
-              std::size_t max_value) { return opened(as<LookUp>(r).found.at(i), key_space, sealed_as, max_value); })
+      .def(
+          "opened",
+          [](const RequestHolder& r, std::size_t i, std::string_view key_space, std::string_view sealed_as,
+             std::size_t max_value, Dictionaries* dictionaries) {
+            const auto& look = as<LookUp>(r);
+            return opened(look.found.at(i), look.types.at(i), key_space, sealed_as, max_value, dictionaries);
+          },
+          pb::arg("i"), pb::arg("namespace"), pb::arg("sealed_as"), pb::arg("max_value"),
+          pb::arg("dictionaries") = pb::none(), pb::pos_only())
       .def("payload",
            [](const RequestHolder& r, std::size_t i) { return pb::bytes(as<LookUp>(r).found.at(i).payload); })
       .def_property_readonly("key", [](const RequestHolder& r) { return as<Store>(r).key; })

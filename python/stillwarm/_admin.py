@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from stillwarm._durations import shown
-from stillwarm._place import Place, texts
+from stillwarm._place import Place
 from stillwarm._sql_types import Text, literal, quoted
 from stillwarm._tables import TypedTable
 from stillwarm._where import condition
@@ -119,7 +119,7 @@ def _find_shared(place: Place, type: str | None, tag: str | None, limit: int) ->
         "WHERE e.namespace = $1 AND ($2::text IS NULL OR e.type = $2) "
         "AND ($3::text IS NULL OR e.tags @> ARRAY[$3::text]) AND e.type <> ALL ($4::text[]) "
         f"AND e.expires_at >= now() AND NOT {place.dead()} ORDER BY e.key, e.type LIMIT $5::int",
-        [place.namespace, type, tag, texts([table.type for table in place.typed]), str(limit)],
+        [place.namespace, type, tag, place.not_apart(), str(limit)],
     )
     return [_found(row, None if row[7] is None else bytes.fromhex(row[7])) for row in rows]
 
@@ -193,7 +193,7 @@ def top(place: Place, n: int = 10) -> list[Hot]:
     rows = place.query(
         f"SELECT key, type, hits FROM ({' UNION ALL '.join(parts)}) hot WHERE hits > 0 "
         'ORDER BY hits DESC, key COLLATE "C", type COLLATE "C" LIMIT $3::int',
-        [place.namespace, texts([table.type for table in place.typed]), str(n)],
+        [place.namespace, place.not_apart(), str(n)],
     )
     return [Hot(str(key), str(type), int(hits or 0)) for key, type, hits in rows]
 
@@ -205,7 +205,7 @@ def stats(place: Place) -> Figures:
         "SELECT type, count(*), coalesce(sum(hit_count), 0), count(*) FILTER (WHERE expires_at < now()), "
         f"coalesce(sum(octet_length(payload)), 0) FROM {entries} "
         "WHERE namespace = $1 AND type <> ALL ($2::text[]) GROUP BY type ORDER BY type",
-        [place.namespace, texts([table.type for table in place.typed])],
+        [place.namespace, place.not_apart()],
     )
     types = {name: TypeStats(0, 0, 0.0, 0, 0, table.table if table else None) for name, table in place.tables.items()}
     for name, *figures in rows:

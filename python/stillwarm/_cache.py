@@ -20,6 +20,7 @@ from stillwarm._cached import check_scope, decorate
 from stillwarm._durations import duration, shown, size
 from stillwarm._joined import Joining
 from stillwarm._observed import Scope, count
+from stillwarm._place import DICTIONARIES
 from stillwarm._pool import LoadPool
 from stillwarm._sql_types import identifier
 from stillwarm._tier_values import DIRECT
@@ -47,6 +48,11 @@ _ARGUMENTS: Final = frozenset({
     "connect_timeout", "timeout", "connections", "queue", "pooler", "codec", "compress_above", "max_value", "unlogged",
     "purge_every",
 })  # fmt: skip
+_TAKEN: Final = {
+    DIRECT: "the keys of get and set",
+    JOINED: "joined functions",
+    DICTIONARIES: "compression dictionaries",
+}
 _VARIABLES: Final = {
     "url": ("STILLWARM_URL", "DATABASE_URL", "REDIS_URL"),
     "namespace": ("STILLWARM_NAMESPACE",),
@@ -79,7 +85,8 @@ class Cache(Joining):
         queue: how many requests may wait for them.
         pooler: True behind a pooler in transaction mode, such as PgBouncer: nothing is prepared or listened to.
         codec: "msgpack", "json", or a codec (`stillwarm.codecs`).
-        compress_above: size from which values are compressed (zstd); 0 switches it off.
+        compress_above: size from which values are compressed (zstd), 100 bytes where their type has a dictionary; 0
+            switches both off.
         max_value: size above which a value is not stored in the tier.
         unlogged: True keeps the tier's entries out of the write-ahead log: faster, and empty after a crash.
         purge_every: how often expired rows are deleted by one of the processes; None: never.
@@ -239,9 +246,8 @@ class Cache(Joining):
         """
         if not isinstance(name, str) or not name:
             raise ConfigError(f"type name {shown(name)}: accepted: a str that is not empty")
-        if name in (DIRECT, JOINED):
-            whose = "the keys of get and set have in a tier" if name == DIRECT else "joined functions have"
-            raise ConfigError(f"type name {shown(name)}: that is what {whose}")
+        if name in _TAKEN:
+            raise ConfigError(f"type name {shown(name)}: that is what {_TAKEN[name]} have")
         given = dict(options)
         table = own_table(name, {key: given.pop(key) for key in list(given) if key in TABLE_ONLY})
         level = checked_level(given, f"type {name!r}")

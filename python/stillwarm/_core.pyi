@@ -527,9 +527,70 @@ def seal(
 
 # (status, codec, negative, durations, payload); with a status above 0 nothing else is told
 def open_envelope(
-    namespace: str, key: str, stored: bytes, max_value: int, /
+    namespace: str,
+    key: str,
+    stored: bytes,
+    max_value: int,
+    dictionaries: Dictionaries | None = None,
+    type: str = "",
+    /,
 ) -> tuple[int, int, bool, _Four, bytes]: ...
 def is_plain(value: object, json: bool = False, /) -> bool: ...  # msgpack (or JSON) keeps it exactly, types included
+
+DICTIONARY_CODEC: Final[int]  # of what holds a dictionary
+
+class Study:
+    """Whether a dictionary pays for a type: trained and measured by run(), without the GIL."""
+
+    def run(self) -> None: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def trains(self) -> bool: ...  # else it compares those that there are
+    @property
+    def adopts(self) -> bool: ...
+    @property
+    def made(self) -> bool: ...  # the best was made here, and nobody else has it
+    @property
+    def best(self) -> int: ...  # its number
+    @property
+    def sizes(self) -> tuple[int, int, int, int]: ...  # held out: raw, without, with the present one, with the best
+    def publication(self, namespace: str, sealed_as: str, /) -> bytes: ...  # what is stored for the best
+
+class Dictionaries:
+    """The dictionaries of a tier: what values are compressed with, and can be read with."""
+
+    def __init__(self, compress_above: int) -> None: ...
+    def seal(
+        self,
+        namespace: str,
+        type: str,
+        sealed_as: str,
+        payload: bytes,
+        codec: int,
+        negative: bool,
+        durations: _Four,
+        private: bool,
+        /,
+    ) -> bytes: ...
+    def lacking(self, request: Request, /) -> list[tuple[str, int]]: ...  # of a look-up: type and number
+    def lacks(self, type: str, stored: bytes, /) -> int: ...  # the number that is to be asked for, or 0
+    def knows(self, type: str, number: int, /) -> bool: ...
+    def known(self) -> list[tuple[str, int]]: ...
+    def learn(self, type: str, number: int, request: Request, i: int, namespace: str, sealed_as: str, /) -> bool: ...
+    def due(self) -> list[str]: ...  # types
+    def begin(self, type: str, /) -> Study | None: ...
+    def end(self, study: Study, published: bool, doubts: int, /) -> None: ...
+    def doubt(self) -> None: ...
+    @property
+    def doubts(self) -> int: ...
+    def unconfirmed(self) -> list[tuple[str, int, bool]]: ...  # type, number, whether values are compressed with it
+    def confirm(self, type: str, number: int, doubts: int, /) -> None: ...
+    @staticmethod
+    def holds(number: int, request: Request, i: int, namespace: str, sealed_as: str, /) -> int: ...  # ns left, or 0
+    def publication(self, type: str, number: int, namespace: str, sealed_as: str, /) -> bytes: ...  # b"": not here
+    def figures(self) -> dict[str, Any]: ...
+    def after_fork_in_child(self) -> None: ...
 
 # --------------------------------------------------------------- the PostgreSQL tier; only in a build that can have one
 
@@ -554,7 +615,7 @@ class Request:
     @property
     def seen(self) -> str: ...  # look_up: the tier's moment
     def opened(
-        self, i: int, namespace: str, sealed_as: str, max_value: int, /
+        self, i: int, namespace: str, sealed_as: str, max_value: int, dictionaries: Dictionaries | None = None, /
     ) -> _Row | None: ...  # look_up: of one key
     def payload(self, i: int, /) -> bytes: ...  # look_up: sealed
     @property

@@ -20,6 +20,7 @@ from stillwarm._sql_types import Query, identifier, literal, quoted
 from stillwarm._tables import TypedTable
 from stillwarm.errors import ConfigError
 
+DICTIONARIES: Final = "#dictionary"  # the type under which the tier keeps compression dictionaries: no app's values
 UTC_NOW: Final = "(now() AT TIME ZONE 'UTC')"
 
 
@@ -39,6 +40,10 @@ class Place:
     @property
     def typed(self) -> list[TypedTable]:
         return [table for table in self.tables.values() if table is not None]
+
+    def not_apart(self) -> str:
+        """For a parameter: the types whose rows in entries are none of its own values."""
+        return texts([DICTIONARIES, *(table.type for table in self.typed)])
 
     def table(self, name: str) -> str:
         """One of stillwarm's own tables, quoted."""

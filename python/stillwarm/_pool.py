@@ -8,6 +8,7 @@ Refuses to know: caches and flights. A job must not raise.
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import threading
 import time
@@ -24,6 +25,32 @@ class _Job(NamedTuple):
     context: contextvars.Context
     run: Callable[[], None]
     drop: Callable[[], None]
+
+
+class Single:
+    """A job that runs on a pool, one at a time; asked for while it runs, it runs once more."""
+
+    def __init__(self) -> None:
+        self.busy = threading.Lock()
+        self._again = False
+
+    def start(self, pool: LoadPool, run: Callable[[], None]) -> bool:
+        """Begins it. False: the pool takes no more, or it runs already."""
+        self._again = True
+        if not self.busy.acquire(blocking=False):
+            return False
+        if pool.submit(functools.partial(self._run, run), self.busy.release):
+            return True
+        self.busy.release()
+        return False
+
+    def _run(self, run: Callable[[], None]) -> None:
+        try:
+            while self._again:
+                self._again = False
+                run()
+        finally:
+            self.busy.release()
 
 
 class LoadPool:

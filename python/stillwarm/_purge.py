@@ -13,14 +13,14 @@ from typing import Any, Final, TypeAlias
 
 from stillwarm import _purge_sql
 from stillwarm._durations import duration, shown, size
-from stillwarm._place import Place, texts
+from stillwarm._place import DICTIONARIES, Place, texts
 from stillwarm._sql_types import Text, literal, quoted
 from stillwarm.errors import ConfigError
 
 Progress: TypeAlias = "Callable[[int, int], object]"
 
 RETENTION: Final = "15m"
-_UNNAMED: Final = ("default", "direct")
+_UNNAMED: Final = ("default", "direct", DICTIONARIES)
 _log = logging.getLogger("stillwarm")
 
 
@@ -46,7 +46,7 @@ def purge(
     step = str(_count(batch, "batch", 100_000))
     seconds = duration(retention, "retention", allow_zero=True) / 1e9
     counts = Counter(dict.fromkeys(place.tables, 0))
-    typed = {table.type for table in place.typed}
+    typed = {DICTIONARIES, *(table.type for table in place.typed)}
     # Before anything else: a row that an older mark invalidates is stored by now, and will be met.
     ((cutoff,),) = place.query("SELECT clock_timestamp() - make_interval(secs => $1::float8)", [repr(seconds)])
     ((total,),) = place.query(_purge_sql.count_expired(place), [place.namespace])
@@ -166,7 +166,7 @@ def trim(
 
 
 def _of(place: Place) -> list[Text]:
-    return [place.namespace, texts([table.type for table in place.typed])]
+    return [place.namespace, place.not_apart()]
 
 
 def _rows(place: Place) -> str:

@@ -97,6 +97,16 @@ FIGURES: Final[dict[str, Figure]] = {
     "remote_dropped": Figure(
         "What the remote tier did not take and there was no room to keep for it.", "{request}", True, _CACHE
     ),
+    "remote_payload_bytes": Figure("Bytes of the values that were written to the remote tier.", "By", True, _CACHE),
+    "remote_stored_bytes": Figure("Bytes that they took there, headers aside.", "By", True, _CACHE),
+    "remote_compress_seconds": Figure("Time spent compressing values for the remote tier.", "s", True, _CACHE),
+    "remote_decompress_seconds": Figure("Time spent decompressing values of the remote tier.", "s", True, _CACHE),
+    "remote_dictionaries": Figure(
+        "Compression dictionaries that this process knows; they are kept in the remote tier.",
+        "{dictionary}",
+        False,
+        _CACHE,
+    ),
     "undecodable": Figure(
         "Values of the remote tier that could not be read, or were too large for it, by reason.",
         "{value}",
@@ -219,6 +229,9 @@ def _tier(space: str, stats: Stats) -> dict[Key, float]:
         ("remote_refused", (space,)): tier["refused"],
         ("remote_dropped", (space,)): tier["dropped"],
     }
+    compression = tier["compression"]
+    for name in ("payload_bytes", "stored_bytes", "compress_seconds", "decompress_seconds", "dictionaries"):
+        now[f"remote_{name}", (space,)] = compression[name]
     for reason, count in tier["undecodable"].items():
         now["undecodable", (space, reason)] = count
     return now

@@ -10,11 +10,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stillwarm import _core, _tier_values
+from stillwarm import _core, _dictionaries, _tier_values
 from stillwarm._observed import count
 from stillwarm._prefetch import Prefetching
 from stillwarm._stats import HotKey
-from stillwarm._tier import raised
+from stillwarm._tier import drive, raised
 from stillwarm.errors import CodecError, TierError, TierRejected, TierUnavailable
 
 if TYPE_CHECKING:
@@ -73,9 +73,13 @@ class Shared(Prefetching):
             return one.value
         assert self._tier is not None
         place = _tier_values.Place(one.key, one.type, 0)
-        status, codec_id, negative, _, body = _core.open_envelope(
-            self._tier.namespace, place.sealed_as, one.value, self._tier.max_value
-        )
+        tier = self._tier
+        arguments = (tier.namespace, place.sealed_as, one.value, tier.max_value, tier.dictionaries, one.type)
+        status, codec_id, negative, _, body = _core.open_envelope(*arguments)
+        if _core.OPENED[status] == "no_dictionary":
+            number = tier.dictionaries.lacks(one.type, one.value)
+            if number and drive(tier, _dictionaries.fetch(tier, [(one.type, number)])):
+                status, codec_id, negative, _, body = _core.open_envelope(*arguments)
         if status != 0 or negative:
             return None if negative else one.value
         for codec in (*self._codecs.get(one.type, ()), self._codec):

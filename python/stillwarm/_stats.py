@@ -69,7 +69,8 @@ class Counters:
 @dataclass(frozen=True)
 class Stats(Counters):
     """The figures of a cache in all, and per type in `types`. `state` as `Cache.state`; `tier`: of the remote tier's
-    connections and queues."""
+    connections and queues; in `tier["compression"]` what compression and dictionaries did with the values, by type in
+    its `types`."""
 
     types: Mapping[str, Counters] = field(default_factory=dict)
     state: State = State.HEALTHY

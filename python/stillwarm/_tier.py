@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, Type
 
 from stillwarm import _core, _url
 from stillwarm._loops import Loop
+from stillwarm._pool import Single
 from stillwarm._sql_types import quoted
 from stillwarm._stats import State
 from stillwarm.errors import TierError, TierRejected, TierTimeout, TierUnavailable
@@ -112,7 +113,8 @@ class Tier:
         self.strict = strict
         self.timeout = timeout
         self.max_value = max_value
-        self.compress_above = compress_above
+        self.dictionaries = _core.Dictionaries(compress_above)
+        self.dictionary_work = Single()
         self.unlogged = unlogged
         self.process = _new_process()
         self.tables: dict[str, tuple[int, TypedTable]] = {}
@@ -284,6 +286,7 @@ class Tier:
         """What `Stats.tier` shows."""
         health = self.core.health()
         told: dict[str, Any] = {**health, "undecodable": dict(self.undecodable)}
+        told["compression"] = self.dictionaries.figures()
         for name in _ERRORS:
             error = health[name]
             told[name] = None if error is None else str(raised(error))
@@ -333,6 +336,8 @@ class Tier:
     def after_fork_in_child(self) -> None:
         self.process = _new_process()
         self.core.after_fork_in_child(self.process)
+        self.dictionaries.after_fork_in_child()
+        self.dictionary_work = Single()  # the parent's thread may hold its lock
         self.pending.clear()
         self._denied.clear()
         self._loops = weakref.WeakKeyDictionary()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from stillwarm import _core
+from stillwarm import _core, _dictionaries
 from stillwarm._tier import REJECTED, Error, Steps
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ def invalidate(tier: Tier, names: list[str], soft: bool) -> Steps[tuple[int, Err
     tier.used()
     count = 0
     failure: Error = None
+    touches = any(_dictionaries.concerns(tier, name) for name in names)
+    if touches:
+        tier.dictionaries.doubt()
     for i, name in enumerate(names):
         request = _core.invalidation(name, soft)
         try:
@@ -55,6 +58,8 @@ def invalidate(tier: Tier, names: list[str], soft: bool) -> Steps[tuple[int, Err
             failure = failure or error
             tier.core.owe(name, soft)
     tier.core.tell()
+    if touches:
+        _dictionaries.doubted(tier.cache)
     return count, failure
 
 
@@ -105,6 +110,8 @@ def drain(cache: Cache) -> None:
 
 def apply(cache: Cache, name: str, soft: bool) -> None:
     """One message, in memory."""
+    if cache._tier is not None and _dictionaries.concerns(cache._tier, name):
+        _dictionaries.doubted(cache)
     intent, _, what = name.partition(":")
     if intent == "all":
         _core.mark(cache, "all", 0, soft)

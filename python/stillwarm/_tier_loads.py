@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from stillwarm import _core, _tier_values
+from stillwarm import _core, _dictionaries, _tier_values
 from stillwarm._landing import finish
 from stillwarm._target import ABANDONED, ERROR, MISSING, REFRESH, REFRESH_EARLY, REMOTE
 from stillwarm._tier import LATER, LEASE_AGE, REJECTED, Steps
@@ -101,6 +101,7 @@ def look(target: Target, reading: Reading, whole: bool = False) -> Steps[None]:
             tier.core.give_back(place.sealed_as, owner)  # it may have been taken all the same
         return
     reading.taken = bool(owner) and request.taken
+    yield from _dictionaries.lacking(tier, request)
     may_write = take(target, reading, request, 0)
     if may_write and reading.value is None and not request.seen and not whole:  # unreadable, and to be written anew
         again = _core.look_up(place.slot, [place.key], [place.type], True)
@@ -113,7 +114,7 @@ def take(target: Target, reading: Reading, request: _core.Request, i: int) -> bo
     tier = of(target)
     place = reading.place
     reading.seen = request.seen
-    row = request.opened(i, tier.namespace, place.sealed_as, tier.max_value)
+    row = request.opened(i, tier.namespace, place.sealed_as, tier.max_value, tier.dictionaries)
     if row is None:
         return True
     if tier.core.owes() and tier.core.concerns(place.key, place.type, list(row[7])):
@@ -278,6 +279,7 @@ def prepared(
         return _tier_values.stored(
             tier, place, value, codec_of(target), durations, tags,
             born=reading.seen, jitter=target.settings.jitter, negative=negative, arguments=target.arguments(),
+            private=target.settings.private,
         )  # fmt: skip
     except CodecError as error:
         if tier.strict:

@@ -152,8 +152,10 @@ def stored(
     negative: bool = False,
     arguments: Mapping[str, Any] | None = None,
     fresh_for: int | None = None,
+    private: bool = False,
 ) -> tuple[_core.Request, int] | None:
-    """A store request and the bytes that the value has; None: it is too large for the tier.
+    """A store request and the bytes that the value has; None: it is too large for the tier. `private`: no dictionary is
+    trained with it.
 
     Raises:
         CodecError: the value cannot be serialised; names its path inside the value.
@@ -175,7 +177,9 @@ def stored(
     payload = b""
     if body or table is None or table.value is None:
         codec_id = 0 if negative else codec.id
-        payload = _core.seal(tier.namespace, place.sealed_as, body, codec_id, negative, durations, tier.compress_above)
+        payload = tier.dictionaries.seal(
+            tier.namespace, place.type, place.sealed_as, body, codec_id, negative, durations, private or negative
+        )
     ttl = durations[0] if fresh_for is None else fresh_for
     if ttl < FOREVER and jitter and fresh_for is None:
         ttl -= int(ttl * jitter * random.random())

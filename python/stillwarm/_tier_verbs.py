@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from stillwarm import _core, _tier_invalidation, _tier_loads, _tier_values
+from stillwarm import _core, _dictionaries, _tier_invalidation, _tier_loads, _tier_values
 from stillwarm._landing import LOST, finish
 from stillwarm._target import (
     ABANDONED,
@@ -89,6 +89,8 @@ def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str,
             tier.core.used()
             request = _core.look_up(0, [r.place.key for _, _, r in asked], [DIRECT] * len(asked))
             error = yield request
+            if error is None:
+                yield from _dictionaries.lacking(tier, request)
             for i, (target, flight, reading) in enumerate(asked):
                 if error is None:
                     _tier_loads.take(target, reading, request, i)
@@ -133,6 +135,8 @@ def get_now(tier: Tier, key: str, default: Any) -> Any:
         if tier.run(request) is not None:
             held = MISSING if tier.strict else _core.peek(cache, 0, key)
             return default if held is MISSING else held
+        if tier.dictionaries.lacking(request):
+            drive(tier, _dictionaries.lacking(tier, request))
         _tier_loads.take(target, reading, request, 0)
         found = reading.value
         if found is None or found.negative or not found.servable:
@@ -161,7 +165,9 @@ def put(
         return dict.fromkeys(values, False)
     mode = ADD if only_if_absent else SET
     made = {
-        key: _tier_values.stored(tier, place(key), value, tier.codec, (ttl, 0, 0, 0), tags, mode=mode)
+        key: _tier_values.stored(
+            tier, place(key), value, tier.codec, (ttl, 0, 0, 0), tags, mode=mode, private=_private(cache)
+        )
         for key, value in values.items()
     }
     kept: dict[str, bool] = {}
@@ -190,8 +196,9 @@ def put(
                 done = yield from _done(tier, key, request.origin, before)
                 if done is False:  # sent again under its name, which makes no two of it: one finds nothing there
                     again = _tier_values.stored(
-                        tier, place(key), values[key], tier.codec, (ttl, 0, 0, 0), tags, mode=mode
-                    )
+                        tier, place(key), values[key], tier.codec, (ttl, 0, 0, 0), tags, mode=mode,
+                        private=_private(cache),
+                    )  # fmt: skip
                     assert again is not None
                     again[0].origin = request.origin
                     error = yield again[0]
@@ -236,6 +243,11 @@ def _keep(
     return stored in (0, LOST) or (weight >= 0 and stored == 2)
 
 
+def _private(cache: Cache) -> bool:
+    """Direct keys have no type of their own to be marked: the Cache's `private=` is theirs."""
+    return bool(cache._defaults.get("private", False))
+
+
 def _named(tier: Tier) -> str:
     """A name for one write, by which it is known again where its answer is lost. This process hears of it, too."""
     return f"{tier.process}+{next(_writes)}"
@@ -266,7 +278,8 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
         error = yield look
         if error is not None:
             break
-        row = look.opened(0, tier.namespace, where.sealed_as, tier.max_value)
+        yield from _dictionaries.lacking(tier, look)
+        row = look.opened(0, tier.namespace, where.sealed_as, tier.max_value, tier.dictionaries)
         found = None if row is None else _tier_values.opened(tier, where, row, tier.codec, None)
         if found is None or found.negative or not found.servable:
             return MISSING
@@ -275,7 +288,7 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
         durations = found.durations if ttl is None else (ttl, 0, 0, 0)
         made = _tier_values.stored(
             tier, where, value, tier.codec, durations, found.tags, mode=SWAP, born=look.seen,
-            expected=found.version, fresh_for=fresh,
+            expected=found.version, fresh_for=fresh, private=_private(cache),
         )  # fmt: skip
         if made is None:
             return MISSING
@@ -308,6 +321,12 @@ def fresh_left(tier: Tier, key: str) -> Steps[int | None]:
     request = _core.look_up(0, [storable(key)], [DIRECT])
     error = yield request
     where = place(key)
-    row = None if error is not None else request.opened(0, tier.namespace, where.sealed_as, tier.max_value)
+    if error is None:
+        yield from _dictionaries.lacking(tier, request)
+    row = (
+        None
+        if error is not None
+        else request.opened(0, tier.namespace, where.sealed_as, tier.max_value, tier.dictionaries)
+    )
     value = None if row is None else _tier_values.opened(tier, where, row, tier.codec, None)
     return None if value is None or value.negative or not value.servable else value.fresh_left

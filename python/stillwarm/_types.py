@@ -44,6 +44,7 @@ class CacheOptions(TypedDict, total=False):
     retry: Retry | None
     scope: Literal["process", "fleet"]
     copy: Literal["none", "deep"]
+    private: bool
     unless: Callable[[Any], bool] | None
     weigh: Callable[[Any], int] | None
 
@@ -119,6 +120,7 @@ class Settings:
     weigh: Callable[[Any], int] | None = None
     tags: tuple[str, ...] | Callable[..., Iterable[str]] = ()
     fleet: bool = False
+    private: bool = False  # no compression dictionary is trained with it
     local: bool = False  # no remote tier is asked, and none is told
 
     @property
@@ -255,6 +257,12 @@ def _one_of(name: str, accepted: dict[str, Any]) -> Callable[[object], Any]:
     return check
 
 
+def _private(value: object) -> object:
+    if not isinstance(value, bool):
+        raise _refuse("private", value, "True or False")
+    return value
+
+
 def _stale_on(value: object) -> object:
     classes = value if isinstance(value, tuple) else (value,)
     if all(isinstance(c, type) and issubclass(c, BaseException) for c in classes) or callable(value):
@@ -279,6 +287,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "retry": _retry,
     "scope": _one_of("scope", {"process": False, "fleet": True}),
     "copy": _one_of("copy", {"none": False, "deep": True}),
+    "private": _private,
     "unless": _callable("unless"),
     "weigh": _callable("weigh"),
 }

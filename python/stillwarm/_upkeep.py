@@ -1,4 +1,5 @@
-"""What a cache with a remote tier does by itself: hit counts to the tier, open transactions, the purge.
+"""What a cache with a remote tier does by itself: hit counts to the tier, open transactions, the purge,
+and that dictionaries are looked after (_dictionaries).
 
 Thread rule: `used` and `count` from any thread; one daemon thread, started when the tier is first used.
 Refuses to know: SQL, and how hits are counted (cpp/core/memory/hit_notes.hpp).
@@ -19,7 +20,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from stillwarm import _core, _tier_invalidation, _tier_values
+from stillwarm import _core, _dictionaries, _tier_invalidation, _tier_values
 from stillwarm._schema import analyze
 from stillwarm._tier import drive
 from stillwarm.errors import KeyTypeError, TierError, TierRejected, TierTimeout, TierUnavailable
@@ -85,6 +86,7 @@ class Upkeep:
         if cache is None or cache._tier is None or cache._tier.closed:
             return
         self.flush()
+        _dictionaries.tick(cache)
         if not cache._tier.speaks_sql:
             return
         if not self._analyzed and cache._tier.core.health()["served"] >= ENOUGH:

@@ -102,7 +102,8 @@ std::uint64_t key_hash(std::string_view key_space, std::string_view key) {
   return hash_of(whole);
 }
 
-std::string seal(const Envelope& envelope, std::string_view payload, const CompressOptions& options) {
+std::string seal(const Envelope& envelope, std::string_view payload, const CompressOptions& options,
+                 const Dictionary* dictionary, Sealed* how) {
   std::string out;
   out.reserve(kHead + kHash + 5 * kLongestVarint + payload.size() + kHash);
   out += {kMagic0, kMagic1, kVersion, static_cast<char>(envelope.negative ? kNegative : 0),
@@ -113,17 +114,49 @@ std::string seal(const Envelope& envelope, std::string_view payload, const Compr
   put_duration(out, envelope.stale_if_error);
   put_duration(out, envelope.keep);
   put_varint(out, payload.size());
-  if (compress(payload, options, out)) {
-    out[3] = static_cast<char>(out[3] | kCompressed);
+  const std::size_t head = out.size();
+  const auto with = [&] {
+    if (dictionary == nullptr || payload.size() > kWithDictionaryUpTo) return false;
+    put_varint(out, dictionary->id());
+    if (compress(payload, options, *dictionary, out)) return true;
+    out.resize(head);
+    return false;
+  };
+  std::uint8_t flags = 0;
+  if (with()) {
+    flags = kCompressed | kDictionary;
+  } else if (compress(payload, options, out)) {
+    flags = kCompressed;
   } else {
     out.append(payload);
   }
+  out[3] = static_cast<char>(out[3] | flags);
+  if (how != nullptr) *how = {out.size() - head, flags != 0, (flags & kDictionary) != 0};
   put_hash(out, hash_of(out));
   return out;
 }
 
+std::uint64_t dictionary_of(std::string_view stored) noexcept {
+  constexpr std::uint8_t kBoth = kCompressed | kDictionary;
+  if (stored.size() < kHead + 2 * kHash || stored[0] != kMagic0 || stored[1] != kMagic1 || stored[2] != kVersion)
+    return 0;
+  if ((static_cast<std::uint8_t>(stored[3]) & kBoth) != kBoth) return 0;
+  Reader reader(stored.substr(kHead, stored.size() - kHead - kHash));
+  reader.hash();
+  for (int skipped = 0; skipped < 5; ++skipped) reader.varint();
+  const std::uint64_t id = reader.varint();
+  return reader.failed() ? 0 : id;
+}
+
+bool is_whole(std::string_view stored) noexcept {
+  if (stored.size() < kHead + kHash || stored[0] != kMagic0 || stored[1] != kMagic1 || stored[2] != kVersion)
+    return false;
+  const std::string_view checked = stored.substr(0, stored.size() - kHash);
+  return Reader(stored.substr(checked.size())).hash() == hash_of(checked);
+}
+
 Opened open(std::string_view stored, std::uint64_t expected_key_hash, const DecodeLimits& limits, Envelope& out,
-            std::string& payload) {
+            std::string& payload, const Dictionary* dictionary) {
   payload.clear();
   if (stored.size() < kHead + kHash) {
     // What is too short to tell is damaged only if it begins like ours.
@@ -139,23 +172,29 @@ Opened open(std::string_view stored, std::uint64_t expected_key_hash, const Deco
   Reader reader(checked.substr(kHead));
   out.codec = static_cast<std::uint8_t>(stored[4]);
   out.negative = (flags & kNegative) != 0;
+  out.compressed = (flags & kCompressed) != 0;
   out.key_hash = reader.hash();
   out.ttl = reader.duration();
   out.stale_while_revalidate = reader.duration();
   out.stale_if_error = reader.duration();
   out.keep = reader.duration();
   const std::uint64_t raw_size = reader.varint();
-  if (flags & kDictionary) reader.varint();
+  const std::uint64_t asked = flags & kDictionary ? reader.varint() : 0;
   if (reader.failed()) return Opened::kDamaged;
   if (out.key_hash != expected_key_hash) return Opened::kWrongKey;
   if (raw_size > limits.largest) return Opened::kTooLarge;
-  if (flags & kDictionary) return Opened::kNoDictionary;
+  if (flags & kDictionary) {
+    if (dictionary == nullptr || dictionary->id() != asked) return Opened::kNoDictionary;
+    if (!(flags & kCompressed)) return Opened::kDamaged;
+  } else {
+    dictionary = nullptr;
+  }
   if (!(flags & kCompressed)) {
     if (reader.rest().size() != raw_size) return Opened::kDamaged;
     payload.assign(reader.rest());
     return Opened::kOk;
   }
-  const Expanded expanded = decompress(reader.rest(), limits, payload);
+  const Expanded expanded = decompress(reader.rest(), limits, payload, dictionary);
   if (expanded == Expanded::kOk && payload.size() == raw_size) return Opened::kOk;
   payload.clear();
   return expanded == Expanded::kTooLarge ? Opened::kTooLarge : Opened::kDamaged;

@@ -14,7 +14,7 @@
 //   ttl, stale_while_revalidate, stale_if_error, keep
 //              = varint           0: for ever; n: n - 1 milliseconds
 //   raw_size   = varint           bytes of the payload before compression
-//   dictionary = varint           its number
+//   dictionary = varint           its number, which is not 0: the hash of its bytes (compressor.hpp)
 //   body       = *OCTET           the payload, compressed or not
 //   checksum   = 8 OCTET          xxh3_64 of everything before it, little endian
 //   varint     = *(1:1 7:bits) (1:0 7:bits)     unsigned, 64 bits at most, the low bits first (LEB128)
@@ -43,6 +43,7 @@ struct Envelope {
   Nanos stale_if_error = 0;
   Nanos keep = 0;
   std::uint64_t key_hash = 0;
+  bool compressed = false;  // the body; told by open(), for seal() to say
 };
 
 enum class Opened : std::uint8_t {
@@ -60,12 +61,26 @@ inline constexpr std::array<const char*, kOpened> kOpenedNames = {"ok",        "
 // Injective up to the hash: a namespace has no NUL in it.
 std::uint64_t key_hash(std::string_view key_space, std::string_view key);
 
-// Durations are rounded up to a millisecond, what is below 0 counts as 0, what is beyond kLongestDuration is for ever.
-// Throws std::bad_alloc.
-std::string seal(const Envelope& envelope, std::string_view payload, const CompressOptions& options);
+// How the payload went into an envelope.
+struct Sealed {
+  std::size_t body = 0;     // bytes that it has there, with the number of its dictionary
+  bool compressed = false;  // with or without
+  bool with_dictionary = false;
+};
 
-// `out` and `payload` mean something only after kOk. Reads nothing outside `stored`. Throws std::bad_alloc.
+// Durations are rounded up to a millisecond, what is below 0 counts as 0, what is beyond kLongestDuration is for ever.
+// With a dictionary the payload is compressed with it where it pays, else as without. Throws std::bad_alloc.
+std::string seal(const Envelope& envelope, std::string_view payload, const CompressOptions& options,
+                 const Dictionary* dictionary = nullptr, Sealed* how = nullptr);
+
+// The number of the dictionary that the envelope asks for; 0: none, or it is not whole.
+std::uint64_t dictionary_of(std::string_view stored) noexcept;
+
+bool is_whole(std::string_view stored) noexcept;  // of this format, and with the checksum of its bytes
+
+// `out` and `payload` mean something only after kOk. Reads nothing outside `stored`. Without the dictionary that it
+// asks for it is kNoDictionary. Throws std::bad_alloc.
 Opened open(std::string_view stored, std::uint64_t expected_key_hash, const DecodeLimits& limits, Envelope& out,
-            std::string& payload);
+            std::string& payload, const Dictionary* dictionary = nullptr);
 
 }  // namespace stillwarm

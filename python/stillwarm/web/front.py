@@ -83,6 +83,11 @@ class Rules:
     stale_on: Any = None
 
 
+def _is_private(cache: Any, type_name: str) -> bool:
+    given = {**cache._defaults, **cache._types.get(type_name, {})}
+    return bool(given.get("private", False))
+
+
 class Front:
     """The cache as one route or app uses it."""
 
@@ -99,6 +104,7 @@ class Front:
             classify=self._kind,
             unless=lambda value: isinstance(value, Unstored),
             weigh=weigh,
+            private=bool(rules.per_user) or _is_private(cache, rules.type),
         )
         cache._set_durations(self.scope, self.settings)
         self.core = _core.HttpFront(

@@ -146,6 +146,55 @@ TEST(Envelope, OtherReleasesAreUnknown) {
   EXPECT_EQ(opened(""), Opened::kUnknown);
 }
 
+// What the release before dictionaries wrote for namespace "app" and key "default\nscore:1", as hex.
+std::string of_before(std::string_view hex) {
+  std::string bytes;
+  for (std::size_t i = 0; i < hex.size(); i += 2) {
+    bytes += static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16));
+  }
+  return bytes;
+}
+
+TEST(Envelope, WhatTheReleaseBeforeDictionariesWroteIsRead) {
+  const std::string plain = of_before("c557010001000718fe374347a9e1a712e1d403010007930102a3616263c4ad9bed309d9680");
+  const std::string negative =
+      of_before("c557010200000718fe374347a9e1a712e1d40301000f6e6f20737563682070726f64756374dd8fec330577f999");
+  const std::string compressed = of_before(
+      "c557010102000718fe374347a9e1a712e1d4030100e00e28b52ffd606006c50b00369b3914b06939a56594c6c24414226592"
+      "49a6e4179ce1783a0031003000420cd7432a768a47addaeedca7e876caadd82465be985c2e92cd67dd76bf9453c97b6bf5c3"
+      "42001808060a100e0c07430418000c060509020685c5c6a41fab3ceaa6a6c8c17abd881c51a68e34a2fcef4cc8a8d43847c2"
+      "3315538a231c29cbf1a13d74a2f943b19114430233ee9838159295e910b163d8cf34c2201111218a909915315db4da85a9b8"
+      "fde65843aed80d6d31a9655b8965db63f5048785d2c8cfc838d172c578eacc0769a4e2064bec525574ce4d6daf098bf5ed44"
+      "3d35c2d45110cdbf05555fe3193f651c7aa83002665977c6803352a007101022cc3196077615207f606b3ebb38d324cfb9c5"
+      "387fd44f6e07b687c581ec61610019b302d480dd3a44b7f2485da2e0916e89ba23a512dd8e14254a1d2de6233b7a50c5634b"
+      "add24bbabcd3ce74d2007e2ad2df7008654e93d19a9c5645f5c5f2ab8bc2818e023d7a58f1d576cc9045854c09479c210079"
+      "b59670050d50a41b646d71256505d7c7c3");
+  const std::uint64_t key = key_hash("app", "default\nscore:1");
+  Envelope out;
+  std::string payload;
+  ASSERT_EQ(open_it(plain, out, payload, key), Opened::kOk);
+  EXPECT_EQ(payload,
+            "\x93\x01\x02\xA3"
+            "abc");
+  EXPECT_EQ(out.codec, 1);
+  EXPECT_EQ(out.ttl, 300'000 * kMs);
+  EXPECT_EQ(out.stale_while_revalidate, 60'000 * kMs);
+  EXPECT_EQ(out.keep, kForever);
+  EXPECT_EQ(seal(out, payload, {}), plain) << "and without a dictionary the same is written";
+  ASSERT_EQ(open_it(negative, out, payload, key), Opened::kOk);
+  EXPECT_EQ(payload, "no such product");
+  EXPECT_TRUE(out.negative);
+  ASSERT_EQ(open_it(compressed, out, payload, key), Opened::kOk);
+  std::string expected;
+  for (int i = 0; i < 60; ++i) {
+    std::string asin = std::to_string(i * 7919 % 99999);
+    asin.insert(0, 5 - asin.size(), '0');
+    expected += R"({"asin":"B0)" + asin + R"(","price":)" + std::to_string(i * 37 % 9973) + "},";
+  }
+  EXPECT_EQ(payload, expected);
+  EXPECT_TRUE(out.compressed);
+}
+
 TEST(Envelope, AnUnknownDictionaryIsAMiss) {
   std::string stored = seal(envelope(), "value", {});
   stored[3] = 1 | 4;
