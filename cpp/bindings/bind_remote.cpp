@@ -123,9 +123,9 @@ void RemoteTier::close(Nanos wait) {
   queue->close(wait);
 }
 
-void RemoteTier::after_fork_in_child(std::string process) {
+void RemoteTier::after_fork_in_child(const std::string& process) {
   inbox->lost();
-  connector->set_process(std::move(process));
+  connector->set_process(process);
   queue->after_fork_in_child();
   listener->after_fork_in_child();
   // What the parent owes the parent writes; a lock of its thread may be taken here for ever.

@@ -29,7 +29,7 @@ struct RemoteTier {
   virtual ~RemoteTier();
 
   void close(Nanos wait);
-  void after_fork_in_child(std::string process);
+  void after_fork_in_child(const std::string& process);
 
   const std::shared_ptr<Inbox> inbox;
   const std::shared_ptr<Connector> connector;

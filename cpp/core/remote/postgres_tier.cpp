@@ -75,9 +75,9 @@ std::string PostgresTier::process() const {
   return process_;
 }
 
-void PostgresTier::set_process(std::string process) {
+void PostgresTier::set_process(const std::string& process) {
   const std::lock_guard lock(mutex_);
-  process_ = std::move(process);
+  process_ = process;
   setting_up_ = false;  // whoever was at it is the parent's
 }
 

@@ -38,7 +38,7 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
 
   std::shared_ptr<const PostgresSql> sql() const;
   std::string process() const;
-  void set_process(std::string process) override;
+  void set_process(const std::string& process) override;
   const Options& options() const noexcept { return options_; }
   const std::shared_ptr<Inbox>& inbox() const noexcept { return inbox_; }
   // Whether the connection string asks for a server that takes writes: one that does so no longer is to be left.

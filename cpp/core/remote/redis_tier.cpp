@@ -65,9 +65,9 @@ std::string RedisTier::process() const {
   return process_;
 }
 
-void RedisTier::set_process(std::string process) {
+void RedisTier::set_process(const std::string& process) {
   const std::lock_guard lock(mutex_);
-  process_ = std::move(process);
+  process_ = process;
 }
 
 RedisTier::Unheard RedisTier::note_ear() {

@@ -42,7 +42,7 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
   const RedisNames& names() const noexcept { return names_; }
   const std::shared_ptr<Inbox>& inbox() const noexcept { return inbox_; }
   std::string process() const;
-  void set_process(std::string process) override;
+  void set_process(const std::string& process) override;
 
   void lock() override { mutex_.lock(); }
   void unlock() override { mutex_.unlock(); }
@@ -88,7 +88,7 @@ class RedisConnection : public Link {
   void look_up(std::span<Request* const> batch);
   Marks read_marks(const std::vector<std::string_view>& types, const RedisReply& reply) const;
   void judge(Found& found, std::string_view value, const Marks& marks, std::size_t type, long long now,
-             std::string_view key, std::string_view type_name);
+             std::string_view entry, std::string_view type_name);
   std::vector<RedisCall> append_leases(std::span<Request* const> batch);
   void take_leases(std::span<Request* const> batch, const std::vector<OwnedReply>& replies);
   void store(std::span<Request* const> batch);

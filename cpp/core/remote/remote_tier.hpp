@@ -220,7 +220,7 @@ class Connector {
   virtual std::unique_ptr<Link> connect(TierError& error) = 0;
 
   // A name for this process, by which it knows its own messages. It has another after a fork.
-  virtual void set_process(std::string /*process*/) {}
+  virtual void set_process(const std::string& /*process*/) {}
   // Held across a fork by whoever forks.
   virtual void lock() {}
   virtual void unlock() {}
