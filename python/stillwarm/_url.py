@@ -202,3 +202,13 @@ def is_unprotected(url: str) -> bool:
     except ValueError:
         pass
     return query.get("sslmode") not in ("verify-ca", "verify-full")
+
+
+def protection(url: str) -> str:
+    """What whoever is warned of an unprotected URL can do."""
+    if _POSTGRES.match(url):
+        return "; add ?sslmode=verify-full"
+    return (
+        ", and so does the password: whoever is on the way reads it and can change what is served; use a tunnel "
+        "(stunnel, WireGuard) or a Unix socket"
+    )
