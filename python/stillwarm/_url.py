@@ -123,7 +123,7 @@ def redis_address(url: str) -> RedisAddress:
         host, place = parts.hostname or "localhost", parts.path.strip("/")
     if len(pairs) + bool(place) > 1:
         raise refused("the database is given twice")
-    database = query.get("db", place) or "0"
+    database = query.get("db", place or "0")
     if not re.fullmatch(r"\d{1,6}", database, re.ASCII):
         raise refused(f"the database {shown(database)} is no number from 0 to 999999")
     user, password = _decoded(parts.username), _decoded(parts.password)
