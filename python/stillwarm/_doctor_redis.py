@@ -72,7 +72,8 @@ def examine(place: RedisPlace, url: str, cache: Any = None) -> list[Finding]:
             sign_in(talk, url)
             talk("PING")
         except ServerError as error:
-            return [*found, _refused(without_passwords(str(error), url))]
+            if not str(error).startswith(("NOPERM", "MISCONF", "LOADING")):  # what is behind these is found below
+                return [*found, _refused(without_passwords(str(error), url))]
         asks = _Asks(talk, place, address.user or "default")
         for look in (_server, _memory, _persistence, _writes, _scripts, _push, _rights, _way, _keys):
             try:

@@ -37,6 +37,7 @@ def environment(**changes: str) -> dict[str, str]:
         "PYTHONUTF8",
         "COLUMNS",
         "DATABASE_URL",
+        "REDIS_URL",
         "STILLWARM_URL",
         "STILLWARM_NAMESPACE",
     )
