@@ -115,7 +115,7 @@ def top(place: RedisPlace, n: int = 10) -> list[Hot]:
         living = (seen.name for seen in _named(place, names) if seen.state not in (_GONE, _DEAD))
         found += [Hot(key, type, hits[name]) for name in living for type, key in [_parted(name)] if type in place]
         start += several
-    return found[:n]
+    return sorted(found, key=lambda hot: (-hot.hits, hot.key.encode(), hot.type))[:n]
 
 
 def stats(place: RedisPlace) -> Figures:

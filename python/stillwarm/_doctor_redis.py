@@ -213,6 +213,7 @@ def _snapshots(asks: _Asks) -> bool:
 def _writes(asks: _Asks) -> Iterator[Finding]:
     error = asks.error("SET", asks.place.key("x:doctor"), "1", "PX", "1000")
     if error is None:
+        asks.error("DEL", asks.place.key("x:doctor"))
         return
     word = error.partition(" ")[0]
     advice = {
