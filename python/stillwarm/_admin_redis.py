@@ -89,6 +89,7 @@ def check(tier: Tier) -> None:
         _core.lease(True, lease, "check", 1_000_000_000),
         _core.lease(False, lease, "check", 0),
     ):
+        request.timeout = 5_000_000_000  # who asks what is wrong has more time than a call
         error = tier.run(request)
         if error is None:
             continue
