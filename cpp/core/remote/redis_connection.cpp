@@ -259,6 +259,7 @@ void RedisConnection::query(Query& request) {
     throw TierFailure({TierFault::kRejected, "ERR", "the Redis tier has no such query"});
   }
   std::vector<std::string_view> words;
+  words.reserve(given.size());
   for (const auto& word : given) words.emplace_back(word ? std::string_view(*word) : std::string_view());
   session_->link().append(words);
   const OwnedReply reply = session_->link().read();
