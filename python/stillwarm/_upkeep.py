@@ -87,8 +87,6 @@ class Upkeep:
             return
         self.flush()
         _dictionaries.tick(cache)
-        if not cache._tier.speaks_sql:
-            return
         if not self._analyzed and cache._tier.core.health()["served"] >= ENOUGH:
             with contextlib.suppress(TierTimeout, TierUnavailable):  # the next round tries again
                 with contextlib.suppress(TierRejected):
