@@ -1,6 +1,6 @@
-"""One command to a Redis server and its answer, for tests and tools: a connection of its own, standard library alone.
+"""Commands to a Redis server and their answers, for tests and tools: a connection of its own, standard library alone.
 
-Thread rule: a call has its own connection; any thread.
+Thread rule: a call of `ask_redis` has its own connection, any thread; a RedisConversation belongs to one thread.
 Refuses to know: which server it is, and what is asked. The tier's own connections are hiredis's (cpp/core/remote).
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from stillwarm._ask import ServerError
 
-__all__ = ["ask_redis"]
+__all__ = ["RedisConversation", "ask_redis"]
 
 
 def ask_redis(
@@ -35,6 +35,41 @@ def ask_redis(
     if isinstance(told[-1], ServerError):
         raise told[-1]
     return told[1:] if password is not None else told
+
+
+class RedisConversation:
+    """One connection: `talk("GET", "k")`. A signed-in one, and of a database, is the caller's to make.
+
+    Raises:
+        ServerError: it was not there. When called: the server answered with an error, or took longer than `timeout` s.
+    """
+
+    def __init__(self, host: str, port: int, timeout: float = 5.0) -> None:
+        self._where = host if host.startswith("/") else f"{host}:{port}"
+        try:
+            if host.startswith("/"):
+                self._connection = socket.socket(socket.AF_UNIX)
+                self._connection.settimeout(timeout)
+                self._connection.connect(host)
+            else:
+                self._connection = socket.create_connection((host, port), timeout)
+        except OSError as error:
+            raise ServerError(f"Redis at {self._where}: {error}") from None
+        self._answers = self._connection.makefile("rb")
+
+    def __call__(self, *words: object) -> Any:
+        try:
+            self._connection.sendall(_encoded(words))
+            answer = _decoded(self._answers)
+        except (OSError, ValueError) as error:
+            raise ServerError(f"Redis at {self._where}: {error}") from None
+        if isinstance(answer, ServerError):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        self._answers.close()
+        self._connection.close()
 
 
 def _encoded(words: Sequence[object]) -> bytes:

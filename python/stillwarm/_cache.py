@@ -67,8 +67,9 @@ class Cache(Joining):
     """A cache in this process's memory, and, with a URL, in a database that processes and hosts share.
 
     Args:
-        url: the remote tier: "postgresql://user@host:5432/database"; None: memory only. Nobody connects before the
-            tier is needed, and a tier that does not answer makes the cache slower, never wrong and never down.
+        url: the remote tier: "postgresql://user@host:5432/database" or "redis://host:6379/0"; None: memory only. Nobody
+            connects before the tier is needed, and a tier that does not answer makes the cache slower,
+            never wrong and never down.
         namespace: name of this cache in a shared tier and in figures; letters, digits, underscore.
         max_bytes: budget of the values with their keys, bytes or text such as "256MB"; None: only `max_entries` counts.
         max_entries: budget in entries; None: only `max_bytes` counts.
@@ -239,7 +240,7 @@ class Cache(Joining):
         """Gives settings a name, a type, that functions then refer to: `@cache.cached("scoring")`.
 
         With `table=` and `columns=` its values are rows of a table of its own in the PostgreSQL tier. Without a URL
-        those options have no effect, so that an app runs with and without a database.
+        those options have no effect, so that an app runs with and without a database; a Redis URL refuses them.
 
         Raises:
             ConfigError: an option does not exist, its value is not accepted, or the type is defined otherwise already.
@@ -250,6 +251,8 @@ class Cache(Joining):
             raise ConfigError(f"type name {shown(name)}: that is what {_TAKEN[name]} have")
         given = dict(options)
         table = own_table(name, {key: given.pop(key) for key in list(given) if key in TABLE_ONLY})
+        if table is not None and self._tier is not None and not self._tier.speaks_sql:
+            self._tier.add_table(table)  # raises, before anything is defined
         level = checked_level(given, f"type {name!r}")
         if self._types.setdefault(name, level) != level or self.tables.get(name, table) != table:
             raise ConfigError(f"type {name!r} is defined already, with other options: define it once")

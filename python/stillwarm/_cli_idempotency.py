@@ -46,7 +46,7 @@ def add_commands(app: "typer.Typer") -> None:
         n: Annotated[int, typer.Option("-n", min=1, max=100_000, help="How many.")] = 100,
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", as_json: Json = False,
     ) -> None:  # fmt: skip
-        with _place(url, namespace, schema, "") as (place, _, _):
+        with _place(url, namespace, schema, "", only="stillwarm idempotency") as (place, _, _):
             found = _unknown(place, n)
             if as_json:
                 _print_json([one._asdict() for one in found])
@@ -70,7 +70,7 @@ def add_commands(app: "typer.Typer") -> None:
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", as_json: Json = False,
     ) -> None:  # fmt: skip
         name = _name(record, route, key, user)
-        with _place(url, namespace, schema, "") as (place, _, _):
+        with _place(url, namespace, schema, "", only="stillwarm idempotency") as (place, _, _):
             found = _unknown(place, 1, name)
             if found and not yes and not _confirmed(found[0]):
                 print("stillwarm: not released", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The commands of `stillwarm` on a database: stats, top, invalidate, purge, db sql|migrate|verify, doctor.
+"""The commands of `stillwarm` on PostgreSQL or Redis: stats, top, invalidate, purge, doctor; db on the first alone.
 
 Exit codes: 0 done, 1 something is wrong or could not be had, 2 wrong arguments.
 
@@ -10,12 +10,13 @@ Refuses to know: what the statements do. It shows what others found, and no pass
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 from stillwarm import _admin, _schema
 from stillwarm._apps import App, app_of
-from stillwarm._connect import connect_query, shown_url, url_of, without_passwords
+from stillwarm._cli_redis import RedisAt
+from stillwarm._connect import connect_query, is_redis, shown_url, url_of, without_passwords
 from stillwarm._cron import pg_cron_sql
 from stillwarm._doctor import examine
 from stillwarm._invalidate_sql import invalidate, tell
@@ -27,12 +28,14 @@ from stillwarm.errors import ConfigError, StillwarmError, TierRejected
 if TYPE_CHECKING:
     import typer
 
+URL_HELP = "postgresql://user@host/database or redis://host:6379/0; else STILLWARM_URL, DATABASE_URL or REDIS_URL."
+
 
 def add_commands(app: "typer.Typer") -> None:
     """Adds the commands to the app of `cli`."""
     import typer
 
-    url_option = typer.Option("--url", help="postgresql://user@host/database; else STILLWARM_URL or DATABASE_URL.")
+    url_option = typer.Option("--url", help=URL_HELP)
     namespace_option = typer.Option("--namespace", envvar="STILLWARM_NAMESPACE", help="The cache's namespace.")
     app_option = typer.Option("--app", metavar="MODULE:CACHE", help="Where the app has its cache or its tables.")
     json_option = typer.Option("--json", help="Print one JSON document.")
@@ -49,8 +52,9 @@ def add_commands(app: "typer.Typer") -> None:
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
         as_json: Json = False,
     ) -> None:  # fmt: skip
-        with _place(url, namespace, schema, app) as (place, _, _):
-            figures = _admin.stats(place)
+        with _place(url, namespace, schema, app, redis=True) as (place, _, _):
+            on_redis = place if isinstance(place, RedisAt) else None
+            figures = _admin.stats(place) if isinstance(place, Place) else place.figures()
             rows = [
                 {"type": name, "entries": one.entries, "hits": one.hits, "average_hits": round(one.average_hits, 2),
                  "expired": one.expired, "bytes": one.bytes, "table": one.table}
@@ -60,7 +64,8 @@ def add_commands(app: "typer.Typer") -> None:
                 _print_json({"namespace": namespace, "types": rows, "shared_table_bytes": figures.shared_table_bytes})
             else:
                 _print_table(rows, ["type", "entries", "hits", "average_hits", "expired", "bytes", "table"])
-                print(f"shared table with its indexes: {figures.shared_table_bytes} bytes")
+                what = "shared table with its indexes" if on_redis is None else "entries as stored"
+                print(f"{what}: {figures.shared_table_bytes} bytes")
 
     @app.command(help="Show the most reused entries.")
     def top(
@@ -68,8 +73,9 @@ def add_commands(app: "typer.Typer") -> None:
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
         as_json: Json = False,
     ) -> None:  # fmt: skip
-        with _place(url, namespace, schema, app) as (place, _, _):
-            rows = [{"hits": hot.hits, "type": hot.type, "key": hot.key} for hot in _admin.top(place, n)]
+        with _place(url, namespace, schema, app, redis=True) as (place, _, _):
+            found = _admin.top(place, n) if isinstance(place, Place) else place.hot(n)
+            rows = [{"hits": hot.hits, "type": hot.type, "key": hot.key} for hot in found]
             _print_json(rows) if as_json else _print_table(rows, ["hits", "type", "key"])
 
     @app.command(
@@ -92,9 +98,12 @@ def add_commands(app: "typer.Typer") -> None:
         if everything:
             intent["all"] = True
         params = dict(one.partition("=")[::2] for one in param or [])
-        with _place(url, namespace, schema, app) as (place, _, _):
-            count = invalidate(place, params=params, stale=stale, **intent)
-            tell(place)
+        with _place(url, namespace, schema, app, redis=True) as (place, _, _):
+            if isinstance(place, Place):
+                count = invalidate(place, params=params, stale=stale, **intent)
+                tell(place)
+            else:
+                count = place.invalidate(intent, stale)
             if as_json:
                 _print_json({"count": count})
             else:
@@ -109,13 +118,22 @@ def add_commands(app: "typer.Typer") -> None:
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
         as_json: Json = False,
     ) -> None:  # fmt: skip
-        with _place(url, namespace, schema, app) as (place, _, _):
-            if pg_cron:
+        with _place(url, namespace, schema, app, redis=True) as (place, _, _):
+            if not isinstance(place, Place):
+                if pg_cron or max_rows is not None or max_bytes:
+                    raise ConfigError(
+                        "--pg-cron, --max-rows, --max-bytes need PostgreSQL; what Redis holds at most is its "
+                        "maxmemory, with maxmemory-policy allkeys-lru"
+                    )
+                with _bar("purge") as progress:
+                    counts = place.purge(progress, batch)
+            elif pg_cron:
                 sys.stdout.write(pg_cron_sql(place, batch=batch))
                 return
-            with _bar("purge") as progress:
-                counts = purge(place, progress, batch)
-            if max_rows is not None or max_bytes:
+            else:
+                with _bar("purge") as progress:
+                    counts = purge(place, progress, batch)
+            if isinstance(place, Place) and (max_rows is not None or max_bytes):
                 for name, n in trim(place, max_rows=max_rows, max_bytes=max_bytes or None, batch=batch).items():
                     counts[name] = counts.get(name, 0) + n
             if as_json:
@@ -128,8 +146,11 @@ def add_commands(app: "typer.Typer") -> None:
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
         as_json: Json = False,
     ) -> None:  # fmt: skip
-        with _place(url, namespace, schema, app) as (place, loaded, address):
-            found = examine(place, address, loaded.cache, loaded.journals)
+        with _place(url, namespace, schema, app, redis=True) as (place, loaded, address):
+            if isinstance(place, Place):
+                found = examine(place, address, loaded.cache, loaded.journals)
+            else:
+                found = place.examine(loaded.cache)
             if as_json:
                 _print_json([{"level": one.level, "what": one.what, "advice": one.advice} for one in found])
             else:
@@ -151,7 +172,7 @@ def add_commands(app: "typer.Typer") -> None:
         with _guarded():
             tables: Sequence[Any] = app_of(app).all_tables() if app else []
             if not app and url:
-                with _place(url, "default", schema, "") as (place, _, _):
+                with _place(url, "default", schema, "", only="stillwarm db") as (place, _, _):
                     tables = place.typed
             print(_schema.sql(tables, schema=schema, unlogged=unlogged) + ";")
 
@@ -159,7 +180,7 @@ def add_commands(app: "typer.Typer") -> None:
     def migrate(
         url: Url = "", schema: Schema = "stillwarm", app: AppName = "", unlogged: bool = False, as_json: Json = False
     ) -> None:
-        with _place(url, "default", schema, app) as (place, loaded, _):
+        with _place(url, "default", schema, app, only="stillwarm db") as (place, loaded, _):
             done = _schema.migrate(place.query, [*place.typed, *loaded.journals], schema=schema, unlogged=unlogged)
             if as_json:
                 _print_json({"already": done.already, "schema_version": done.schema_version,
@@ -175,7 +196,7 @@ def add_commands(app: "typer.Typer") -> None:
     def verify_(
         url: Url = "", schema: Schema = "stillwarm", app: AppName = "", unlogged: bool = False, as_json: Json = False
     ) -> None:
-        with _place(url, "default", schema, app) as (place, loaded, _):
+        with _place(url, "default", schema, app, only="stillwarm db") as (place, loaded, _):
             report = verify(place.query, [*place.typed, *loaded.journals], schema=schema, unlogged=unlogged)
             if as_json:
                 _print_json(report.as_dict())
@@ -204,16 +225,34 @@ def _guarded(url: str = "") -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+@overload
+def _place(
+    url: str, namespace: str, schema: str, app: str, *, redis: Literal[True]
+) -> AbstractContextManager[tuple[Place | RedisAt, App, str]]: ...
+@overload
+def _place(
+    url: str, namespace: str, schema: str, app: str, *, only: str
+) -> AbstractContextManager[tuple[Place, App, str]]: ...
 @contextmanager
-def _place(url: str, namespace: str, schema: str, app: str) -> Iterator[tuple[Place, App, str]]:
-    """The place that the arguments name. Typed tables come from the app, else from what migrate saved."""
+def _place(
+    url: str, namespace: str, schema: str, app: str, *, redis: bool = False, only: str = ""
+) -> Iterator[tuple[Any, App, str]]:
+    """The place that the arguments name. Typed tables come from the app, else from what migrate saved.
+
+    Args:
+        redis: a URL of Redis will do, too; else `only` says what is wanted that needs PostgreSQL.
+    """
     with _guarded():
-        address = url_of(url)
+        address = url_of(url, only_sql=only)
         Place(lambda sql, params: [], namespace, schema, {})  # its names are checked before anything is connected
         loaded = app_of(app)
-        query = connect_query(address)
+        on_redis = RedisAt(address, namespace, loaded) if redis and is_redis(address) else None
+        query = connect_query(address) if on_redis is None else on_redis
     try:
         with _guarded(address):
+            if isinstance(query, RedisAt):
+                yield query, loaded, address
+                return
             tables: Mapping[str, Any] = loaded.tables if app else _schema.declared_tables(query, schema)
             yield Place(query, namespace, schema, tables), loaded, address
     finally:

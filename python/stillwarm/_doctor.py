@@ -52,7 +52,7 @@ def examine(place: Place, url: str, cache: Any = None, tables: Sequence[Any] = (
     there = {table.name for table in report.tables if table.rows is not None}
     if f"{place.schema}.entries" in there and all(table.table in there for table in place.typed):
         found += _contents(place)
-    found += _settings(place, cache)
+    found += _settings(cache)
     return found
 
 
@@ -163,7 +163,7 @@ def _short(name: str, seconds: float) -> Finding:
     return Finding("note", f"type {name}: values are fresh for {seconds:.3g} s, less than {SHORT_TTL:.0f} s", advice)
 
 
-def _settings(place: Place, cache: Any) -> list[Finding]:
+def _settings(cache: Any) -> list[Finding]:
     """What the app's own Cache says."""
     found: list[Finding] = []
     types: Mapping[str, Mapping[str, Any]] = getattr(cache, "_types", None) or {}

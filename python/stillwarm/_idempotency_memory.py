@@ -179,21 +179,23 @@ def store_of(cache: Cache) -> Store:
     with _making:
         store = _of_caches.get(cache)
         if store is None:
-            if cache._tier is not None:
+            if cache._tier is not None and cache._tier.speaks_sql:
                 store = PostgresStore(cache._tier)
             else:
                 store = MemoryStore()
+                why = "without a database" if cache._tier is None else f"{cache._tier.name} may evict or lose them, so"
                 _log.warning(
-                    "idempotent: without a database keys are kept in the memory of this process: after a restart, and "
-                    'in another worker, a repeated request is executed again; Cache("postgresql://...") keeps them'
-                )
+                    "idempotent: %s keys are kept in the memory of this process: after a restart, and in another "
+                    'worker, a repeated request is executed again; Cache("postgresql://...") keeps them', why,
+                )  # fmt: skip
             _of_caches[cache] = store
     return store
 
 
 def store_if_any(cache: Cache) -> Store | None:
     """The same for who only looks: None where no route of this process has one, and no database."""
-    return _of_caches.get(cache) if cache._tier is None else store_of(cache)
+    has_database = cache._tier is not None and cache._tier.speaks_sql
+    return store_of(cache) if has_database else _of_caches.get(cache)
 
 
 def _after_fork_in_child() -> None:

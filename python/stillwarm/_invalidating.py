@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 from stillwarm import _core, _keys, _tier_invalidation, _tier_transactions, _tier_values, hooks
 from stillwarm._durations import shown
 from stillwarm._tier import Error, Steps, adrive, drive, raised
+from stillwarm._tier_redis import NEEDS_SQL
 from stillwarm._verbs import Verbs
 from stillwarm.errors import ConfigError
 
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NO_REMOTE: Final = 'this cache has memory only; accepted: Cache("postgresql://...")'
+NO_TIER: Final = (
+    'this needs a remote tier; this cache has memory only; accepted: Cache("postgresql://...") or "redis://..."'
+)
+
+
+def no_sql(what: str, has_redis: bool) -> ConfigError:
+    """The error of what only a database with tables can do."""
+    if has_redis:
+        return ConfigError(f"{what}: {NEEDS_SQL}" if what else NEEDS_SQL)
+    return ConfigError(f"{what or 'this'} needs the PostgreSQL tier; {NO_REMOTE}")
 
 
 class Intent(NamedTuple):
@@ -142,8 +153,8 @@ class Invalidating(Verbs):
         """The one intent that was given, checked."""
         given = {"key": key, "type": type, "tag": tag, "pattern": pattern, "where": where}
         named = [name for name, value in given.items() if value is not None] + ["all"] * bool(all)
-        if where is not None and self._tier is None:
-            raise ConfigError(f"where= needs the PostgreSQL tier; {NO_REMOTE}")
+        if where is not None and (self._tier is None or not self._tier.speaks_sql):
+            raise no_sql("where=", self._tier is not None)
         intents = ["where"] if named == ["type", "where"] else named
         if len(intents) != 1 or named == ["where"]:
             which = " and ".join(named) or "none"
@@ -220,8 +231,8 @@ class Invalidating(Verbs):
         from stillwarm._place import Place
 
         tier = self._tier
-        if tier is None:
-            raise ConfigError(f"this needs the PostgreSQL tier; {NO_REMOTE}")
+        if tier is None or not tier.speaks_sql:
+            raise no_sql("", tier is not None)
         types = {name: self.tables.get(name) for name in (*self._type_ids, _tier_values.DIRECT)}
         return Place(lambda sql, params: tier.query(sql, params, 30.0), tier.namespace, tier.schema, types)
 

@@ -1,7 +1,9 @@
 """What a cache does with its remote tier as a database: find, top, figures, purge, trim, check.
 
+On Redis there are top, figures, purge and check; the rest needs tables and says so.
+
 Thread rule: any thread; the `a` twins run the plain ones on another thread and wait for them.
-Refuses to know: SQL (_admin, _purge, _schema), and how values get in and out.
+Refuses to know: SQL (_admin, _purge, _schema), Redis (_admin_redis), and how values get in and out.
 """
 
 from __future__ import annotations
@@ -11,16 +13,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stillwarm import _core, _dictionaries, _tier_values
+from stillwarm._invalidating import NO_TIER
 from stillwarm._observed import count
 from stillwarm._prefetch import Prefetching
 from stillwarm._stats import HotKey
 from stillwarm._tier import drive, raised
-from stillwarm.errors import CodecError, TierError, TierRejected, TierUnavailable
+from stillwarm.errors import CodecError, ConfigError, TierError, TierRejected, TierUnavailable
 
 if TYPE_CHECKING:
     from typing import ParamSpec
 
     from stillwarm._admin import Figures, Found
+    from stillwarm._admin_redis import RedisPlace
     from stillwarm._schema import Migrated
     from stillwarm._verify import Report
     from stillwarm.codecs import Codec
@@ -96,37 +100,48 @@ class Shared(Prefetching):
         count(n, "n", 2**31)
         if self._tier is None:
             return super().top(n)
-        from stillwarm import _admin
+        from stillwarm import _admin, _admin_redis
 
+        most = min(n, 100_000)
         try:
             self._flush_hits()
-            return [HotKey(one.key, one.type, one.hits, 0) for one in _admin.top(self._place(), min(n, 100_000))]
+            on_redis = self._place_redis()
+            found = _admin.top(self._place(), most) if on_redis is None else _admin_redis.top(on_redis, most)
+            return [HotKey(one.key, one.type, one.hits, 0) for one in found]
         except TierError:
             return super().top(n)
 
     def shared_stats(self) -> Figures:
         """Figures per type of what the remote tier holds: entries, hits, average_hits, expired, bytes, table.
 
+        On Redis it walks over all keys of the database, in bounded steps; hits are kept of the 10,000 most used, and
+        `expired` are those that an invalidation made invalid: the server drops what is over by itself.
+
         Raises:
             ConfigError: there is no remote tier.
             TierError: the database did not answer.
         """
-        from stillwarm import _admin
+        from stillwarm import _admin, _admin_redis
 
         self._flush_hits()
-        return _admin.stats(self._place())
+        on_redis = self._place_redis()
+        return _admin.stats(self._place()) if on_redis is None else _admin_redis.stats(on_redis)
 
     def purge(self, progress: Progress | None = None, *, batch: int = 1000) -> dict[str, int]:
         """Deletes from the remote tier what is expired or invalidated; counts of rows per type. One process at a time.
 
-        It happens by itself every `purge_every`. `progress` is called with how many rows are done, and of how many.
+        It happens by itself every `purge_every`. `progress` is called with how many rows are done, and of how many; on
+        Redis with how many keys of the database were looked at, and of how many.
 
         Raises:
             ConfigError: there is no remote tier, or an argument is not accepted.
             TierError: the database did not answer.
         """
-        from stillwarm import _purge
+        from stillwarm import _admin_redis, _purge
 
+        on_redis = self._place_redis()
+        if on_redis is not None:
+            return _admin_redis.purge(on_redis, progress, batch)
         return _purge.purge(self._place(), progress, batch)
 
     def trim(self, *, max_rows: int | None = None, max_bytes: int | str | None = None) -> dict[str, int]:
@@ -180,6 +195,10 @@ class Shared(Prefetching):
         tier = self._tier
         if tier is None:
             return
+        if not tier.speaks_sql:
+            from stillwarm import _admin_redis
+
+            return _admin_redis.check(tier)
         place = self._place()
         needs = "SELECT, INSERT, UPDATE, DELETE"
         try:
@@ -243,13 +262,29 @@ class Shared(Prefetching):
             ConfigError: there is no remote tier.
             TierError: what the server or the connection said.
         """
-        self._place()
+        self._place()  # raises where there is no SQL
         assert self._tier is not None
         texts = [None if p is None else str(p) for p in params]
         return self._tier.query(sql, texts, timeout)
 
+    def _place_redis(self) -> RedisPlace | None:
+        """Where this cache's entries are, if that is Redis.
+
+        Raises:
+            ConfigError: there is no remote tier.
+        """
+        tier = self._tier
+        if tier is None:
+            raise ConfigError(NO_TIER)
+        if tier.speaks_sql:
+            return None
+        from stillwarm import _admin_redis
+
+        return _admin_redis.place_of(tier, (*self._type_ids, _tier_values.DIRECT))
+
     def _flush_hits(self) -> None:
-        self._place()
+        if self._tier is None:
+            raise ConfigError(NO_TIER)
         if self._upkeep is not None:
             self._upkeep.flush()
 

@@ -133,7 +133,7 @@ class Tier:
             _log.warning(
                 "url=%s: what is cached goes to another host without verified TLS%s",
                 _url.without_password(url),
-                "; add ?sslmode=verify-full" if self.speaks_sql else "",
+                _url.protection(url),
             )
         if attached:
             self.core.attach(cache, strict)
@@ -285,7 +285,7 @@ class Tier:
     def figures(self) -> dict[str, Any]:
         """What `Stats.tier` shows."""
         health = self.core.health()
-        told: dict[str, Any] = {**health, "undecodable": dict(self.undecodable)}
+        told: dict[str, Any] = {"name": self.name, **health, "undecodable": dict(self.undecodable)}
         told["compression"] = self.dictionaries.figures()
         for name in _ERRORS:
             error = health[name]

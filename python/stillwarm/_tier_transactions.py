@@ -57,6 +57,11 @@ def _checked(tier: Tier | None, connection: object, plan: Intent) -> tuple[Tier,
     """The tier, the names of the plan there, and the table they are written to."""
     if tier is None:
         raise ConfigError('connection= needs the PostgreSQL tier; accepted: Cache("postgresql://...")')
+    if not tier.speaks_sql:
+        raise ConfigError(
+            f"connection= needs the PostgreSQL tier, and the cache has a {tier.name} tier: what a transaction writes "
+            f"and what {tier.name} holds are not committed together; accepted: invalidate() after the commit"
+        )
     if plan.intent in ("pattern", "where"):
         raise ConfigError(f"{plan.intent}= with connection=: accepted with it: key=, type=, tag=, all=True")
     _transactions.kind_of(connection)

@@ -87,12 +87,11 @@ class Upkeep:
             return
         self.flush()
         _dictionaries.tick(cache)
-        if not cache._tier.speaks_sql:
-            return
         if not self._analyzed and cache._tier.core.health()["served"] >= ENOUGH:
             with contextlib.suppress(TierTimeout, TierUnavailable):  # the next round tries again
                 with contextlib.suppress(TierRejected):
-                    analyze(cache._tier.query, cache._tier.schema)
+                    if cache._tier.speaks_sql:
+                        analyze(cache._tier.query, cache._tier.schema)
                 self._analyzed = True
         if cache._tier.pending:
             drive(cache._tier, _tier_invalidation.confirm(cache._tier))

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from stillwarm._invalidating import NO_REMOTE
+from stillwarm import _url
+from stillwarm._invalidating import no_sql
 from stillwarm._shared import Shared
-from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
@@ -158,25 +158,18 @@ class Upserting(Shared):
 
     def _writing(self) -> Tier:
         """The tier that an upsert goes to: that of the cache, or the one that a cache has which is switched off."""
-        if self._tier is not None:
-            if not self._tier.speaks_sql:
-                from stillwarm._tier_redis import NEEDS_SQL
-
-                raise ConfigError(f"upsert: {NEEDS_SQL}")
+        if self._tier is not None and self._tier.speaks_sql:
             return self._tier
         if self._writer is None:
-            raise ConfigError(f"upsert needs the PostgreSQL tier; {NO_REMOTE}")
+            raise no_sql("upsert", self._tier is not None)
         if isinstance(self._writer, tuple):
-            from stillwarm import _url
+            if _url.scheme_of(self._writer[0]) == "redis":
+                raise no_sql("upsert", True)
             from stillwarm._tier import Tier
 
             with _making:
                 if isinstance(self._writer, tuple):
                     url, settings = self._writer
-                    if _url.scheme_of(url) == "redis":
-                        from stillwarm._tier_redis import NEEDS_SQL
-
-                        raise ConfigError(f"upsert: {NEEDS_SQL}")
                     self._writer = Tier(cast("Cache", self), url, **settings, attached=False)
         return self._writer
 

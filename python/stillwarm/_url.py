@@ -24,20 +24,32 @@ _NEEDS: Final = "libpq-dev libhiredis-dev libzstd-dev libxxhash-dev"
 _REDIS: Final = re.compile(r"(?:redis|valkey)://", re.IGNORECASE)
 _REDIS_TLS: Final = re.compile(r"(?:rediss|valkeys)://", re.IGNORECASE)
 _UNIX: Final = re.compile(r"(?:redis\+|valkey\+)?unix://", re.IGNORECASE)
+_LOOKS_LIKE_REDIS: Final = re.compile(r"(?:redis|valkey|unix)", re.IGNORECASE)
+_ENCODED: Final = "in a user or a password '/' '?' '#' '@' '%' are written as %2F %3F %23 %40 %25"
 _ACCEPTED: Final = "accepted: postgresql://user@host:5432/database or redis://host:6379/0"
 _ACCEPTED_REDIS: Final = "accepted: redis://user:password@host:6379/0 or unix:///path/to/socket?db=0"
 
 
 def without_password(url: object) -> str:
-    """The URL as it may be shown: `***` in place of a password, also of one in its parameters."""
+    """The URL as it may be shown: `***` in place of a password, also of one in its parameters.
+
+    A password that should have been percent-encoded may have any character in it: everything up to the last @ counts.
+    """
     if not isinstance(url, str):
         return shown(url)
-    text = re.sub(r"//([^/?#]*)@", _hidden_user, url, count=1)
-    return shown(re.sub(r"(?i)(password|passfile|sslpassword)=[^&#\s]*", r"\1=***", text))
+    return shown(hidden_password(url))
+
+
+def hidden_password(url: str) -> str:
+    """The same as plain text."""
+    text = re.sub(r"//(.*)@", _hidden_user, url, count=1, flags=re.DOTALL)
+    return re.sub(r"(?i)(password|passfile|sslpassword)=[^&#\s]*", r"\1=***", text)
 
 
 def _hidden_user(match: re.Match[str]) -> str:
     user, colon, _ = match[1].partition(":")
+    if not colon and _LOOKS_LIKE_REDIS.match(match.string):
+        return "//***@"  # often a password that lacks its colon
     return f"//{user}{':***' if colon else ''}@"
 
 
@@ -88,27 +100,47 @@ def redis_address(url: str) -> RedisAddress:
     def refused(why: str) -> ConfigError:
         return ConfigError(f"url={without_password(url)}: {why}; {_ACCEPTED_REDIS}")
 
+    is_path = _UNIX.match(url) is not None
     try:
         parts = urlsplit(url)
-        port = parts.port or 6379
-    except ValueError as error:
-        raise refused(str(error)) from None
-    query = dict(_pairs(parts))
+        port = parts.port  # raises if it is no number, and would show it
+    except ValueError:
+        raise refused(f"the port is no number from 1 to 65535; {_ENCODED}") from None
+    if parts.fragment or url.endswith("#") or (not is_path and "@" in parts.path + parts.query):
+        raise refused(f"a '#' or a second '@'; {_ENCODED}")
+    if port == 0:
+        raise refused("the port is no number from 1 to 65535")
+    pairs = _pairs(parts)
+    query = dict(pairs)
     unknown = sorted(query.keys() - {"db"})
     if unknown:
-        raise refused(f"the parameter {shown(unknown[0])} is not known")
-    if _UNIX.match(url):
+        raise refused(f"the parameter {shown(unknown[0])} is not known: the only one is db")
+    if is_path:
         host, place = unquote(parts.path), ""
-        if not host.startswith("/") or parts.hostname:
-            raise refused("a Unix socket has an absolute path")
+        if not host.startswith("/") or host == "/" or parts.hostname or port:
+            raise refused("a Unix socket has an absolute path and no host")
     else:
         host, place = parts.hostname or "localhost", parts.path.strip("/")
-    if place and "db" in query:
+    if len(pairs) + bool(place) > 1:
         raise refused("the database is given twice")
-    database = query.get("db", place) or "0"
+    database = query.get("db", place or "0")
     if not re.fullmatch(r"\d{1,6}", database, re.ASCII):
-        raise refused(f"the database {shown(database)} is no number")
-    return RedisAddress(host, port, int(database), unquote(parts.username or ""), unquote(parts.password or ""))
+        raise refused(f"the database {shown(database)} is no number from 0 to 999999")
+    user, password = _decoded(parts.username), _decoded(parts.password)
+    if user is None or password is None or "\0" in host:
+        raise refused("what follows a % is no character of UTF-8")
+    if user and not password:
+        raise refused("a user without a password; a password alone is written redis://:password@host")
+    return RedisAddress(host, port or 6379, int(database), user, password)
+
+
+def _decoded(text: str | None) -> str | None:
+    """None: it cannot be."""
+    try:
+        plain = unquote(text or "", errors="strict")
+    except UnicodeDecodeError:
+        return None
+    return None if re.search(r"%(?![0-9A-Fa-f]{2})", text or "") else plain
 
 
 def connection_string(url: str, *, connect_timeout: int, statement_timeout: int | None) -> str:
@@ -125,8 +157,8 @@ def connection_string(url: str, *, connect_timeout: int, statement_timeout: int 
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # raises if it is no number
-    except ValueError as error:
-        raise ConfigError(f"url={without_password(url)}: {error}") from None
+    except ValueError:
+        raise ConfigError(f"url={without_password(url)}: the port is no number from 1 to 65535; {_ENCODED}") from None
     query = dict(_pairs(parts))
     query.setdefault("connect_timeout", str(max(2, connect_timeout)))
     query.setdefault("application_name", "stillwarm")
@@ -170,3 +202,13 @@ def is_unprotected(url: str) -> bool:
     except ValueError:
         pass
     return query.get("sslmode") not in ("verify-ca", "verify-full")
+
+
+def protection(url: str) -> str:
+    """What whoever is warned of an unprotected URL can do."""
+    if _POSTGRES.match(url):
+        return "; add ?sslmode=verify-full"
+    return (
+        ", and so does the password: whoever is on the way reads it and can change what is served; use a tunnel "
+        "(stunnel, WireGuard) or a Unix socket"
+    )

@@ -135,7 +135,9 @@ def _require_msgspec() -> None:
     try:
         import msgspec  # noqa: F401
     except ImportError as error:
-        raise ConfigError("a remote tier needs msgspec: pip install 'stillwarm[postgres]'") from error
+        raise ConfigError(
+            "a remote tier needs msgspec: pip install 'stillwarm[postgres]' or 'stillwarm[redis]'"
+        ) from error
 
 
 def _broken(codec: Codec, error: Exception) -> CodecError:

@@ -37,6 +37,7 @@ def environment(**changes: str) -> dict[str, str]:
         "PYTHONUTF8",
         "COLUMNS",
         "DATABASE_URL",
+        "REDIS_URL",
         "STILLWARM_URL",
         "STILLWARM_NAMESPACE",
     )
@@ -202,7 +203,7 @@ def test_cli_remote_url_comes_from_the_environment(migrated: Database) -> None:
     assert run("stats", DATABASE_URL=alchemy).returncode == 0
     none = run("stats")
     assert (none.returncode, none.stdout) == (2, "")
-    assert "STILLWARM_URL or DATABASE_URL" in none.stderr
+    assert "STILLWARM_URL, DATABASE_URL or REDIS_URL" in none.stderr
 
 
 def test_cli_remote_errors_are_one_line_without_the_password(database: Database) -> None:

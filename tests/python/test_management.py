@@ -189,6 +189,25 @@ def test_management_health_tells_the_state_and_only_down_is_an_error(
     assert ask("GET", "/stats").json["cache_stats"]["is_available"] is (state != "DOWN")
 
 
+@pytest.mark.parametrize("server", [None, "warm_postgres", "warm_redis"])
+def test_management_tells_of_each_tier(framework: str, server: str | None, request: pytest.FixtureRequest) -> None:
+    url = None if server is None else request.getfixturevalue(server).new_database()
+    with Cache(url, namespace="shop", ttl=60, **({"timeout": "20s", "purge_every": None} if url else {})) as cache:
+        ask = signed(client(framework, Management(cache, auth=TOKEN, alerts={"entries": 1})))
+        cache.set_many({"a": 1, "b": 2})
+        assert cache.get("a") == 1
+        assert cache._tier is None or cache._tier.core.drain(20 * 10**9)
+        name = {None: None, "warm_postgres": "PostgreSQL", "warm_redis": "Redis"}[server]
+        assert ask("GET", "/stats").json["cache_stats"]["tier"] == name
+        moved(2)
+        got = ask("GET", "/health").json
+        assert [alert["name"] for alert in ask("GET", "/alerts").json["alerts"] if alert["active"]] == ["entries"], got
+        hot = ask("GET", "/hot-keys").json["hot_keys"]
+        assert (hot[0]["key"], hot[0]["hits"]) == ("a", 1)
+        assert ask("POST", "/invalidate-key", body={"key": "a"}).status == 200
+        assert cache.get("a") is None
+
+
 def test_management_many_errors_degrade_health(framework: str, cache: Cache) -> None:
     ask = signed(client(framework, Management(cache, auth=TOKEN, alerts={"errors": 1})))
 

@@ -15,9 +15,11 @@ from stillwarm.testing import PostgresServer
 REMOTE = {name for name in FIGURES if name.startswith("remote_")} | {"undecodable"}
 
 
-@pytest.fixture
-def url(warm_postgres: PostgresServer) -> str:
-    return warm_postgres.new_database()
+@pytest.fixture(params=["warm_postgres", "warm_redis"])
+def url(request: pytest.FixtureRequest) -> str:
+    url = request.getfixturevalue(request.param).new_database()
+    assert isinstance(url, str)
+    return url
 
 
 def test_metrics_remote_figures_are_absent_without_a_tier() -> None:

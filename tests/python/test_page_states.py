@@ -15,6 +15,8 @@ from playwright.async_api import Page, expect
 
 import browsing
 from browsing import LOW_CONTRAST, Desk, fill, in_browser
+from stillwarm import Cache
+from stillwarm._redis_server import RedisServer
 
 pytestmark = pytest.mark.browser
 
@@ -221,3 +223,18 @@ def test_page_has_no_way_to_make_elements_of_text() -> None:
         )
         assert not re.search(r"https?://(?!www\.w3\.org/)", text), file.name
         assert file.name != "index.html" or not re.search(r"\s(on\w+|style)=|<script>|<style", text)
+
+
+@in_browser
+async def test_page_names_the_tier(desk: Desk, warm_redis: RedisServer) -> None:
+    desk.cache.close()
+    with Cache(warm_redis.new_database(), ttl=60, purge_every=None) as desk.cache:
+        page = await desk.open()
+        await expect(page.locator("#alerts li", has_text="Redis")).to_contain_text("up")
+        await expect(page.locator("#alerts")).not_to_contain_text("Remote tier")
+
+
+@in_browser
+async def test_page_names_no_tier_where_there_is_none(desk: Desk) -> None:
+    page = await desk.open()
+    await expect(page.locator("#alerts")).to_contain_text("Remote tier")

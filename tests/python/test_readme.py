@@ -11,6 +11,7 @@ from stillwarm._cache import _ARGUMENTS
 from stillwarm._types import OPTIONS, TABLE_ONLY, TYPE_OPTIONS
 
 DATABASE = "postgresql://app@localhost/shop"
+REDIS = "redis://localhost:6379/0"
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = [README, (ROOT / "python/stillwarm/web/README.md").read_text("utf-8")]
@@ -41,6 +42,8 @@ SUITES = [block for block in blocks("python") if "\ndef test_" in block]
 def test_readme_program_runs(program: str, request: pytest.FixtureRequest) -> None:
     if DATABASE in program:  # it gets one of its own
         program = program.replace(DATABASE, request.getfixturevalue("warm_postgres").new_database())
+    if REDIS in program:
+        program = program.replace(REDIS, request.getfixturevalue("warm_redis").new_database())
     namespace: dict[str, object] = {"__name__": "readme"}
     exec(compile(program, "README.md", "exec", dont_inherit=True), namespace)
     assert any(type(value).__module__.startswith("stillwarm") for value in namespace.values())
@@ -63,7 +66,7 @@ def _plugin_is_announced() -> bool:
 
 def test_readme_has_code_of_every_kind() -> None:
     assert len(PROGRAMS) >= 4
-    assert len(SUITES) == 1
+    assert len(SUITES) == 2
 
 
 def test_readme_names_tests_that_exist() -> None:

@@ -13,6 +13,7 @@ constexpr Nanos kMillisecond = 1'000'000;
 constexpr long long kLongest = 100LL * 365 * 86'400'000;  // ms: a clock that jumped cannot promise more
 constexpr std::string_view kPatternName = "pattern:";
 constexpr std::string_view kScanned = "1000";  // keys that the server looks at in one step of a scan
+constexpr std::size_t kSurveyed = 256;         // entries that one script judges
 
 std::string milliseconds(Nanos duration) {
   if (duration >= kForever) return "-1";
@@ -177,6 +178,39 @@ void RedisConnection::match(Invalidate& request, long long number) {
   } while (cursor != "0");
 }
 
+// One step over the server's keys: parameters "look" or "purge", cursor, how many keys to look at. The first row is the
+// cursor of the next step, "0" at the end; then one for each entry: its name without what all of them begin with, its
+// state and its bytes. With the cursor "" the parameters after it are names of entries, as the rows have them.
+void RedisConnection::survey(Query& request) {
+  const RedisNames& names = tier_->names();
+  const auto& given = request.parameters;
+  std::vector<std::string> entries;
+  std::string cursor = "0";
+  if (given[1]->empty()) {
+    for (std::size_t i = 2; i < given.size(); ++i) entries.push_back(names.entries + *given[i]);
+  } else {
+    const OwnedReply step =
+        session_->link().run({"SCAN", *given[1], "MATCH", wider(names.entries), "COUNT", *given[2]});
+    cursor = step.at(0).text();
+    for (std::size_t i = 0; i < step.at(1).size(); ++i) {
+      const std::string_view name = step.at(1).at(i).text();
+      if (names.key_of(name)) entries.emplace_back(name);
+    }
+  }
+  request.rows = {{cursor}};
+  for (std::size_t done = 0; done < entries.size(); done += kSurveyed) {
+    const auto part = std::span(entries).subspan(done, std::min(kSurveyed, entries.size() - done));
+    RedisCall call = tier_->call(RedisScript::kSurvey, {part.begin(), part.end()});
+    call.arguments.push_back(*given[0]);
+    for (const auto& name : part) call.arguments.push_back(names.type_of(name));
+    const OwnedReply told = session_->run(call);
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      request.rows.push_back({part[i].substr(names.entries.size()), std::to_string(told.at(2 * i).integer()),
+                              std::to_string(told.at(2 * i + 1).integer())});
+    }
+  }
+}
+
 // ------------------------------------------------------------------------------------------------------------- rest
 
 void RedisConnection::lease(Lease& request) {
@@ -206,7 +240,7 @@ void RedisConnection::flush(Flush& request) {
 }
 
 // "done": whether the write with this origin was done (parameters origin, moment before it): "1", "0", "-1" nobody
-// knows. "command": any one command; a row for each element of its answer.
+// knows. "survey": see there. "command": any one command; a row for each element of its answer.
 void RedisConnection::query(Query& request) {
   request.sent = true;
   const auto& given = request.parameters;
@@ -219,6 +253,8 @@ void RedisConnection::query(Query& request) {
     request.rows = {{std::to_string(session_->run(call).integer())}};
     return;
   }
+  const bool complete = std::all_of(given.begin(), given.end(), [](const auto& word) { return word.has_value(); });
+  if (request.text == "survey" && given.size() >= 3 && complete) return survey(request);
   if (request.text != "command" || given.empty()) {
     throw TierFailure({TierFault::kRejected, "ERR", "the Redis tier has no such query"});
   }

@@ -7,6 +7,7 @@
 //   stillwarm:{NAMESPACE}:e:TYPE:KEY an entry; '%' and ':' of the type are percent-escaped, the key stands as it is
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -54,6 +55,19 @@ class RedisNames {
     const auto colon = name.find(':');
     if (colon == std::string_view::npos) return std::nullopt;
     return name.substr(colon + 1);
+  }
+  // The type in an entry's name.
+  std::string type_of(std::string_view name) const {
+    name.remove_prefix(std::min(entries.size(), name.size()));
+    name = name.substr(0, name.find(':'));
+    std::string type;
+    while (!name.empty()) {
+      const std::string_view three = name.substr(0, 3);
+      const bool escaped = three == "%25" || three == "%3A" || three == "%0A";
+      type += !escaped ? name.front() : three == "%25" ? '%' : three == "%3A" ? ':' : '\n';
+      name.remove_prefix(escaped ? 3 : 1);
+    }
+    return type;
   }
   std::string lease(std::string_view name) const { return (beginning + "x:").append(name); }
   std::string flushed(std::string_view process) const { return (beginning + "f:").append(process); }

@@ -252,6 +252,32 @@ redis.call('PEXPIRE', KEYS[1], 604800000)
 return 1
 )lua";
 
+constexpr std::string_view kSurvey = R"lua(
+local HEAD = '^1' .. string.rep('.', 8) .. string.rep('%d', 12) .. string.rep('.', 12) .. string.rep('%d', 33) .. '$'
+local told = {}
+for i = 5, #KEYS do
+  local entry, state, size = KEYS[i], 4, 0
+  local first = redis.pcall('GETRANGE', entry, 0, 65)
+  if type(first) == 'string' then
+    size = redis.call('STRLEN', entry)
+    if size == 0 then state = 0
+    elseif string.find(first, HEAD) then
+      local h, dead, since = head(entry), true, nil
+      if h then dead, since = judge(h.born, ARGV[i - 1], tags_of(entry, h.tags)) end
+      if dead then
+        state = 3
+        if ARGV[3] == 'purge' then redis.call('UNLINK', entry) end
+      else
+        state = earlier(since, h.fresh) <= now and 2 or 1
+      end
+    end
+  end
+  told[#told + 1] = state
+  told[#told + 1] = size
+end
+return told
+)lua";
+
 // clang-format on
 
 }  // namespace
@@ -264,7 +290,7 @@ std::string text_of(RedisScript script, bool says_flags) {
   static constexpr Text kTexts[kRedisScripts] = {
       {kPoll, true, false},     {kJudge, true, false},  {kStore, true, false}, {kInvalidate, true, true},
       {kMatch, true, true},     {kDone, true, false},   {kTake, true, false},  {kRenew, false, false},
-      {kGiveBack, false, true}, {kFlush, false, false},
+      {kGiveBack, false, true}, {kFlush, false, false}, {kSurvey, true, true},
   };
   const Text& which = kTexts[static_cast<std::size_t>(script)];
   std::string text;

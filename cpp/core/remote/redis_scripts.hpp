@@ -20,6 +20,7 @@
 //   e:T:K    string  an entry: head, tags, payload
 //   x:NAME   string  a lease: its owner
 //   h        zset    hits by entry, the 10,000 most used;  f:PROCESS  the last batch that was counted
+//   u        string  who purges, for a minute
 //   c        channel "something happened"
 //
 // The fence (I8). A look-up returns (i, n), read before the entry: the moment at which a load that follows begins. An
@@ -69,8 +70,11 @@ enum class RedisScript : std::uint8_t {
   kGiveBack,
   // KEYS h, f:PROCESS. ARGV batch, then member and hits of each
   kFlush,
+  // What entries are, and without those that are dead. KEYS marks..., entry... ARGV "look" "purge", type of each
+  // -> state, bytes of each: 0 is not there, 1 live, 2 stale, 3 dead, 4 not of this package
+  kSurvey,
 };
-inline constexpr std::size_t kRedisScripts = 10;
+inline constexpr std::size_t kRedisScripts = 11;
 
 // "marks..." above: m l t1 t2, and ARGV begins with a new incarnation and the beginning of an entry's name. From Redis
 // 7 on a script that frees room says so, and runs although the server is full.

@@ -97,6 +97,7 @@ class RedisConnection : public Link {
   void lease(Lease& request);
   void flush(Flush& request);
   void query(Query& request);
+  void survey(Query& request);
 
   std::shared_ptr<RedisTier> tier_;
   std::unique_ptr<RedisSession> session_;

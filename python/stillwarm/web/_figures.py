@@ -33,6 +33,7 @@ def cache_stats(cache: Cache) -> dict[str, Any]:
         "is_available": stats.state.value != "DOWN",
         "state": stats.state.value,
         "namespace": cache.namespace,
+        "tier": None if cache._tier is None else cache._tier.name,
         "max_bytes": stats.max_bytes,
         "max_entries": stats.max_entries,
         "flights": stats.flights,

@@ -51,6 +51,7 @@ class CacheStats(Counts):
     is_available: bool
     state: Literal["HEALTHY", "WARMING", "DEGRADED", "DOWN"]
     namespace: str
+    tier: str | None = Field(description="What the remote tier is: PostgreSQL, Redis; none: memory only.")
     max_bytes: int | None
     max_entries: int | None
     flights: int

@@ -26,6 +26,7 @@ from stillwarm._idempotency import (
     new_owner,
 )
 from stillwarm._idempotency_memory import MemoryStore, Store, store_of
+from stillwarm._invalidating import no_sql
 from stillwarm.errors import ConfigError
 from stillwarm.web.facts import Response, line_of, storable, text
 
@@ -240,7 +241,7 @@ def store_for(cache: Cache, rules: Rules) -> Store:
     """
     store = store_of(cache)
     if rules.transaction is not None and isinstance(store, MemoryStore) and cache._enabled:
-        raise ConfigError(f'{rules.name}: transaction= needs the PostgreSQL tier; accepted: Cache("postgresql://...")')
+        raise no_sql(f"{rules.name}: transaction=", cache._tier is not None)
     return store
 
 

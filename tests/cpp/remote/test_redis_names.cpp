@@ -19,16 +19,19 @@ TEST(RedisNames, EverythingOfANamespaceHasOneHashTag) {
   }
 }
 
-TEST(RedisNames, AnEntryIsNamedByTypeAndKey) {
+TEST(RedisNames, EntriesOfAnyTypeAndKeyAreToldApartAndReadBack) {
   const RedisNames names("shop");
-  EXPECT_EQ(names.entry("page", "a:b"), "stillwarm:{shop}:e:page:a:b");
-  // Types that only differ in where a colon is are told apart.
-  std::set<std::string> all;
-  for (const auto& [type, key] : std::vector<std::pair<std::string, std::string>>{
-           {"a", "b:c"}, {"a:b", "c"}, {"a%3Ab", "c"}, {"a%", "c"}, {"a\nb", "c"}, {"", "a:b:c"}}) {
-    const std::string name = names.entry(type, key);
-    EXPECT_TRUE(all.insert(name).second) << name;
-    EXPECT_EQ(names.key_of(name), key) << name;
+  const std::string texts[] = {"", "a", ":", "%", "%3A", "a:b", "a%3Ab", "%25", "%2", "a\nb", "%0A", "\xc3\xbc", "a%"};
+  std::set<std::string> seen;
+  for (const auto& type : texts) {
+    for (const auto& key : texts) {
+      const std::string entry = names.entry(type, key);
+      EXPECT_TRUE(seen.insert(entry).second) << entry;
+      EXPECT_EQ(names.type_of(entry), type) << entry;
+      EXPECT_EQ(names.key_of(entry).value_or("none"), key) << entry;
+      EXPECT_EQ(entry.find('\n') != std::string::npos, key.find('\n') != std::string::npos)
+          << entry;  // types are lines
+    }
   }
 }
 

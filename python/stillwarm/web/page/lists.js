@@ -192,18 +192,19 @@ const ALERTS = {
   expired: ["Expired", share, (v, limit) => `${v} of the entries are over, above ${limit}.`],
 };
 
-function described(alert) {
+function described(alert, tier) {
   const known = Object.hasOwn(ALERTS, alert.name) ? ALERTS[alert.name] : null;
   const [label, format, sentence] = known ?? [f.words(f.visible(alert.name)), f.plain, (v, limit) => `${v}, limit ${limit}.`];
+  const which = alert.name === "tier_down" && tier ? f.visible(tier) : label;
   const [value, limit] = [format(alert.value), format(alert.threshold)];
   const bound = alert.name === "tier_down" ? "" : `${alert.raised === "below" ? "at least" : "at most"} ${limit}`;
   const figure = alert.value === null ? f.NOTHING : value;
-  return { ...alert, label, message: sentence(value, limit), figure, bound };
+  return { ...alert, label: which, message: sentence(value, limit), figure, bound };
 }
 
 /** The active ones above everything, and all of them with their figures and how often they were raised. */
-export function showAlerts(alerts) {
-  const all = alerts.map(described);
+export function showAlerts(alerts, tier) {
+  const all = alerts.map((alert) => described(alert, tier));
   const active = all.filter((alert) => alert.active);
   $("active").hidden = !active.length;
   arrange($("active-list"), active.map((alert) =>

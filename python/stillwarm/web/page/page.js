@@ -89,7 +89,7 @@ function arrived(figures, state, alerts, hot, records) {
   showDetails(stats);
   types.update(stats.types);
   errors.update(stats.types, stats.last_errors, at);
-  showAlerts(alerts);
+  showAlerts(alerts, stats.tier);
   showState(state);
   text($("namespace"), f.visible(stats.namespace));
   document.title = stats.total_requests ? `${f.percent(stats.hit_rate)} · stillwarm` : "stillwarm";
