@@ -182,7 +182,7 @@ class Alerts:
             assert tier is not None
             tier.query("SELECT 1", (), tier.timeout / 1e9)  # nobody waits longer for a database that does not answer
             shared = cache.shared_stats()
-        except TierError:
+        except (ConfigError, TierError):  # a tier that keeps no such figures, or is away: the other alerts are told
             return {}
         self._read_after = now + max(_SECOND, 100 * (time.perf_counter_ns() - began))
         if shared.entries < self._min_entries:
