@@ -99,7 +99,7 @@ class Menu:
         while True:
             try:
                 given = input(prompt)
-            except EOFError:
+            except (EOFError, RuntimeError):  # RuntimeError: there is no standard input at all
                 self._say("")
                 return at_end
             choice = given.strip().lower()
