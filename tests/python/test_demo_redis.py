@@ -1,7 +1,7 @@
 """The dashboard demo's story on Redis: its own, somebody else's, one that is not there; and its second process.
 
 Thread rule: one client.
-Refuses to know: what the app does with Redis in each case (`test_demo_dashboard_redis`).
+Refuses to know: what the app does with Redis in each case (`test_demo_dashboard_redis`, `test_demo_dashboard_down`).
 """
 
 from __future__ import annotations
