@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ QUERIES = 7
 PAGE = {f"figure_{n}": {"name": f"orders of region {n}", "value": 1234.5 * n, "change": -0.5} for n in range(14)}
 TEXT = json.dumps(PAGE, separators=(",", ":"))
 MAX_AGE = {"Cache-Control": f"max-age={TTL}"}
+QUICK_FROM = 100
 KEEP = 4_096  # entries of the reference page: each query string is a page of its own
 
 
@@ -180,6 +182,59 @@ def flask_dashboard() -> Any:
     return app
 
 
+def flask_tiered(**limits: Any) -> Any:
+    """The reference page over the Redis of $BENCHMARK_URL; `?n=` from QUICK_FROM on is made at once.
+
+    /figures: loads, and hits from Redis.
+    """
+    from flask import Flask, Response, jsonify, request
+
+    from stillwarm import Cache
+    from stillwarm.flask import Stillwarm
+
+    app = Flask("benchmark")
+    cache = Cache(os.environ["BENCHMARK_URL"], namespace="bench_flask", **limits)
+    warm = Stillwarm(cache, app)
+    loads = [0]
+
+    @app.get(PATH)
+    @warm.cache_response("dashboard")
+    def page() -> Response:
+        loads[0] += 1
+        if request.args.get("n", 0, type=int) < QUICK_FROM:
+            for _ in range(QUERIES):
+                time.sleep(LOAD / QUERIES)
+        return jsonify(PAGE)
+
+    @app.get("/figures")
+    def figures() -> Response:
+        return jsonify(loads=loads[0], remote_hits=cache.stats().remote_hits)
+
+    return app
+
+
+def flask_tiered_only() -> Any:
+    """With room for one entry in memory: who asks for pages in turn has each from Redis."""
+    return flask_tiered(max_entries=1)
+
+
+def flask_caching_redis() -> Any:
+    from flask import Flask, Response
+
+    from flask_caching import Cache
+
+    app = Flask("benchmark")
+    config = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": os.environ["BENCHMARK_URL"], "CACHE_DEFAULT_TIMEOUT": TTL}
+    cache = Cache(app, config=config)
+
+    @app.get(PATH)
+    @cache.cached(timeout=TTL, query_string=True)
+    def page() -> Response:
+        return Response(TEXT, mimetype="application/json")
+
+    return app
+
+
 def asgi_bare() -> Any:
     app = fastapi_middleware()
     sent: list[dict[str, Any]] = []
@@ -298,10 +353,43 @@ def fastapi_dashboard() -> Any:
     return app
 
 
+def fastapi_tiered(**limits: Any) -> Any:
+    """`flask_tiered` on FastAPI."""
+    from fastapi import FastAPI
+
+    from stillwarm import Cache
+    from stillwarm.fastapi import Stillwarm
+
+    app = FastAPI()
+    cache = Cache(os.environ["BENCHMARK_URL"], namespace="bench_fastapi", **limits)
+    warm = Stillwarm(cache)
+    loads = [0]
+
+    @app.get(PATH)
+    @warm.cache_response("dashboard")
+    async def page(n: int = 0) -> dict[str, Any]:
+        loads[0] += 1
+        if n < QUICK_FROM:
+            for _ in range(QUERIES):
+                await asyncio.sleep(LOAD / QUERIES)
+        return PAGE
+
+    @app.get("/figures")
+    async def figures() -> dict[str, int]:
+        return {"loads": loads[0], "remote_hits": cache.stats().remote_hits}
+
+    return app
+
+
+def fastapi_tiered_only() -> Any:
+    return fastapi_tiered(max_entries=1)
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     make.__name__: make
     for make in (
         *(wsgi_bare, flask_empty, flask_caching, flask_decorator, flask_middleware, flask_dashboard),
+        *(flask_tiered, flask_tiered_only, flask_caching_redis, fastapi_tiered, fastapi_tiered_only),
         *(asgi_bare, fastapi_empty, fastapi_cache, fastapi_decorator, fastapi_middleware, fastapi_dashboard),
     )
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection
 
 from apps import PATH
@@ -47,10 +47,10 @@ def sections(quick: bool) -> Iterator[Section]:
     yield section
 
 
-def timed(connection: HTTPConnection, path: str, expected: str) -> float:
+def timed(connection: HTTPConnection, path: str, expected: str, headers: Mapping[str, str] | None = None) -> float:
     """Milliseconds from sending the request to having read the answer."""
     start = time.perf_counter()
-    connection.request("GET", path)
+    connection.request("GET", path, headers=headers or {})
     answer = connection.getresponse()
     answer.read()
     took = (time.perf_counter() - start) * 1e3

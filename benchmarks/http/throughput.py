@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from apps import PATH
 from python.measure import Row, Samples, Section
@@ -128,13 +129,18 @@ def check(name: str, server: Server) -> None:
         raise RuntimeError(f"{name} does not answer from the cache: {headers}")
 
 
-def load(server: Server) -> tuple[float, float]:
-    """Requests per second, and microseconds of the worker's CPU time for one."""
+def load(server: Server, script: Path | None = None) -> tuple[float, float]:
+    """Requests per second, and microseconds of the worker's CPU time for one. `script`: wrk's, says what is asked."""
     program = shutil.which("wrk") or "wrk"
     url = f"http://127.0.0.1:{server.port}{PATH}"
     before = server.cpu_seconds()
+    scripted = [] if script is None else ["-s", str(script)]
     done = subprocess.run(
-        [program, "-t1", f"-c{CONNECTIONS}", "-d1s", url], capture_output=True, text=True, timeout=60, check=True
+        [program, "-t1", f"-c{CONNECTIONS}", "-d1s", *scripted, url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     used = server.cpu_seconds() - before
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)

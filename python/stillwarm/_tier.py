@@ -271,7 +271,8 @@ class Tier:
     def state(self) -> State:
         """As `Cache.state` says it."""
         health = self.core.health()
-        gone = health["connections"] == 0 and health["last_error"] is not None
+        # Who asks for nothing opens no connection: then the one that listens says whether the server is back.
+        gone = health["connections"] == 0 and health["last_error"] is not None and not health["linked"]
         rejection = health["last_rejection"]
         denied = self._denied or (rejection is not None and rejection[1] in self.denied)
         if health["circuit"] != "closed" or gone or denied:

@@ -84,8 +84,16 @@ def _command() -> "typer.Typer":
         fast: Annotated[bool, typer.Option("--fast", help="A tenth of the latencies, fewer callers.")] = False,
         token: Annotated[str, typer.Option(help="Opens the operator's page; by default a new one.")] = "",
         url: Annotated[
-            str, typer.Option(help="A database; by default discovery has memory only, and voc a private server.")
+            str,
+            typer.Option(
+                help="Where the cache is: redis:// for dashboard, postgresql:// for discovery and voc. By default they "
+                "have memory only, and voc a private server."
+            ),
         ] = "",
+        redis: Annotated[bool, typer.Option("--redis", help="dashboard: on a private Redis, which is killed.")] = False,
+        interactive: Annotated[
+            bool, typer.Option("--interactive", help="dashboard: a menu in place of the story, with Redis or without.")
+        ] = False,
     ) -> None:
         if name not in DEMOS:
             accepted = ", ".join(DEMOS)
@@ -97,8 +105,17 @@ def _command() -> "typer.Typer":
         options = {"fast": fast, "port": port, **({"token": token} if token else {})}
         if url:
             options["url"] = url
+        for given, option in ((redis, "--redis"), (interactive, "--interactive")):
+            if given and name != "dashboard":
+                raise typer.BadParameter(f"not with the demo {name!r}; accepted: dashboard", param_hint=option)
+        if interactive and (serve or as_json):
+            raise typer.BadParameter("not with --serve or --json: a menu is asked by hand", param_hint="--interactive")
+        if redis:
+            if url:
+                raise typer.BadParameter("not with --url: that is where the cache is then", param_hint="--redis")
+            options["redis"] = True
         try:
-            raise typer.Exit(_demo(name, serve, as_json, options))
+            raise typer.Exit(_demo(name, serve, as_json, options, interactive))
         except ConfigError as error:
             raise typer.BadParameter(str(error), param_hint="--url") from None
 
@@ -115,7 +132,7 @@ def _command() -> "typer.Typer":
     return app
 
 
-def _demo(name: str, serve: bool, as_json: bool, options: dict[str, Any]) -> int:
+def _demo(name: str, serve: bool, as_json: bool, options: dict[str, Any], interactive: bool = False) -> int:
     from stillwarm.demo import demo_class
 
     try:
@@ -130,7 +147,7 @@ def _demo(name: str, serve: bool, as_json: bool, options: dict[str, Any]) -> int
     try:
         demo = made(**options)
     except ServerError as error:
-        print(f"stillwarm: the demo {name} needs a database: {error}; or give --url", file=sys.stderr)
+        print(f"stillwarm: the demo {name} needs a server: {error}; or give --url", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"stillwarm: cannot listen on 127.0.0.1, port={options['port']}: {error.strerror}", file=sys.stderr)
@@ -139,6 +156,10 @@ def _demo(name: str, serve: bool, as_json: bool, options: dict[str, Any]) -> int
         # Ctrl-C comes as KeyboardInterrupt also where a parent process has switched it off, as shells do for "&".
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
+            if interactive:
+                from stillwarm.demo.dashboard.menu import run
+
+                return run(demo)
             steps = show(demo, name, as_json)
         except KeyboardInterrupt:
             # What was being made when it came complains as it is collected: http.client's response has no `fp` yet.

@@ -1,6 +1,6 @@
 """The dashboard as its reference system has it: configuration, manager, statistics, decorator, states, alerts and more.
 
-Compression and a cache that is down belong to remote tiers.
+Compression and a cache that is down belong to Redis (`test_demo_dashboard_redis`, `test_demo_dashboard_down`).
 
 Thread rule: one client; where two requests have to meet, the search server holds its answers back.
 Refuses to know: the story (`test_demo`). Speed is told by counts of search queries, never by clocks.

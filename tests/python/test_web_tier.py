@@ -1,4 +1,4 @@
-"""Web answers in the PostgreSQL tier: what one worker stored another serves, with its age, its variants and its marks.
+"""Web answers in a remote tier: what one worker stored another serves, with its age, its variants and its marks.
 
 Thread rule: one thread; two caches stand for two workers.
 Refuses to know: how answers are packed (web/facts.py).
@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from flask import Flask, request
 
-from stillwarm import Cache, _core
+from stillwarm import _core
 from stillwarm.flask import Stillwarm
+from tiers import Ground
 
 
 class Worker:
-    """An app with a cache of its own on the shared database."""
+    """An app with a cache of its own on the shared ground."""
 
-    def __init__(self, url: str) -> None:
-        self.cache = Cache(url, namespace="web", jitter=0.0, timeout="5s")
+    def __init__(self, ground: Ground) -> None:
+        self.cache = ground.cache()
         self.warm = Stillwarm(self.cache)
         self.calls = 0
         app = Flask(__name__)
@@ -45,26 +46,29 @@ class Worker:
 
         self.client = app.test_client()
 
-    def written(self) -> None:
-        assert self.cache._tier is not None
-        assert self.cache._tier.core.drain(5_000_000_000)
+
+@pytest.fixture(params=["postgres", "redis"])
+def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
+    if request.param == "redis":
+        url = request.getfixturevalue("warm_redis").new_database()
+    else:
+        url = request.getfixturevalue("shared_database")
+    ground = Ground(url)
+    try:
+        yield ground
+    finally:
+        ground.close()
 
 
 @pytest.fixture
-def workers(warm_postgres: Any) -> Iterator[tuple[Worker, Worker]]:
-    url = warm_postgres.new_database()
-    with Cache(url, timeout="20s") as cache:
-        cache.migrate()  # what is stored while the tables are made is not there for sure
-    pair = Worker(url), Worker(url)
-    yield pair
-    for worker in pair:
-        worker.cache.close()
+def workers(ground: Ground) -> tuple[Worker, Worker]:
+    return Worker(ground), Worker(ground)
 
 
-def test_web_tier_what_one_worker_stored_another_serves(workers: tuple[Worker, Worker]) -> None:
+def test_web_tier_what_one_worker_stored_another_serves(ground: Ground, workers: tuple[Worker, Worker]) -> None:
     one, two = workers
     first = one.client.get("/page")
-    one.written()
+    ground.written()
     second = two.client.get("/page")
     assert (first.headers["X-Cache"], second.headers["X-Cache"]) == ("MISS", "HIT")
     assert second.data == first.data
@@ -74,30 +78,30 @@ def test_web_tier_what_one_worker_stored_another_serves(workers: tuple[Worker, W
     assert two.client.get("/page", headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
 
 
-def test_web_tier_variants_are_told_apart(workers: tuple[Worker, Worker]) -> None:
+def test_web_tier_variants_are_told_apart(ground: Ground, workers: tuple[Worker, Worker]) -> None:
     one, two = workers
     for language in ("de", "fr"):
         one.client.get("/words", headers={"Accept-Language": language})
-        one.written()
+        ground.written()
     for language in ("fr", "de"):
         answer = two.client.get("/words", headers={"Accept-Language": language})
         assert (answer.json, answer.headers["X-Cache"]) == ({"language": language}, "HIT")
     assert two.calls == 0
 
 
-def test_web_tier_one_user_never_gets_anothers(workers: tuple[Worker, Worker]) -> None:
+def test_web_tier_one_user_never_gets_anothers(ground: Ground, workers: tuple[Worker, Worker]) -> None:
     one, two = workers
     one.client.get("/mine", headers={"X-User": "ann"})
-    one.written()
+    ground.written()
     assert two.client.get("/mine", headers={"X-User": "bob"}).json == {"user": "bob"}
     assert two.client.get("/mine", headers={"X-User": "ann"}).json == {"user": "ann"}
     assert two.calls == 1
 
 
-def test_web_tier_an_invalidation_is_heard_by_the_other_worker(workers: tuple[Worker, Worker]) -> None:
+def test_web_tier_an_invalidation_is_heard_by_the_other_worker(ground: Ground, workers: tuple[Worker, Worker]) -> None:
     one, two = workers
     one.client.get("/page")
-    one.written()
+    ground.written()
     assert two.client.get("/page").headers["X-Cache"] == "HIT"
     one.cache.invalidate(tag="pages")
     assert two.cache.confirm()  # what the next poll does
@@ -105,11 +109,11 @@ def test_web_tier_an_invalidation_is_heard_by_the_other_worker(workers: tuple[Wo
     assert two.calls == 1
 
 
-def test_web_tier_the_age_counts_from_when_it_was_stored(workers: tuple[Worker, Worker]) -> None:
+def test_web_tier_the_age_counts_from_when_it_was_stored(ground: Ground, workers: tuple[Worker, Worker]) -> None:
     one, two = workers
     one.client.get("/page")
-    one.written()
-    one.cache.query("UPDATE stillwarm.entries SET fresh_until = fresh_until - interval '20 s'")
+    ground.written()
+    ground.pass_time(20)
     answer = two.client.get("/page")
     assert answer.headers["X-Cache"] == "HIT"
     left = int(answer.headers["Cache-Status"].split("ttl=")[1].split(";")[0])

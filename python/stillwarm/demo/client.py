@@ -29,10 +29,15 @@ class Answer:
 
 
 class Client:
-    """Talks to one server, over one connection that stays open."""
+    """Talks to one server, over one connection that stays open.
 
-    def __init__(self, url: str, timeout: float = 60.0) -> None:
+    Args:
+        host: what its Host header says; by default that of the url. Several processes are one site by one name.
+    """
+
+    def __init__(self, url: str, timeout: float = 60.0, host: str = "") -> None:
         parts = urlsplit(url)
+        self._named = {"Host": host} if host else {}
         self._host, self._port, self._timeout = parts.hostname or "", parts.port or 80, timeout
         self._connection = self._connect()
 
@@ -47,7 +52,7 @@ class Client:
 
     def ask(self, method: str, path: str, body: str | None = None, bearer: str = "") -> Answer:
         """One request; `bearer` goes into its Authorization header."""
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        headers = dict(self._named) if body is None else {"Content-Type": "application/json", **self._named}
         if bearer:
             headers["Authorization"] = f"Bearer {bearer}"
         start = time.monotonic()

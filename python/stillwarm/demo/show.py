@@ -53,15 +53,25 @@ def show(demo: Demo, name: str, as_json: bool) -> list[Step]:
             steps.append(step)
             bar.update(task, visible=False)
             if not as_json:
-                mark = Text("ok", style="green") if step.ok else Text("FAILED", style="bold red")
-                _print(console, Text(step.title), Text("\n".join(step.seen)), mark)
+                show_step(console, step)
     if not as_json:
         broken = [f"{step.title}: {fact}" for step in steps for fact, held in step.facts.items() if not held]
-        for one in broken:
-            console.print(Text(f"NOT AS PROMISED: {one}", style="bold red"), soft_wrap=True)
+        show_broken(console, broken)
         held = sum(len(step.facts) for step in steps) - len(broken)
         console.print(f"\n{held} promises held, {len(broken)} broken, in {time.monotonic() - began:.1f} s")
     return steps
+
+
+def show_step(console: Console, step: Step) -> None:
+    """A row: its title, what was seen, and whether it was as promised."""
+    mark = Text("ok", style="green") if step.ok else Text("FAILED", style="bold red")
+    _print(console, Text(step.title), Text("\n".join(step.seen)), mark)
+
+
+def show_broken(console: Console, facts: list[str]) -> None:
+    """The promises that were broken, one a line."""
+    for fact in facts:
+        console.print(Text(f"NOT AS PROMISED: {fact}", style="bold red"), soft_wrap=True)
 
 
 def _middle(console: Console) -> int:
@@ -77,4 +87,4 @@ def _print(console: Console, *cells: Text) -> None:
     console.print(row)
 
 
-__all__ = ["show"]
+__all__ = ["show", "show_broken", "show_step"]

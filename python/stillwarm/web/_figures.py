@@ -21,6 +21,7 @@ def cache_stats(cache: Cache) -> dict[str, Any]:
     """What `/stats` calls cache_stats.
 
     hits: answered without waiting, the stale ones (`stale_hits`) included, so that hits + misses = total_requests.
+    remote_hits: hits that came from the remote tier; in hits, too.
     errors: failed loads and failures of the remote tier. hit_rate: percent, two decimals.
     seconds_saved: hits times the mean time of a load, by type: what the callers would have waited.
     """
@@ -70,6 +71,7 @@ def _counts(counters: Counters) -> dict[str, Any]:
         "entries": counters.entries,
         "bytes": counters.bytes,
         "skipped_refreshes": counters.skipped_refreshes,
+        "remote_hits": counters.remote_hits,
         "remote_errors": counters.remote_errors,
         "seconds_saved": round(served * mean, 6),
         "last_error": hidden(counters.last_error),

@@ -183,7 +183,7 @@ class Alerts:
             if tier.run(_core.poll([])) is not None:  # nobody waits longer for a database that does not answer
                 return {}
             shared = cache.shared_stats()
-        except TierError:
+        except (ConfigError, TierError):  # a tier that keeps no such figures, or is away: the other alerts are told
             return {}
         self._read_after = now + max(_SECOND, 100 * (time.perf_counter_ns() - began))
         if shared.entries < self._min_entries:

@@ -173,8 +173,16 @@ class Patterns:
             return self.client.post(f"/api/cache{path}", document, bearer=self.site.token)
         return self.client.get(f"/api/cache{path}", bearer=self.site.token)
 
-    def _stats(self) -> dict[str, Any]:
-        return self._manage("GET", "/stats").body["cache_stats"]  # type: ignore[no-any-return]
+    def _wait(self, why: str, deadline: float) -> None:
+        start = time.monotonic()
+        while (now := time.monotonic()) < deadline:
+            self.progress(why, now - start, deadline - start)
+            time.sleep(min(0.1, deadline - now))
+
+    def _stats(self, client: Client | None = None) -> dict[str, Any]:
+        """Of this process, or of the client's."""
+        answer = (client or self.client).get("/api/cache/stats", bearer=self.site.token)
+        return answer.body["cache_stats"]  # type: ignore[no-any-return]
 
 
 __all__ = ["ORDER", "PAGE", "REFERENCE", "Patterns", "age_of"]

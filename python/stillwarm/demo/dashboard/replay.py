@@ -58,6 +58,14 @@ class Replayed:
     queries: int = 0
     queries_without: int = 0
 
+    def add(self, request: Request, status: str, label: str) -> None:
+        """What came of a request."""
+        self.failed += status >= "4"
+        if request.type:
+            self.requests[request.type] += 1
+            self.hits[request.type] += label == "HIT"
+            self.queries_without += len(QUERIES) if request.type == "dashboard" else 1
+
     def hit_rate(self, type: str) -> float:
         """Percent."""
         return 100 * self.hits[type] / self.requests[type]
@@ -139,12 +147,7 @@ def replay(count: int, progress: Callable[[int, int], object] = lambda done, of:
         try:
             for number, request in enumerate(traffic(count)):
                 _core.clock_set(start + int(request.at * 1e9))
-                status, label = _put(app, request)
-                seen.failed += status >= "4"
-                if request.type:
-                    seen.requests[request.type] += 1
-                    seen.hits[request.type] += label == "HIT"
-                    seen.queries_without += len(QUERIES) if request.type == "dashboard" else 1
+                seen.add(request, *put(app, request))
                 progress(number + 1, count)
         finally:
             _core.clock_set(0)
@@ -152,7 +155,8 @@ def replay(count: int, progress: Callable[[int, int], object] = lambda done, of:
     return seen
 
 
-def _put(app: Any, request: Request) -> tuple[str, str]:
+def put(app: Any, request: Request) -> tuple[str, str]:
+    """Puts a request into the app as a server would; the status and X-Cache of its answer."""
     body = request.body.encode()
     environ = {
         "REQUEST_METHOD": request.method,
@@ -183,4 +187,4 @@ def _put(app: Any, request: Request) -> tuple[str, str]:
     return started[0], label
 
 
-__all__ = ["SECONDS", "THEIRS", "Replayed", "replay", "traffic"]
+__all__ = ["SECONDS", "THEIRS", "Counting", "Replayed", "put", "replay", "traffic"]

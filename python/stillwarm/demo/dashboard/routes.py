@@ -11,7 +11,8 @@
 | POST /api/orders               |           | a write that invalidates by tag and by type                            |
 | PUT /api/products/<id>/price   |           | a write that invalidates one product, and the searches that show it    |
 
-Monitoring and warm-up, the seventh and the eighth pattern, are in `app`.
+Monitoring and warm-up, the seventh and the eighth pattern, are in `app`. The fallback while Redis is down and the two
+levels, the ninth and the tenth, take another URL of the cache and nothing here: `levels` shows them.
 
 Thread rule: requests on any thread.
 Refuses to know: which cache it is, where that is, and that the search server is a stand-in.

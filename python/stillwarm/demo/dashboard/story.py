@@ -15,7 +15,8 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from stillwarm.demo.client import Answer, Client
-from stillwarm.demo.dashboard.patterns import ORDER, PAGE, Patterns, age_of
+from stillwarm.demo.dashboard.levels import Levels
+from stillwarm.demo.dashboard.patterns import ORDER, PAGE, age_of
 from stillwarm.demo.dashboard.search import QUERIES
 from stillwarm.demo.serving import allow_connections
 from stillwarm.demo.step import Progress, Step, ms, text
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from stillwarm.demo.dashboard.site import Dashboard
 
 
-class Story(Patterns):
+class Story(Levels):
     """The steps, acted out with a site."""
 
     def __init__(self, site: Dashboard, progress: Progress) -> None:
@@ -35,6 +36,7 @@ class Story(Patterns):
 
     def steps(self) -> Iterator[Step]:
         try:
+            self.site.cache.clear()  # a tier may have what the last story left
             miss = self._get()
             yield self._miss(miss)
             yield self._hits(miss)
@@ -48,6 +50,7 @@ class Story(Patterns):
             yield self._recovery()
             yield self._operator()
             yield self._statistics()
+            yield from self._levels()
             yield self._two_hours()
         finally:
             self.client.close()
@@ -214,12 +217,6 @@ class Story(Patterns):
             "no request fails": failed == 0,
         }
         return step
-
-    def _wait(self, why: str, deadline: float) -> None:
-        start = time.monotonic()
-        while (now := time.monotonic()) < deadline:
-            self.progress(why, now - start, deadline - start)
-            time.sleep(min(0.1, deadline - now))
 
 
 __all__ = ["Story"]
