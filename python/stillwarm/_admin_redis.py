@@ -11,9 +11,9 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from stillwarm import _core
 from stillwarm._admin import Figures, Hot, TypeStats
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stillwarm._purge import Progress
     from stillwarm._tier import Tier
 
+T = TypeVar("T")
 STEP: Final = 1000  # keys that the server looks at before it serves others
 _SEVERAL: Final = 200  # names in one request
 _BUSY_FOR: Final = "60000"  # ms that a purge is alone, renewed at each step
@@ -134,7 +135,7 @@ def stats(place: RedisPlace) -> Figures:
                     of_type[i] += more
     types = {
         name: TypeStats(entries, hits, hits / entries if entries else 0.0, dead, size, None)
-        for name, (entries, hits, dead, size) in counted.items()
+        for name, (entries, hits, dead, size) in _ordered(place, counted)
         if entries or name not in _UNNAMED
     }
     return Figures(types, sum(one.bytes for one in types.values()))
@@ -160,7 +161,7 @@ def purge(place: RedisPlace, progress: Progress | None = None, batch: int = STEP
     owner, alone = os.urandom(12).hex(), place.key("u")
     if place.command("SET", alone, owner, "NX", "PX", _BUSY_FOR) != [("OK",)]:
         _log.info("purge of %s: another process is at it", place.namespace)
-        return _told(counts)
+        return _told(place, counts)
     try:
         ((size,),) = place.command("DBSIZE")
         total = int(size or 0)
@@ -181,8 +182,8 @@ def purge(place: RedisPlace, progress: Progress | None = None, batch: int = STEP
     finally:
         with contextlib.suppress(TierError):  # it ends by itself
             place.command("DEL", alone)
-    _log.info("purged %s", _told(counts))
-    return _told(counts)
+    _log.info("purged %s", _told(place, counts))
+    return _told(place, counts)
 
 
 def _forget_hits(place: RedisPlace, names: Sequence[str]) -> None:
@@ -224,9 +225,14 @@ def _number(text: Any) -> int:
     return int(float(text or 0))
 
 
-def _told(counts: Counter[str]) -> dict[str, int]:
+def _ordered(place: RedisPlace, of_types: Mapping[str, T]) -> list[tuple[str, T]]:
+    """The cache's types in its order, then others by name: SCAN meets them in none."""
+    return [(type, of_types[type]) for type in dict.fromkeys([*place.types, *sorted(of_types)])]
+
+
+def _told(place: RedisPlace, counts: Counter[str]) -> dict[str, int]:
     """Without the types that no app has named, where nothing of theirs was there."""
-    return {type: n for type, n in counts.items() if n or type not in _UNNAMED}
+    return {type: n for type, n in _ordered(place, counts) if n or type not in _UNNAMED}
 
 
 __all__ = ["RedisPlace", "check", "place_of", "purge", "stats", "top"]

@@ -93,6 +93,7 @@ def test_redis_admin_figures_count_entries_hits_and_bytes_by_type(redis_ground: 
     redis_ground.written()
     redis_ground.redis("SET", key(redis_ground, "e:report:foreign"), "written by another program")
     redis_ground.redis("SET", "stillwarm:{another}:e:report:k", "of another namespace")
+    redis_ground.redis("SET", key(redis_ground, "e:#dictionary:report"), "no app's value")
     figures = cache.shared_stats()
     report, direct = figures.types["report"], figures.types["direct"]
     assert (report.entries, report.hits, report.expired, report.table) == (3, 4, 0, None)
