@@ -271,8 +271,7 @@ class Tier:
     def state(self) -> State:
         """As `Cache.state` says it."""
         health = self.core.health()
-        # Who asks for nothing opens no connection: then the one that listens says whether the server is back.
-        gone = health["connections"] == 0 and health["last_error"] is not None and not health["linked"]
+        gone = health["connections"] == 0 and not health["linked"] and health["last_error"] is not None  # idle: linked
         rejection = health["last_rejection"]
         denied = self._denied or (rejection is not None and rejection[1] in self.denied)
         if health["circuit"] != "closed" or gone or denied:

@@ -101,7 +101,7 @@ def test_demo_menu_goes_back_and_takes_capitals_and_blanks(terminal: Open) -> No
 def test_demo_menu_wrong_input_gets_a_hint(terminal: Open, keys: str) -> None:
     menu = terminal()
     menu.line(keys)
-    menu.see("is none of them.")
+    assert b"\\n" not in menu.see("is none of them.")
     menu.see("Accepted: 1, 2, 3, 4, q, and Enter.")
     menu.see(PROMPT)
     menu.line("")

@@ -9,6 +9,7 @@ Refuses to know: what an item does (`acts`), and signals.
 
 from __future__ import annotations
 
+import select
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -97,17 +98,27 @@ class Menu:
             self._say(f"  {key}  {what}")
         prompt = f"[{'/'.join(items)}] > "
         while True:
-            try:
-                given = input(prompt)
-            except (EOFError, RuntimeError):  # RuntimeError: there is no standard input at all
+            given = self._line(prompt)
+            if not given:
                 self._say("")
                 return at_end
             choice = given.strip().lower()
             if choice in items:
                 return choice
             if choice:
-                self._say(f"{given[:20]!a} is none of them.", "yellow")
+                self._say(f"{given.rstrip()[:20]!a} is none of them.", "yellow")
             self._say(f"Accepted: {', '.join(items)}, and Enter.", "yellow")
+
+    def _line(self, prompt: str) -> str:
+        """A line of the input, "" at its end."""
+        print(prompt, end="", flush=True)
+        if sys.stdin is None:
+            return ""
+        if sys.stdin.isatty():
+            # A Ctrl-C that comes just before a read would wait for the next key: nobody reads before there is a line.
+            while not select.select([sys.stdin], [], [], 0.1)[0]:
+                pass
+        return sys.stdin.readline()
 
     def _say(self, line: str, style: str = "") -> None:
         self._console.print(Text(line, style=style), soft_wrap=True)
