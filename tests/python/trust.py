@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reliability import children, commit_cuts, history, key_writes, remote, voc_writes
+from reliability import children, commit_cuts, history, key_writes, remote, soak, voc_writes
 from reliability.leaks import WORKLOADS
 from reliability.schedules import schedules
 from reliability.subjects import LoadsTwice, NaiveSubject, Ours, ServesTooOld
@@ -38,6 +38,9 @@ LEAK = 1.0  # bytes per operation
 LEAK_OPERATIONS = 1_000_000
 SAVES = 50  # rounds of a hundred clients that save the same window
 KEYS = 200  # rounds of 128 requests with one idempotency key, with and without transaction=
+SOAK = 12.0  # minutes
+SOAK_CONTROL = 15.0  # s
+SOAK_FAULTS = 120
 
 
 class Line(NamedTuple):
@@ -207,6 +210,25 @@ def writes_part(plan: Plan) -> Iterator[Line]:
             yield Line(not cut.wrong, what, "; ".join([str(cut), *map(str, cut.wrong)]))
 
 
+def soak_part(plan: Plan) -> Iterator[Line]:
+    """Two workers, both tiers, and something breaks every few seconds. Figures of time are those of an idle machine."""
+    control = soak.run(SOAK_CONTROL, plan.seed, naive=True, faults=False)
+    yield Line(bool(control.verdict.wrong), "soak: control that tells nobody is caught", str(control.verdict))
+    minutes = SOAK if plan.minutes is None else plan.minutes
+    report = soak.run(minutes * 60, plan.seed)
+    least = SOAK_FAULTS if minutes >= SOAK else int(soak.least_faults(minutes * 60))
+    yield Line(len(report.faults) >= max(1, least), f"soak: faults, seed {plan.seed}", report.faults_told())
+    bound = all(report.verdict.checked[rule] for rule in ("same", "other", "away"))
+    yield Line(bound and not report.verdict.wrong, "soak: values", report.wrong_told())
+    yield Line(not report.errors, "soak: exceptions", report.errors_told())
+    yield Line(not report.long_waits(LONGEST_OVERRUN), "soak: waits", report.waits_told(LONGEST_OVERRUN))
+    slow = report.slow_recoveries(LONGEST_RECOVERY)
+    yield Line(bool(report.recoveries) and not slow, "soak: recovery", report.recovery_told(LONGEST_RECOVERY))
+    growing = report.growing()
+    figures = report.grown_told() + (f"; growing: {', '.join(growing)}" if growing else "")
+    yield Line(not growing, "soak: middle third of the run -> last third", figures)
+
+
 def told(ended: children.Ended, figures: str) -> str:
     return figures if ended.ok else str(ended)
 
@@ -221,12 +243,13 @@ PARTS: dict[str, Callable[[Plan], Iterator[Line]]] = {
     "leaks": leaks_part,
     "remote": remote_part,
     "writes": writes_part,
+    "soak": soak_part,
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The long reliability run.")
-    parser.add_argument("--minutes", type=float, help="how long history and schedules each go on, at least one round")
+    parser.add_argument("--minutes", type=float, help="how long history, schedules and soak each go on")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="repeats a run's random choices")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be given several times")
     given = parser.parse_args()
