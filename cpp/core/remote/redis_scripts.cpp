@@ -14,12 +14,15 @@ local marks, log, tagged, prefix = KEYS[1], KEYS[2], {KEYS[3], KEYS[4]}, ARGV[2]
 local NEVER, LOG, TAGS = 99999999999999, 10000, 100000
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local inc = redis.call('HGET', marks, 'i')
-if not inc then
-  inc = ARGV[1]
-  redis.call('DEL', log, tagged[1], tagged[2])
-  redis.call('HSET', marks, 'i', inc, 'n', 0, 'g', 1, 'c1', 0, 'c2', 0, 's', 0)
+local run = string.sub(ARGV[1], 9)
+local inc, made_in = unpack(redis.call('HMGET', marks, 'i', 'r'))
+local function renew()
+  inc = string.sub(ARGV[1], 1, 8)
+  -- First what frees room: a script that has begun to write may go on although the server is full.
+  redis.call('DEL', marks, log, tagged[1], tagged[2])
+  redis.call('HSET', marks, 'i', inc, 'r', run, 'n', 0, 'g', 1, 'c1', 0, 'c2', 0, 's', 0)
 end
+if not inc or (run ~= '' and made_in ~= run) then renew() end
 local function numbers(...)
   local found = redis.call('HMGET', marks, ...)
   for i = 1, #found do found[i] = tonumber(found[i] or 0) end
@@ -83,6 +86,10 @@ end
 
 constexpr std::string_view kPoll = R"lua(
 local n = tonumber(redis.call('HGET', marks, 'n'))
+if ARGV[3] == inc and tonumber(ARGV[4]) > n then -- data of before
+  renew()
+  n = 0
+end
 local told = {inc, tostring(n), 'ok'}
 if ARGV[3] == '' then return told end
 local missed = n - tonumber(ARGV[4])
@@ -116,8 +123,8 @@ if mode == 'load' or (mode == 'set' and born_inc ~= '') then
     if mode == 'load' then return refused() end
     since = 0 -- an owed set of before: it yields to everything since
   end
-  local f = numbers('k' .. stripe, 'p')
-  if f[1] > since or f[2] > since then return refused() end
+  local f = numbers('k' .. stripe, 'p', 'n')
+  if f[1] > since or f[2] > since or f[3] < since then return refused() end
   local dead, stale = judge(since, kind, list)
   if dead or stale or (there and there.born > since) then return refused() end
   born = since
@@ -251,18 +258,21 @@ return 1
 
 // clang-format on
 
+struct Text {
+  std::string_view body;
+  bool marks, frees;
+};
+constexpr Text kTexts[kRedisScripts] = {
+    {kPoll, true, false},      {kJudge, true, false},    {kStore, true, false},
+    {kInvalidate, true, true}, {kMatch, true, true},     {kDone, true, false},
+    {kRenew, false, false},    {kGiveBack, false, true}, {kFlush, false, false},
+};
+
 }  // namespace
 
+bool is_about_marks(RedisScript script) noexcept { return kTexts[static_cast<std::size_t>(script)].marks; }
+
 std::string text_of(RedisScript script, bool says_flags) {
-  struct Text {
-    std::string_view body;
-    bool marks, frees;
-  };
-  static constexpr Text kTexts[kRedisScripts] = {
-      {kPoll, true, false},      {kJudge, true, false},    {kStore, true, false},
-      {kInvalidate, true, true}, {kMatch, true, true},     {kDone, true, false},
-      {kRenew, false, false},    {kGiveBack, false, true}, {kFlush, false, false},
-  };
   const Text& which = kTexts[static_cast<std::size_t>(script)];
   std::string text;
   if (which.frees && says_flags) text = "#!lua flags=allow-oom\n";
