@@ -14,7 +14,6 @@ from stillwarm import _core, _tier_values
 from stillwarm._observed import count
 from stillwarm._prefetch import Prefetching
 from stillwarm._stats import HotKey
-from stillwarm._tier import raised
 from stillwarm.errors import CodecError, TierError, TierRejected, TierUnavailable
 
 if TYPE_CHECKING:
@@ -176,6 +175,8 @@ class Shared(Prefetching):
         tier = self._tier
         if tier is None:
             return
+        if not tier.speaks_sql:
+            return tier.check()
         place = self._place()
         needs = "SELECT, INSERT, UPDATE, DELETE"
         try:
@@ -192,11 +193,8 @@ class Shared(Prefetching):
                 raise
             self.migrate()  # the first to come makes them
             return
-        except TierUnavailable:
-            cause = tier.core.health()["last_error"]  # that the circuit is open is not what is wrong
-            if cause is None:
-                raise
-            raise raised(cause) from None
+        except TierUnavailable as error:
+            raise tier.cause_of(error) from None
         if rows[0] != ("t",):
             raise TierRejected(f"the user may not use the tables of the schema {tier.schema}: grant {needs}", "42501")
 

@@ -42,7 +42,9 @@ _ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], 
     "listener_error",
 )
 LEASE_AGE: Final = 5_000_000_000  # ns
-QUERY: Final = 6  # Request.kind of any one statement
+STORE: Final = 1  # Request.kind of a write
+INVALIDATE: Final = 2  # ... of an invalidation
+QUERY: Final = 6  # ... of any one statement
 SHARED: Final = 0  # the slot of types without a table of their own
 # A right is missing, or a table, and it could not be made: it will not pass by itself.
 _DENIED: Final = ("42501", "42P01", "42703", "3F000")
@@ -206,8 +208,10 @@ class Tier:
             self._away_until = 0.0
             if self._denied:
                 self._denied.pop(kind_of_request, None)
+            if kind_of_request == STORE:
+                self.core.took()
             return None
-        if error[1] in self.denied:
+        if error[0] == REJECTED and error[1] in self.denied:
             self._denied[kind_of_request] = error[1]
         self.errors += 1
         if error[0] != REJECTED:
@@ -244,6 +248,19 @@ class Tier:
             raise raised(error)
         return request.rows
 
+    def cause_of(self, error: TierError) -> TierError:
+        """What was wrong before: that the circuit is open is not it."""
+        cause = self.core.health()["last_error"]
+        return error if cause is None else raised(cause)
+
+    def check(self) -> None:
+        """Raises what is wrong, where no SQL says it.
+
+        Raises:
+            TierError: with what the server said.
+        """
+        raise NotImplementedError
+
     def was_done(self, name: str, origin: str, moment: str) -> Steps[bool | None]:
         """Whether the write of this origin was done, whose answer was lost. None: nobody says.
 
@@ -270,6 +287,8 @@ class Tier:
         health = self.core.health()
         gone = health["connections"] == 0 and health["last_error"] is not None
         rejection = health["last_rejection"]
+        if not health["owed_invalidations"]:
+            self._denied.pop(INVALIDATE, None)  # what was refused has been taken since
         denied = self._denied or (rejection is not None and rejection[1] in self.denied)
         if health["circuit"] != "closed" or gone or denied:
             return State.DOWN

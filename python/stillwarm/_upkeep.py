@@ -85,6 +85,8 @@ class Upkeep:
         if cache is None or cache._tier is None or cache._tier.closed:
             return
         self.flush()
+        if not cache._tier.speaks_sql:
+            return  # no plans, no transactions, and what is over leaves by itself
         if not self._analyzed and cache._tier.core.health()["served"] >= ENOUGH:
             with contextlib.suppress(TierTimeout, TierUnavailable):  # the next round tries again
                 with contextlib.suppress(TierRejected):

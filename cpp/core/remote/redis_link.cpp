@@ -95,7 +95,8 @@ RedisReply RedisReply::at(std::size_t i) const {
 void OwnedReply::Closer::operator()(redisReply* reply) const noexcept { freeReplyObject(reply); }
 
 TierError redis_error(std::string_view text) {
-  const std::string_view word = text.substr(0, text.find_first_of(" :"));
+  std::string_view word = text.substr(0, text.find_first_of(" :"));
+  if (text.find("user executing the script can't run this command") != std::string_view::npos) word = "NOPERM";
   TierFault fault = TierFault::kRejected;
   if (std::find(kGone.begin(), kGone.end(), word) != kGone.end()) fault = TierFault::kUnavailable;
   if (word == "BUSY") fault = TierFault::kTimeout;  // somebody's script runs

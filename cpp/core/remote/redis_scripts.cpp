@@ -11,7 +11,7 @@ namespace {
 // What all of them begin with. Numbers are doubles, exact to 2^53.
 constexpr std::string_view kMarks = R"lua(
 local marks, log, tagged, prefix = KEYS[1], KEYS[2], {KEYS[3], KEYS[4]}, ARGV[2]
-local NEVER, LOG, TAGS = 99999999999999, 10000, 100000
+local NEVER, LOG, TAGS = 99999999999999, 10000, 32768
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local run = string.sub(ARGV[1], 9)
@@ -123,8 +123,8 @@ if mode == 'load' or (mode == 'set' and born_inc ~= '') then
     if mode == 'load' then return refused() end
     since = 0 -- an owed set of before: it yields to everything since
   end
-  local f = numbers('k' .. stripe, 'p', 'n')
-  if f[1] > since or f[2] > since or f[3] < since then return refused() end
+  local f = numbers('k' .. stripe, 'p', 'n', 'w')
+  if f[1] > since or f[2] > since or f[3] < since or (mode == 'load' and f[4] > since) then return refused() end
   local dead, stale = judge(since, kind, list)
   if dead or stale or (there and there.born > since) then return refused() end
   born = since
@@ -136,7 +136,7 @@ if mode == 'swap' then
 end
 if mode ~= 'load' then
   born = bump(origin, '0', 'key:' .. key)
-  redis.call('HSET', marks, 'k' .. stripe, born)
+  redis.call('HSET', marks, mode == 'set' and born_inc ~= '' and 'w' or 'k' .. stripe, born)
 end
 local types = redis.call('HGET', marks, 'types') or ''
 if not string.find('\n' .. types .. '\n', '\n' .. spelled .. '\n', 1, true) then
@@ -159,12 +159,12 @@ constexpr std::string_view kInvalidate = R"lua(
 local origin, channel = ARGV[3], ARGV[4]
 -- A mark of a tag. What was evicted is made up for by the floor; a generation that is full takes the other's place.
 local function mark_tag(tag, soft, n)
-  local f = numbers('g', 'c1', 'c2', 's')
+  local f = numbers('g', 'c1', 'c2', 's', 'most')
   local g = f[1]
   if redis.call('HLEN', tagged[1]) ~= f[2] or redis.call('HLEN', tagged[2]) ~= f[3] then
     redis.call('DEL', tagged[1], tagged[2])
     redis.call('HSET', marks, 'f', n, 'c1', 0, 'c2', 0, 's', n)
-  elseif f[1 + g] >= TAGS then
+  elseif f[1 + g] >= (f[5] > 0 and f[5] or TAGS) then
     local other = 3 - g
     redis.call('UNLINK', tagged[other])
     redis.call('HSET', marks, 'f', f[4], 'g', other, 'c' .. other, 0, 's', n)

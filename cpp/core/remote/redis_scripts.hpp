@@ -12,9 +12,12 @@
 //                      all  type:T   number of the last hard mark;  ~all ~type:T  of the last soft one, @... its time
 //                      k0 .. k4095   number of the last set, delete or invalidation of a key with that hash (a fence)
 //                      p             number of the last pattern (a fence)
+//                      w             number of the last set that was owed (a fence, for loads alone: thousands of them
+//                                    come at once, and share stripes)
 //                      f             floor: what is tagged and born before it is invalid
 //                      t             number of the last mark of a tag
 //                      g c1 c2 s     the younger generation of tag marks, the fields of both, where the younger began
+//                      most          fields of a generation that is full; absent: 32,768
 //                      types         names of the types that were stored, one per line
 //   t1 t2    hashes  marks of tags in two generations: hTAG ~TAG @TAG. The older is dropped when the younger is full
 //   l        list    the last 10,000 messages, one per number of n: origin NUL softness name
