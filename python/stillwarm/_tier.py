@@ -211,7 +211,7 @@ class Tier:
             if kind_of_request == STORE:
                 self.core.took()
             return None
-        if error[0] == REJECTED and error[1] in self.denied:
+        if error[0] == REJECTED and error[1] in self.denied and (self.speaks_sql or kind_of_request != QUERY):
             self._denied[kind_of_request] = error[1]
         self.errors += 1
         if error[0] != REJECTED:

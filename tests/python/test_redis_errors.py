@@ -119,7 +119,6 @@ def test_redis_errors_readonly_what_is_owed_lands_when_it_is_the_master_again(re
         with RawRedis(redis.url) as naive, pytest.raises(ServerError, match="READONLY"):
             naive("SET", "k", "v")
         assert one.cache.set("d", 2)
-        assert one.cache.get("d") == 2
         one.cache.invalidate(key="get:'k'")
         assert one.get("k") != old
         assert one.health["owed_invalidations"] == 1

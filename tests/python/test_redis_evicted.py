@@ -133,4 +133,4 @@ def test_redis_evicted_only_the_marks_live_for_ever(redis: RedisServer) -> None:
         assert len(names) > 20
         lasting = {name for name in names if raw("TTL", name) == -1}
         allowed = {f"{BEGINNING}{name}" for name in ("m", "l", "t1", "t2")}
-        assert lasting - allowed == {f"{BEGINNING}e:default:for ever"}
+        assert lasting - allowed == {f"{BEGINNING}e:direct:for ever"}

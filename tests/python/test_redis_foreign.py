@@ -22,7 +22,7 @@ ENTRY = BEGINNING + "e:default:get:'k'"
 
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
+    with RedisServer(settings={"databases": "16"}) as server:  # it looks at 16 a time for what has expired
         yield server
 
 
@@ -103,7 +103,7 @@ def test_redis_foreign_writers_while_the_link_is_cut(
 def test_redis_foreign_writers_while_the_link_is_silent(redis: RedisServer, chaos: Callable[..., ChaosProxy]) -> None:
     """Half open: the subscription gives no sign of life, and is given up."""
     way = chaos(redis.port)
-    with patient(with_port(redis.url, way.port)) as one:
+    with patient(with_port(redis.url, way.port), timeout="1s") as one:
         first = one.get("k")
         one.written()
         eventually(lambda: tracked(redis))

@@ -45,7 +45,7 @@ def keys_of(raw: RawRedis, pattern: str) -> int:
 def test_redis_patterns_among_a_hundred_thousand_keys(redis: RedisServer) -> None:
     with patient(redis.url, timeout="20s") as one, RawRedis(redis.url) as raw:
         one.cache.set("template", 1)
-        entries = f"{BEGINNING}e:default:"
+        entries = f"{BEGINNING}e:direct:"
         raw("EVAL", FILL, 2, f"{entries}template", entries, COUNT // 2)
         assert raw("DBSIZE") > COUNT
         page = raw("SCAN", 0, "MATCH", f"{entries}even:*", "COUNT", 1000)[1]

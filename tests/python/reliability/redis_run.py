@@ -114,7 +114,7 @@ def run(make: Callable[[str], Any], count: int, seed: int, policy: str | None = 
         if policy:
             used = int(raw("INFO", "memory").split("used_memory:")[1].split()[0])
             raw("CONFIG", "SET", "maxmemory-policy", policy)
-            raw("CONFIG", "SET", "maxmemory", used + 600_000)
+            raw("CONFIG", "SET", "maxmemory", used + 2_000_000)
 
         def change(subject: Subject) -> None:
             nonlocal invalidations
@@ -147,7 +147,7 @@ def run(make: Callable[[str], Any], count: int, seed: int, policy: str | None = 
             hits += len(loads) == before
             wrong += value < least
             if policy:
-                raw("SET", f"filler:{rng.randrange(400)}", os.urandom(4_000))
+                raw("SET", f"filler:{rng.randrange(1_000)}", os.urandom(4_000))
                 evicted += not raw("EXISTS", "stillwarm:{evicted}:m")
             elif rng.random() < 0.1:
                 names = raw("KEYS", "naive:[akt]*") or [f"stillwarm:{{evicted}}:{mark}" for mark in MARKS]
