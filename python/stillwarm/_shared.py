@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from stillwarm import _core, _tier_values
 from stillwarm._observed import count
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from stillwarm._admin import Figures, Found
     from stillwarm._schema import Migrated
+    from stillwarm._tier_redis import RedisTier
     from stillwarm._verify import Report
     from stillwarm.codecs import Codec
 
@@ -176,7 +177,7 @@ class Shared(Prefetching):
         if tier is None:
             return
         if not tier.speaks_sql:
-            return tier.check()
+            return cast("RedisTier", tier).check()
         place = self._place()
         needs = "SELECT, INSERT, UPDATE, DELETE"
         try:

@@ -42,9 +42,7 @@ _ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], 
     "listener_error",
 )
 LEASE_AGE: Final = 5_000_000_000  # ns
-STORE: Final = 1  # Request.kind of a write
-INVALIDATE: Final = 2  # ... of an invalidation
-QUERY: Final = 6  # ... of any one statement
+STORE, INVALIDATE, QUERY = 1, 2, 6  # Request.kind of a write, an invalidation, any one statement
 SHARED: Final = 0  # the slot of types without a table of their own
 # A right is missing, or a table, and it could not be made: it will not pass by itself.
 _DENIED: Final = ("42501", "42P01", "42703", "3F000")
@@ -208,9 +206,7 @@ class Tier:
             self._away_until = 0.0
             if self._denied:
                 self._denied.pop(kind_of_request, None)
-            if kind_of_request == STORE:
-                self.core.took()
-            return None
+            return self.core.took() if kind_of_request == STORE else None
         if error[0] == REJECTED and error[1] in self.denied and (self.speaks_sql or kind_of_request != QUERY):
             self._denied[kind_of_request] = error[1]
         self.errors += 1
@@ -250,16 +246,7 @@ class Tier:
 
     def cause_of(self, error: TierError) -> TierError:
         """What was wrong before: that the circuit is open is not it."""
-        cause = self.core.health()["last_error"]
-        return error if cause is None else raised(cause)
-
-    def check(self) -> None:
-        """Raises what is wrong, where no SQL says it.
-
-        Raises:
-            TierError: with what the server said.
-        """
-        raise NotImplementedError
+        return error if (cause := self.core.health()["last_error"]) is None else raised(cause)
 
     def was_done(self, name: str, origin: str, moment: str) -> Steps[bool | None]:
         """Whether the write of this origin was done, whose answer was lost. None: nobody says.
@@ -287,8 +274,8 @@ class Tier:
         health = self.core.health()
         gone = health["connections"] == 0 and health["last_error"] is not None
         rejection = health["last_rejection"]
-        if not health["owed_invalidations"]:
-            self._denied.pop(INVALIDATE, None)  # what was refused has been taken since
+        if not health["owed_invalidations"]:  # what was refused has been taken since
+            self._denied.pop(INVALIDATE, None)
         denied = self._denied or (rejection is not None and rejection[1] in self.denied)
         if health["circuit"] != "closed" or gone or denied:
             return State.DOWN

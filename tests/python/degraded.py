@@ -119,6 +119,8 @@ class Observation:
     def _warm(self) -> None:
         cache = self.one.cache
         self._functions(self.one)
+        assert cache.get("memory") is not None
+        eventually(lambda: self.one.health["linked"] and cache.confirm())
         for key in ("memory", "set", "touch", "delete", "n"):
             assert cache.get(key) is not None
         self.fresh("k"), self.stale("k")
