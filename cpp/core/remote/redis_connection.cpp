@@ -132,18 +132,16 @@ void RedisConnection::store(std::span<Request* const> batch) {
 }
 
 void RedisConnection::invalidate(std::span<Request* const> batch) {
-  RedisCall call = tier_->call(RedisScript::kInvalidate);
-  call.arguments.insert(call.arguments.end(), {tier_->process(), tier_->names().channel});
-  for (Request* r : batch) {
+  std::vector<std::pair<std::string_view, bool>> what;
+  for (const Request* r : batch) {
     const auto& i = static_cast<const Invalidate&>(*r);
-    const std::string key = i.name.starts_with("key:") ? i.name.substr(4) : "";
-    call.arguments.insert(call.arguments.end(),
-                          {i.name, i.soft ? "1" : "0", std::to_string(RedisNames::stripe(key)), key});
+    what.emplace_back(i.name, i.soft);
   }
-  const OwnedReply told = session_->run(call);
+  const OwnedReply told = tier_->invalidate(*session_, what);
   for (std::size_t n = 0; n < batch.size(); ++n) {
     auto& i = static_cast<Invalidate&>(*batch[n]);
     i.count = static_cast<std::uint64_t>(told.at(2 + n).integer());
+    tier_->took(*session_, i.name, i.soft);
   }
   if (batch.front()->variant != Invalidate::kPattern) return;
   // They are merged, and have their numbers in their order.

@@ -86,6 +86,8 @@ class RedisLink {
 
   bool usable() const noexcept;
   int server_version() const noexcept { return version_; }  // 70015 for 7.0.15
+  // Of this life of the server: another one after each start. Empty: it does not say.
+  const std::string& run_id() const noexcept { return run_id_; }
   int descriptor() const noexcept;
 
   void cut() noexcept;
@@ -99,6 +101,7 @@ class RedisLink {
   std::unique_ptr<redisContext, Closer> link_;
   int duplicate_ = -1;
   int version_ = 0;
+  std::string run_id_;
 };
 
 // What an error of the server's means: "OOM ..." -> rejected, "LOADING ..." -> no use for now.

@@ -1,6 +1,8 @@
 #include "core/remote/redis_tier.hpp"
 
+#include <algorithm>
 #include <random>
+#include <tuple>
 
 #include "core/base/clock.hpp"
 #include "core/remote/guarded.hpp"
@@ -44,6 +46,7 @@ std::unique_ptr<RedisSession> RedisTier::open() {
     const OwnedReply now = session->run(first);
     incarnation = now.at(0).text();
     seen = redis_moment(now.at(1).text(), {});
+    repeat(*session);
   });
   // Before anything that this process keeps is read: messages from here on concern it.
   inbox_->begin_from(seen, incarnation);
@@ -68,6 +71,36 @@ std::string RedisTier::process() const {
 void RedisTier::set_process(const std::string& process) {
   const std::lock_guard lock(mutex_);
   process_ = process;
+  repeats_.clear();  // they are the parent's
+}
+
+OwnedReply RedisTier::invalidate(RedisSession& session, std::span<const std::pair<std::string_view, bool>> what) {
+  RedisCall asks = call(RedisScript::kInvalidate);
+  asks.arguments.insert(asks.arguments.end(), {process(), names_.channel});
+  for (const auto& [name, soft] : what) {
+    const std::string key(name.starts_with("key:") ? name.substr(4) : "");
+    asks.arguments.insert(asks.arguments.end(),
+                          {std::string(name), soft ? "1" : "0", std::to_string(RedisNames::stripe(key)), key});
+  }
+  return session.run(asks);
+}
+
+void RedisTier::took(const RedisSession& session, const std::string& name, bool soft) {
+  repeats_.took(session.link().run_id(), name, soft, Clock::now());
+}
+
+void RedisTier::repeat(RedisSession& session) {
+  constexpr std::size_t kAtOnce = 500;
+  const Nanos now = Clock::now();
+  const std::string& server = session.link().run_id();
+  const std::vector<Message> due = repeats_.due(server, now);
+  if (due.empty()) return;
+  for (std::size_t i = 0; i < due.size(); i += kAtOnce) {
+    std::vector<std::pair<std::string_view, bool>> some;
+    for (std::size_t k = i; k < std::min(due.size(), i + kAtOnce); ++k) some.emplace_back(due[k].name, due[k].soft);
+    invalidate(session, some);
+  }
+  repeats_.repeated(server, now);
 }
 
 RedisTier::Unheard RedisTier::note_ear() {
@@ -96,8 +129,12 @@ RedisCall RedisTier::call(RedisScript script, std::vector<std::string> keys) con
 
 void RedisTier::poll(RedisSession& session) {
   const Nanos began = Clock::now();
-  const auto [seen, round] = inbox_->begin_poll();
-  const std::string life = inbox_->server();
+  std::string life = inbox_->server();
+  auto [seen, round] = inbox_->begin_poll();
+  for (std::string now; (now = inbox_->server()) != life;) {  // another's number under this life would be no number
+    life = std::move(now);
+    std::tie(seen, round) = inbox_->begin_poll();
+  }
   RedisCall asks = call(RedisScript::kPoll);
   asks.arguments.push_back(seen.empty() ? "" : life);
   asks.arguments.push_back(std::to_string(xmax_of(seen)));
@@ -105,6 +142,9 @@ void RedisTier::poll(RedisSession& session) {
   const std::string incarnation(told.at(0).text());
   const std::string mine = process();
   std::vector<Message> messages;
+  // Connections to two servers, one of which is cut off from the others by now. One that has no name heard it when the
+  // connection was made.
+  if (!session.link().run_id().empty()) repeat(session);
   if (told.at(2).text() == "all" || inbox_->is_another(incarnation)) {
     messages.push_back({"all", false});
   } else {

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,6 +19,7 @@
 
 #include "core/remote/inbox.hpp"
 #include "core/remote/redis_names.hpp"
+#include "core/remote/redis_repeats.hpp"
 #include "core/remote/redis_session.hpp"
 #include "core/remote/watchdog.hpp"
 
@@ -44,8 +46,14 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
   std::string process() const;
   void set_process(const std::string& process) override;
 
-  void lock() override { mutex_.lock(); }
-  void unlock() override { mutex_.unlock(); }
+  void lock() override {
+    mutex_.lock();
+    repeats_.lock();
+  }
+  void unlock() override {
+    repeats_.unlock();
+    mutex_.unlock();
+  }
 
   // A call of a script on the marks. Its first two arguments are here already.
   RedisCall call(RedisScript script, std::vector<std::string> keys = {}) const;
@@ -60,8 +68,15 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
 
   // A poll on this connection, from what the inbox has seen to what it sees now. Throws TierFailure.
   void poll(RedisSession& session);
+  // (name, softness) each. Throws TierFailure.
+  OwnedReply invalidate(RedisSession& session, std::span<const std::pair<std::string_view, bool>> what);
+  // The server has taken an invalidation of this process's.
+  void took(const RedisSession& session, const std::string& name, bool soft);
 
  private:
+  // Says to the server what another one took of this process in the last minute. Throws TierFailure.
+  void repeat(RedisSession& session);
+
   const Options options_;
   const RedisNames names_;
   const std::shared_ptr<Inbox> inbox_;
@@ -69,6 +84,7 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
   mutable std::mutex mutex_;
   Unheard unheard_;
   std::string process_;
+  RedisRepeats repeats_;
 };
 
 class RedisConnection : public Link {
