@@ -27,9 +27,12 @@ def redis() -> Iterator[RedisServer]:
 
 @pytest.mark.parametrize("policy", [None, *redis_run.POLICIES])
 def test_redis_evicted_marks_bring_nothing_back(policy: str | None) -> None:
-    seen = redis_run.run(redis_run.Ours, 1_500, 7, policy)
-    assert seen.wrong == 0, str(seen)
-    assert seen.hits > 50, "it caches all the same"
+    for seed in range(7, 27):  # which keys the server takes is its own choice
+        seen = redis_run.run(redis_run.Ours, 1_500, seed, policy)
+        assert seen.wrong == 0, str(seen)
+        assert seen.hits > 50, "it caches all the same"
+        if seen.evicted or policy == "allkeys-lru":
+            break
     # What is used all the time is hardly ever the least recently used: that it is evicted is nothing to rely on.
     assert seen.evicted > 0 or policy == "allkeys-lru", "and marks were evicted"
 
