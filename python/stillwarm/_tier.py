@@ -44,7 +44,7 @@ _ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], 
 LEASE_AGE: Final = 5_000_000_000  # ns
 STORE, INVALIDATE, QUERY = 1, 2, 6  # Request.kind of a write, an invalidation, any one statement
 SHARED: Final = 0  # the slot of types without a table of their own
-# A right is missing, or a table, and it could not be made: it will not pass by itself.
+# A right or a table is missing: it will not pass by itself.
 _DENIED: Final = ("42501", "42P01", "42703", "3F000")
 # The server will take it later: a standby, or a primary that was demoted; tables that are being made.
 LATER: Final = ("25006", "42P01", "3F000")
@@ -204,9 +204,10 @@ class Tier:
         self._recent.append((time.monotonic(), error is not None))
         if error is None:
             self._away_until = 0.0
-            if self._denied:
-                self._denied.pop(kind_of_request, None)
-            return self.core.took() if kind_of_request == STORE else None
+            self._denied.pop(kind_of_request, None)
+            if kind_of_request == STORE:
+                self.core.took()
+            return None
         if error[0] == REJECTED and error[1] in self.denied and (self.speaks_sql or kind_of_request != QUERY):
             self._denied[kind_of_request] = error[1]
         self.errors += 1
@@ -274,14 +275,19 @@ class Tier:
         health = self.core.health()
         gone = health["connections"] == 0 and health["last_error"] is not None
         rejection = health["last_rejection"]
-        if not health["owed_invalidations"]:  # what was refused has been taken since
+        if not health["owed_invalidations"]:
             self._denied.pop(INVALIDATE, None)
         denied = self._denied or (rejection is not None and rejection[1] in self.denied)
         if health["circuit"] != "closed" or gone or denied:
             return State.DOWN
-        owes = health["owed_invalidations"] or health["owed_writes"]
         unlinked = health["reconnects"] and not health["linked"]
-        if owes or unlinked or rejection is not None or self.error_share() > 0.05:
+        if (
+            health["owed_invalidations"]
+            or health["owed_writes"]
+            or unlinked
+            or rejection is not None
+            or self.error_share() > 0.05
+        ):
             return State.DEGRADED
         return State.HEALTHY
 
