@@ -46,7 +46,7 @@ _ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], 
 LEASE_AGE: Final = 5_000_000_000  # ns
 STORE, INVALIDATE, QUERY = 1, 2, 6  # Request.kind of a write, an invalidation, any one statement
 SHARED: Final = 0  # the slot of types without a table of their own
-# A right is missing, or a table, and it could not be made: it will not pass by itself.
+# A right or a table is missing: it will not pass by itself.
 _DENIED: Final = ("42501", "42P01", "42703", "3F000")
 # The server will take it later: a standby, or a primary that was demoted; tables that are being made.
 LATER: Final = ("25006", "42P01", "3F000")
@@ -192,8 +192,7 @@ class Tier:
         self._recent.append((time.monotonic(), error is not None))
         if error is None:
             self._away_until = 0.0
-            if self._denied:
-                self._denied.pop(kind_of_request, None)
+            self._denied.pop(kind_of_request, None)
             if kind_of_request == STORE:
                 self.core.took()
             return None
@@ -264,14 +263,19 @@ class Tier:
         health = self.core.health()
         gone = health["connections"] == 0 and not health["linked"] and health["last_error"] is not None  # idle: linked
         rejection = health["last_rejection"]
-        if not health["owed_invalidations"]:  # what was refused has been taken since
+        if not health["owed_invalidations"]:
             self._denied.pop(INVALIDATE, None)
         denied = self._denied or (rejection is not None and rejection[1] in self.denied)
         if health["circuit"] != "closed" or gone or denied:
             return State.DOWN
-        owes = health["owed_invalidations"] or health["owed_writes"]
         unlinked = health["reconnects"] and not health["linked"]
-        if owes or unlinked or rejection is not None or self.error_share() > 0.05:
+        if (
+            health["owed_invalidations"]
+            or health["owed_writes"]
+            or unlinked
+            or rejection is not None
+            or self.error_share() > 0.05
+        ):
             return State.DEGRADED
         return State.HEALTHY
 
