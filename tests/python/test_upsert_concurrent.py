@@ -21,7 +21,7 @@ import pytest
 
 from outages import at_once
 from stillwarm import Cache
-from stillwarm.errors import TierRejected
+from stillwarm.errors import TierRejected, TierTimeout
 from tiers import PATIENCE, Counted, Ground, eventually, function
 
 
@@ -183,9 +183,9 @@ def test_upsert_concurrent_collisions_are_tried_again(ground: Ground, name: str,
 
 def test_upsert_concurrent_collisions_end_with_the_timeout(ground: Ground, name: str) -> None:
     collide(ground, name, 10**9)
-    with pytest.raises(TierRejected) as caught:
-        ground.cache().upsert(name, {"k": 1, "v": 1}, unique="k", timeout=0.2)
-    assert caught.value.sqlstate == "40001"
+    with pytest.raises((TierRejected, TierTimeout)) as caught:  # its last attempt may be cut off by the timeout
+        ground.cache().upsert(name, {"k": 1, "v": 1}, unique="k", timeout=0.5)
+    assert not isinstance(caught.value, TierRejected) or caught.value.sqlstate == "40001"
     assert ground.sql(f"SELECT 1 FROM {name}") == []
 
 

@@ -23,6 +23,7 @@ class Counts(BaseModel):
     total_requests: int = Field(description="hits + misses")
     hit_rate: float = Field(description="Percent, two decimals.", ge=0, le=100)
     stale_hits: int
+    remote_hits: int = Field(description="Hits that came from the remote tier; in hits, too.")
     joined: int = Field(description="Misses that shared another caller's load.")
     loads: int
     load_errors: int
