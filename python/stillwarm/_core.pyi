@@ -755,6 +755,8 @@ class RedisTier(RemoteTier):
         database: int,
         user: str,
         password: str,
+        places: Sequence[tuple[str, int]],  # hosts and ports of sentinels
+        service: str,  # that they know; empty: the server is at the address
         connect_timeout: int,
         namespace: str,
         process: str,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
@@ -26,8 +27,11 @@ _REDIS_TLS: Final = re.compile(r"(?:rediss|valkeys)://", re.IGNORECASE)
 _UNIX: Final = re.compile(r"(?:redis\+|valkey\+)?unix://", re.IGNORECASE)
 _LOOKS_LIKE_REDIS: Final = re.compile(r"(?:redis|valkey|unix)", re.IGNORECASE)
 _ENCODED: Final = "in a user or a password '/' '?' '#' '@' '%' are written as %2F %3F %23 %40 %25"
+_SENTINEL: Final = re.compile(r"(?:redis|valkey)\+sentinel://", re.IGNORECASE)
+_PLACE: Final = re.compile(r"(?:\[([0-9a-fA-F:.%\w]+)\]|([^\[\]:,\s]+))(?::(\d{1,5}))?", re.ASCII)
 _ACCEPTED: Final = "accepted: postgresql://user@host:5432/database or redis://host:6379/0"
 _ACCEPTED_REDIS: Final = "accepted: redis://user:password@host:6379/0 or unix:///path/to/socket?db=0"
+_ACCEPTED_SENTINEL: Final = "accepted: redis+sentinel://user:password@host1:26379,host2:26379/service_name/0"
 
 
 def without_password(url: object) -> str:
@@ -63,7 +67,7 @@ def scheme_of(url: object) -> str:
         raise ConfigError(f"url={without_password(url)}: {_ACCEPTED}")
     if _POSTGRES.match(url):
         kind, name, core = "postgresql", "PostgreSQL", "PostgresTier"
-    elif _REDIS.match(url) or _UNIX.match(url):
+    elif _REDIS.match(url) or _UNIX.match(url) or _SENTINEL.match(url):
         kind, name, core = "redis", "Redis", "RedisTier"
     elif _REDIS_TLS.match(url):
         raise ConfigError(
@@ -88,14 +92,18 @@ class RedisAddress(NamedTuple):
     database: int
     user: str
     password: str
+    places: tuple[tuple[str, int], ...] = ()  # of several servers: hosts and ports of all
+    service: str = ""  # what the sentinels at these places call it
 
 
 def redis_address(url: str) -> RedisAddress:
-    """What a `redis://` or `unix://` URL says.
+    """What a `redis://`, `unix://` or `redis+sentinel://` URL says.
 
     Raises:
         ConfigError: it cannot be read; names what is accepted, and never the password.
     """
+    if _SENTINEL.match(url):
+        return _sentinel_address(url)
 
     def refused(why: str) -> ConfigError:
         return ConfigError(f"url={without_password(url)}: {why}; {_ACCEPTED_REDIS}")
@@ -141,6 +149,42 @@ def _decoded(text: str | None) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if re.search(r"%(?![0-9A-Fa-f]{2})", text or "") else plain
+
+
+def _sentinel_address(url: str) -> RedisAddress:
+    """What a `redis+sentinel://` URL says: the account is the server's, the places are the sentinels'."""
+
+    def refused(why: str) -> ConfigError:
+        return ConfigError(f"url={without_password(url)}: {why}; {_ACCEPTED_SENTINEL}")
+
+    parts, places = _places(url, 26379, refused)
+    service, slash, database = parts.path[1:].partition("/")
+    if not service:
+        raise refused("the name of the service is missing")
+    if not re.fullmatch(r"\d{1,6}", database or "0", re.ASCII):
+        raise refused(f"the database {shown(database)} is no number")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return RedisAddress(*places[0], int(database or 0), user, password, places, unquote(service))
+
+
+def _places(
+    url: str, default_port: int, refused: Callable[[str], ConfigError]
+) -> tuple[SplitResult, tuple[tuple[str, int], ...]]:
+    """The parts of a URL with several hosts, and these."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise refused(str(error)) from None
+    if parts.query or parts.fragment:
+        raise refused("it has no parameters")
+    places = []
+    for text in parts.netloc.rpartition("@")[2].split(","):
+        match = _PLACE.fullmatch(text)
+        port = int(match[3] or default_port) if match else 0
+        if match is None or not 0 < port < 65536:
+            raise refused(f"{shown(text)} is no host with a port")
+        places.append((match[1] or match[2], port))
+    return parts, tuple(places)
 
 
 def connection_string(url: str, *, connect_timeout: int, statement_timeout: int | None) -> str:
@@ -192,6 +236,9 @@ def is_unprotected(url: str) -> bool:
     if _UNIX.match(url):
         return False
     parts = urlsplit(url)
+    if "," in parts.netloc:
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        return any(is_unprotected(f"redis://{host}") for host in hosts)
     query = dict(_pairs(parts))
     host = query.get("host") or parts.hostname or ""
     if not host or host.startswith("/") or host == "localhost":

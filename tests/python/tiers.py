@@ -18,6 +18,7 @@ import pytest
 
 from stillwarm import Cache, _core
 from stillwarm._ask_redis import ask_redis
+from stillwarm._redis_clusters import RedisSentinel
 from stillwarm._redis_server import RedisServer
 from stillwarm._servers import PostgresServer
 from stillwarm._url import redis_address
@@ -139,6 +140,19 @@ def redis_ground(warm_redis: RedisServer) -> Iterator[Ground]:
         yield ground
     finally:
         ground.close()
+
+
+@pytest.fixture(scope="session")
+def shared_sentinel() -> Iterator[RedisSentinel]:
+    """A master with a replica and three sentinels; no test hurts them."""
+    with RedisSentinel() as service:
+        yield service
+
+
+def sentinel_ground(service: RedisSentinel, **options: Any) -> Ground:
+    """A database of the service's master, found by the sentinels."""
+    database = service.new_database()
+    return Ground(service.url_of(database), service.master.url_of(database), **options)
 
 
 def with_port(url: str, port: int) -> str:

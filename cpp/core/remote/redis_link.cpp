@@ -122,10 +122,16 @@ RedisLink::~RedisLink() {
   if (duplicate_ >= 0) ::close(duplicate_);
 }
 
-void RedisLink::greet(const RedisAddress& address) {
-  if (!address.password.empty()) {
-    expect_ok(address.user.empty() ? run({"AUTH", address.password}) : run({"AUTH", address.user, address.password}));
+void RedisLink::sign_in(const RedisAddress& address) {
+  if (address.user.empty()) {
+    run({"AUTH", address.password});
+  } else {
+    run({"AUTH", address.user, address.password});
   }
+}
+
+void RedisLink::greet(const RedisAddress& address) {
+  if (!address.password.empty()) sign_in(address);
   if (address.database != 0) run({"SELECT", std::to_string(address.database)});
   append({"CLIENT", "SETNAME", "stillwarm"});
   append({"INFO", "server"});

@@ -70,6 +70,7 @@ class RedisLink {
 
   // Signs in, selects the database and asks for the version. Somebody watches: it may take for ever.
   void greet(const RedisAddress& address);
+  void sign_in(const RedisAddress& address);
 
   void append(std::span<const std::string_view> command);
   void append(std::initializer_list<std::string_view> command) {

@@ -1,6 +1,7 @@
 #include "core/remote/redis_tier.hpp"
 
 #include <random>
+#include <tuple>
 
 #include "core/base/clock.hpp"
 #include "core/remote/guarded.hpp"
@@ -27,18 +28,50 @@ std::string random_text(std::size_t bytes) {
   return text;
 }
 
+namespace {
+
+// Sentinels may be late. One that says so of a replica is not asked first again.
+void expect_master(RedisLink& link, RedisSentinels& sentinels) {
+  link.append({"ROLE"});
+  const OwnedReply role = link.read();
+  if (role.error() && redis_error(*role.error()).state == "NOPERM") return;
+  expect_ok(role);
+  if (role.at(0).text() == "master") return;
+  sentinels.doubt();
+  throw TierFailure({TierFault::kUnavailable, "", "the sentinels name a server that is no master"});
+}
+
+}  // namespace
+
 RedisTier::RedisTier(Options options, std::shared_ptr<Inbox> inbox)
     : options_(std::move(options)),
       names_(options_.namespace_name),
       inbox_(std::move(inbox)),
       process_(options_.process) {}
 
-std::unique_ptr<RedisSession> RedisTier::open() {
-  auto session = std::make_unique<RedisSession>(options_.address);
+RedisTier::Where RedisTier::look() {
+  Where where{options_.address, nullptr};
+  if (options_.sentinels == nullptr) return where;
+  Watchdog watchdog;
+  RedisSentinels::Master master = options_.sentinels->master(watchdog);
+  std::tie(where.address.host, where.address.port) = master.place;
+  where.watch = std::make_unique<RedisWatch>(options_.sentinels, std::move(master));
+  return where;
+}
+
+std::unique_ptr<RedisSession> RedisTier::open(const RedisAddress& address) {
   Watchdog watchdog;
   std::string seen, incarnation;
-  guarded(watchdog, *session, options_.address.connect_timeout, [&] {
-    session->begin(options_.address);
+  std::unique_ptr<RedisSession> session;
+  try {
+    session = std::make_unique<RedisSession>(address);
+  } catch (const TierFailure&) {
+    if (options_.sentinels != nullptr) options_.sentinels->doubt();
+    throw;
+  }
+  guarded(watchdog, *session, address.connect_timeout, [&] {
+    session->begin(address);
+    if (options_.sentinels != nullptr) expect_master(session->link(), *options_.sentinels);
     RedisCall first = call(RedisScript::kPoll);
     first.arguments.insert(first.arguments.end(), {"", "0"});
     const OwnedReply now = session->run(first);
@@ -52,12 +85,22 @@ std::unique_ptr<RedisSession> RedisTier::open() {
 
 std::unique_ptr<Link> RedisTier::connect(TierError& error) {
   try {
-    auto session = open();
-    return std::make_unique<RedisConnection>(shared_from_this(), std::move(session));
+    const std::uint64_t server = server_count();
+    return std::make_unique<RedisConnection>(shared_from_this(), open(look().address), server);
   } catch (const TierFailure& e) {
     error = e.error;
     return nullptr;
   }
+}
+
+void RedisTier::lock() {
+  mutex_.lock();
+  if (options_.sentinels != nullptr) options_.sentinels->lock();
+}
+
+void RedisTier::unlock() {
+  if (options_.sentinels != nullptr) options_.sentinels->unlock();
+  mutex_.unlock();
 }
 
 std::string RedisTier::process() const {

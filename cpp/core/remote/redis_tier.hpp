@@ -18,6 +18,7 @@
 
 #include "core/remote/inbox.hpp"
 #include "core/remote/redis_names.hpp"
+#include "core/remote/redis_sentinel.hpp"
 #include "core/remote/redis_session.hpp"
 #include "core/remote/watchdog.hpp"
 
@@ -28,15 +29,26 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
   struct Options {
     RedisAddress address;
     std::string namespace_name;
-    std::string process;  // tells this process's own messages from others'
+    std::string process;                             // tells this process's own messages from others'
+    std::shared_ptr<RedisSentinels> sentinels = {};  // say where the server is; none: it is at the address
   };
 
   RedisTier(Options options, std::shared_ptr<Inbox> inbox);
 
   std::unique_ptr<Link> connect(TierError& error) override;
 
+  // Where the server is, at this moment.
+  struct Where {
+    RedisAddress address;
+    std::unique_ptr<RedisWatch> watch;  // with sentinels
+  };
+  Where look();
   // A new connection, unwrapped: for the listener. Throws TierFailure.
-  std::unique_ptr<RedisSession> open();
+  std::unique_ptr<RedisSession> open(const RedisAddress& address);
+
+  // How often another server took the place of the one before. A connection of an earlier one is not used again.
+  std::uint64_t server_count() const noexcept { return servers_.load(std::memory_order_acquire); }
+  void note_another_server() noexcept { servers_.fetch_add(1, std::memory_order_acq_rel); }
 
   const Options& options() const noexcept { return options_; }
   const RedisNames& names() const noexcept { return names_; }
@@ -44,8 +56,8 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
   std::string process() const;
   void set_process(const std::string& process) override;
 
-  void lock() override { mutex_.lock(); }
-  void unlock() override { mutex_.unlock(); }
+  void lock() override;
+  void unlock() override;
 
   // A call of a script on the marks. Its first two arguments are here already.
   RedisCall call(RedisScript script, std::vector<std::string> keys = {}) const;
@@ -66,6 +78,7 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
   const RedisNames names_;
   const std::shared_ptr<Inbox> inbox_;
   std::atomic<bool> heard_{false};  // an ear has been open
+  std::atomic<std::uint64_t> servers_{0};
   mutable std::mutex mutex_;
   Unheard unheard_;
   std::string process_;
@@ -73,8 +86,8 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
 
 class RedisConnection : public Link {
  public:
-  RedisConnection(std::shared_ptr<RedisTier> tier, std::unique_ptr<RedisSession> session)
-      : tier_(std::move(tier)), session_(std::move(session)) {}
+  RedisConnection(std::shared_ptr<RedisTier> tier, std::unique_ptr<RedisSession> session, std::uint64_t server)
+      : tier_(std::move(tier)), session_(std::move(session)), server_(server) {}
 
   bool serve(std::span<Request* const> batch) override;
   bool ping() override;
@@ -101,6 +114,7 @@ class RedisConnection : public Link {
 
   std::shared_ptr<RedisTier> tier_;
   std::unique_ptr<RedisSession> session_;
+  const std::uint64_t server_;  // RedisTier::server_count when it was opened
 };
 
 // A moment of the tier as text (see postgres_moment.hpp): the counter in place of a snapshot, the incarnation in place
