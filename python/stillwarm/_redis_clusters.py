@@ -20,7 +20,7 @@ from typing import Any, Final
 from stillwarm._redis_server import RedisServer
 from stillwarm._servers import ServerError
 
-__all__ = ["RedisCluster", "RedisSentinel"]
+__all__ = ["RedisSentinel"]
 
 _QUICK: Final = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
 SLOTS: Final = 16384

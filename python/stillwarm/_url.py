@@ -158,7 +158,7 @@ def _sentinel_address(url: str) -> RedisAddress:
         return ConfigError(f"url={without_password(url)}: {why}; {_ACCEPTED_SENTINEL}")
 
     parts, places = _places(url, 26379, refused)
-    service, slash, database = parts.path[1:].partition("/")
+    service, _, database = parts.path[1:].partition("/")
     if not service:
         raise refused("the name of the service is missing")
     if not re.fullmatch(r"\d{1,6}", database or "0", re.ASCII):

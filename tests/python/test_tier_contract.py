@@ -1,4 +1,5 @@
-"""One contract over every tier: memory; PostgreSQL, strict, through a pooler; Redis, strict, found by sentinels. Plain and async.
+"""One contract over every tier: memory; PostgreSQL, strict, through a pooler; Redis, strict, behind sentinels. Plain
+and async.
 
 Thread rule: one thread with a loop.
 Refuses to know: what is promised (contract.py, contract_invalidation.py).

@@ -48,7 +48,7 @@ TierError too_long() { return {TierFault::kRejected, "ERR", "the tags of an entr
 bool RedisConnection::serve(std::span<Request* const> batch) {
   try {
     if (server_ != tier_->server_count()) {
-      throw TierFailure({TierFault::kUnavailable, "MOVED", "another server is the master by now"});
+      throw TierFailure({TierFault::kUnavailable, "", "another server is the master by now"});
     }
     perform(batch);
     return session_->link().usable() && std::none_of(batch.begin(), batch.end(), [](const Request* r) {
