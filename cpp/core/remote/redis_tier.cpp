@@ -3,8 +3,8 @@
 #include <random>
 #include <tuple>
 
-#include "core/base/clock.hpp"
 #include "core/remote/guarded.hpp"
+#include "core/remote/redis_work.hpp"
 
 namespace stillwarm {
 
@@ -61,7 +61,6 @@ RedisTier::Where RedisTier::look() {
 
 std::unique_ptr<RedisSession> RedisTier::open(const RedisAddress& address) {
   Watchdog watchdog;
-  std::string seen, incarnation;
   std::unique_ptr<RedisSession> session;
   try {
     session = std::make_unique<RedisSession>(address);
@@ -72,14 +71,9 @@ std::unique_ptr<RedisSession> RedisTier::open(const RedisAddress& address) {
   guarded(watchdog, *session, address.connect_timeout, [&] {
     session->begin(address);
     if (options_.sentinels != nullptr) expect_master(session->link(), *options_.sentinels);
-    RedisCall first = call(RedisScript::kPoll);
-    first.arguments.insert(first.arguments.end(), {"", "0"});
-    const OwnedReply now = session->run(first);
-    incarnation = now.at(0).text();
-    seen = redis_moment(now.at(1).text(), {});
+    RedisBeginning work(*this);
+    session->run(work);
   });
-  // Before anything that this process keeps is read: messages from here on concern it.
-  inbox_->begin_from(seen, incarnation);
   return session;
 }
 
@@ -138,27 +132,8 @@ RedisCall RedisTier::call(RedisScript script, std::vector<std::string> keys) con
 }
 
 void RedisTier::poll(RedisSession& session) {
-  const Nanos began = Clock::now();
-  const auto [seen, round] = inbox_->begin_poll();
-  const std::string life = inbox_->server();
-  RedisCall asks = call(RedisScript::kPoll);
-  asks.arguments.push_back(seen.empty() ? "" : life);
-  asks.arguments.push_back(std::to_string(xmax_of(seen)));
-  const OwnedReply told = session.run(asks);
-  const std::string incarnation(told.at(0).text());
-  const std::string mine = process();
-  std::vector<Message> messages;
-  if (told.at(2).text() == "all" || inbox_->is_another(incarnation)) {
-    messages.push_back({"all", false});
-  } else {
-    for (std::size_t i = 3; i < told.size(); ++i) {
-      const std::string_view one = told.at(i).text();  // origin NUL softness name
-      const auto end = one.find('\0');
-      if (end == std::string_view::npos || end + 2 > one.size() || one.substr(0, end) == mine) continue;
-      messages.push_back({std::string(one.substr(end + 2)), one[end + 1] == '1'});
-    }
-  }
-  inbox_->end_poll(redis_moment(told.at(1).text(), {}), round, began, std::move(messages), incarnation);
+  RedisPoll work(*this);
+  session.run(work);
 }
 
 }  // namespace stillwarm

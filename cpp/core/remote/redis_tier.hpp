@@ -95,20 +95,10 @@ class RedisConnection : public Link {
   void forget() noexcept override { session_->forget(); }
 
  private:
-  struct Marks;
-
   void perform(std::span<Request* const> batch);
-  void look_up(std::span<Request* const> batch);
-  Marks read_marks(const std::vector<std::string_view>& types, const RedisReply& reply) const;
-  void judge(Found& found, std::string_view value, const Marks& marks, std::size_t type, long long now,
-             std::string_view entry, std::string_view type_name);
-  std::vector<RedisCall> append_leases(std::span<Request* const> batch);
-  void take_leases(std::span<Request* const> batch, const std::vector<OwnedReply>& replies);
-  void store(std::span<Request* const> batch);
   void invalidate(std::span<Request* const> batch);
   void match(Invalidate& request, long long number);
-  void lease(Lease& request);
-  void flush(Flush& request);
+  void flush(const Flush& request);
   void query(Query& request);
   void survey(Query& request);
 
