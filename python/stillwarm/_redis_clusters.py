@@ -20,7 +20,7 @@ from typing import Any, Final
 from stillwarm._redis_server import RedisServer
 from stillwarm._servers import ServerError
 
-__all__ = ["RedisSentinel"]
+__all__ = ["RedisCluster", "RedisSentinel"]
 
 _QUICK: Final = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
 SLOTS: Final = 16384
@@ -170,4 +170,192 @@ class RedisSentinel(_Group):
         return self.master
 
     def __enter__(self) -> RedisSentinel:
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------------- cluster
+
+
+class RedisCluster(_Group):
+    """A cluster: masters with all the slots between them, and replicas.
+
+    Args:
+        masters: how many, 3 or more.
+        replicas: of each master.
+        node_timeout: s of silence after which a node counts as gone.
+        settings: of every server's redis.conf, in addition.
+
+    Raises:
+        ServerMissing: Redis is not installed.
+        ServerError: they did not start, or did not become a cluster.
+    """
+
+    def __init__(
+        self,
+        *,
+        masters: int = 3,
+        replicas: int = 1,
+        node_timeout: float = 1.0,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        own = {
+            **_QUICK,
+            "cluster-enabled": "yes",
+            "cluster-config-file": "nodes.conf",
+            "cluster-node-timeout": str(int(node_timeout * 1000)),
+            "cluster-replica-validity-factor": "0",
+            **(settings or {}),
+        }
+        try:
+            self.nodes = [
+                self._stack.enter_context(RedisServer(settings=own)) for _ in range(masters * (1 + replicas))
+            ]
+            self._form(masters)
+        except BaseException:
+            self.close()
+            raise
+
+    def _form(self, masters: int) -> None:
+        for i, node in enumerate(self.nodes):
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+            if i < masters:
+                first, last = i * SLOTS // masters, (i + 1) * SLOTS // masters - 1
+                node.command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            if i > 0:
+                node.command("CLUSTER", "MEET", self.host, self.nodes[0].port)
+        _until(lambda: all(self._knows(node) for node in self.nodes), "the nodes did not meet")
+        for i, node in enumerate(self.nodes[masters:]):
+            node.command("CLUSTER", "REPLICATE", self.id_of(self.nodes[i % masters]))
+        self.settled()
+
+    def _knows(self, node: RedisServer) -> bool:
+        told = node.command("CLUSTER", "NODES")
+        return len(told.splitlines()) == len(self.nodes) and "handshake" not in told
+
+    def _is_whole(self) -> bool:
+        """Every node says that all is well, that all slots have one master, and that every replica follows."""
+        views = set()
+        for node in self.nodes:
+            if "cluster_state:ok" not in node.command("CLUSTER", "INFO"):
+                return False
+            if len(node.command("CLUSTER", "NODES").splitlines()) != len(self.nodes):
+                return False
+            ranges = node.command("CLUSTER", "SLOTS")
+            if sum(last - first + 1 for first, last, *_ in ranges) != SLOTS:
+                return False
+            if sum(len(nodes) for _, _, *nodes in ranges) < len(self.nodes):
+                return False
+            views.add(str(sorted((first, last, master[1]) for first, last, master, *_ in ranges)))
+            role = node.command("ROLE")
+            if role[0] == "slave" and role[3] != "connected":
+                return False
+        return len(views) == 1
+
+    @property
+    def url(self) -> str:
+        places = ",".join(f"{self.host}:{node.port}" for node in self.nodes)
+        return f"redis+cluster://{places}"
+
+    def id_of(self, node: RedisServer) -> str:
+        return str(node.command("CLUSTER", "MYID"))
+
+    def _some(self) -> RedisServer:
+        return next(node for node in self.nodes if node.running)
+
+    @property
+    def masters(self) -> list[RedisServer]:
+        """Those that have slots, as the first node that runs says."""
+        ports = {master[1] for _, _, master, *_ in self._some().command("CLUSTER", "SLOTS")}
+        return [node for node in self.nodes if node.port in ports]
+
+    def owner(self, slot: int) -> RedisServer:
+        for first, last, master, *_ in self._some().command("CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == master[1])
+        raise ServerError(f"nobody has slot {slot}")
+
+    def slot_of(self, key: str) -> int:
+        return int(self._some().command("CLUSTER", "KEYSLOT", key))
+
+    def replica_of(self, master: RedisServer) -> RedisServer:
+        name = self.id_of(master)
+        for line in self._some().command("CLUSTER", "NODES").splitlines():
+            words = line.split()
+            if words[3] == name:
+                port = int(words[1].partition("@")[0].rpartition(":")[2])
+                return next(node for node in self.nodes if node.port == port)
+        raise ServerError("it has no replica")
+
+    def everywhere(self, *words: object) -> list[Any]:
+        """One command to every master; the answers."""
+        return [master.command(*words) for master in self.masters]
+
+    # ---------------------------------------------------------------------------------------------------- what happens
+
+    def begin_move(self, slot: int, target: RedisServer) -> RedisServer:
+        """A slot is on its way to another master: clients are sent there for what has moved. Where it was."""
+        source = self.owner(slot)
+        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+        return source
+
+    def move_keys(self, slot: int, source: RedisServer, target: RedisServer, most: int = 1_000_000) -> int:
+        """Moves that many of its keys; how many it found."""
+        moved = 0
+        while moved < most:
+            keys = source.command("CLUSTER", "GETKEYSINSLOT", slot, min(100, most - moved))
+            if not keys:
+                break
+            source.command("MIGRATE", self.host, target.port, "", 0, 5000, "KEYS", *[k.encode("latin-1") for k in keys])
+            moved += len(keys)
+        return moved
+
+    def end_move(self, slot: int, target: RedisServer) -> None:
+        name = self.id_of(target)
+        for node in sorted(self.masters, key=lambda node: node is not target):  # the new owner first
+            node.command("CLUSTER", "SETSLOT", slot, "NODE", name)
+
+    def move(self, slot: int, target: RedisServer) -> None:
+        """Gives a slot with its keys to another master, as `redis-cli --cluster reshard` does."""
+        source = self.begin_move(slot, target)
+        while self.move_keys(slot, source, target):
+            pass
+        self.end_move(slot, target)
+
+    def fail_over(self, master: RedisServer) -> RedisServer:
+        """In order: its replica takes its place without a loss. Waits for it."""
+        replica = self.replica_of(master)
+        replica.command("CLUSTER", "FAILOVER")
+        return self.failed_over(replica)
+
+    def failed_over(self, replica: RedisServer) -> RedisServer:
+        """Waits until this one is a master, and every node that runs says that all slots are served."""
+
+        def is_master() -> bool:
+            running = [node for node in self.nodes if node.running]
+            return replica.command("ROLE")[0] == "master" and all(
+                "cluster_state:ok" in node.command("CLUSTER", "INFO", timeout=0.5)
+                and any(master[1] == replica.port for _, _, master, *_ in node.command("CLUSTER", "SLOTS"))
+                for node in running
+                if node not in self.frozen
+            )
+
+        _until(is_master, "no failover")
+        return replica
+
+    @property
+    def frozen(self) -> list[RedisServer]:
+        from stillwarm import _keeper
+
+        return [node for node in self.nodes if any(_keeper.state(pid) == "T" for pid in node.processes())]
+
+    def settled(self) -> None:
+        """Until all is well; what was killed is started."""
+        for node in self.nodes:
+            node.thaw()
+            node.start()
+        _until(self._is_whole, "the cluster did not become whole")
+
+    def __enter__(self) -> RedisCluster:
         return self

@@ -27,10 +27,12 @@ _REDIS_TLS: Final = re.compile(r"(?:rediss|valkeys)://", re.IGNORECASE)
 _UNIX: Final = re.compile(r"(?:redis\+|valkey\+)?unix://", re.IGNORECASE)
 _LOOKS_LIKE_REDIS: Final = re.compile(r"(?:redis|valkey|unix)", re.IGNORECASE)
 _ENCODED: Final = "in a user or a password '/' '?' '#' '@' '%' are written as %2F %3F %23 %40 %25"
+_CLUSTER: Final = re.compile(r"(?:redis|valkey)\+cluster://", re.IGNORECASE)
 _SENTINEL: Final = re.compile(r"(?:redis|valkey)\+sentinel://", re.IGNORECASE)
 _PLACE: Final = re.compile(r"(?:\[([0-9a-fA-F:.%\w]+)\]|([^\[\]:,\s]+))(?::(\d{1,5}))?", re.ASCII)
 _ACCEPTED: Final = "accepted: postgresql://user@host:5432/database or redis://host:6379/0"
 _ACCEPTED_REDIS: Final = "accepted: redis://user:password@host:6379/0 or unix:///path/to/socket?db=0"
+_ACCEPTED_CLUSTER: Final = "accepted: redis+cluster://user:password@host1:7000,host2:7001"
 _ACCEPTED_SENTINEL: Final = "accepted: redis+sentinel://user:password@host1:26379,host2:26379/service_name/0"
 
 
@@ -67,7 +69,7 @@ def scheme_of(url: object) -> str:
         raise ConfigError(f"url={without_password(url)}: {_ACCEPTED}")
     if _POSTGRES.match(url):
         kind, name, core = "postgresql", "PostgreSQL", "PostgresTier"
-    elif _REDIS.match(url) or _UNIX.match(url) or _SENTINEL.match(url):
+    elif _REDIS.match(url) or _UNIX.match(url) or _SENTINEL.match(url) or _CLUSTER.match(url):
         kind, name, core = "redis", "Redis", "RedisTier"
     elif _REDIS_TLS.match(url):
         raise ConfigError(
@@ -94,16 +96,19 @@ class RedisAddress(NamedTuple):
     password: str
     places: tuple[tuple[str, int], ...] = ()  # of several servers: hosts and ports of all
     service: str = ""  # what the sentinels at these places call it
+    cluster: bool = False  # these places are nodes of one
 
 
 def redis_address(url: str) -> RedisAddress:
-    """What a `redis://`, `unix://` or `redis+sentinel://` URL says.
+    """What a `redis://`, `unix://`, `redis+sentinel://` or `redis+cluster://` URL says.
 
     Raises:
         ConfigError: it cannot be read; names what is accepted, and never the password.
     """
     if _SENTINEL.match(url):
         return _sentinel_address(url)
+    if _CLUSTER.match(url):
+        return _cluster_address(url)
 
     def refused(why: str) -> ConfigError:
         return ConfigError(f"url={without_password(url)}: {why}; {_ACCEPTED_REDIS}")
@@ -165,6 +170,19 @@ def _sentinel_address(url: str) -> RedisAddress:
         raise refused(f"the database {shown(database)} is no number")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     return RedisAddress(*places[0], int(database or 0), user, password, places, unquote(service))
+
+
+def _cluster_address(url: str) -> RedisAddress:
+    """What a `redis+cluster://` URL says. A cluster has the database 0 alone."""
+
+    def refused(why: str) -> ConfigError:
+        return ConfigError(f"url={without_password(url)}: {why}; {_ACCEPTED_CLUSTER}")
+
+    parts, places = _places(url, 6379, refused)
+    if parts.path.strip("/") not in ("", "0"):
+        raise refused(f"a cluster has the database 0 alone, not {shown(parts.path.strip('/'))}")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return RedisAddress(*places[0], 0, user, password, places, cluster=True)
 
 
 def _places(

@@ -145,7 +145,7 @@ void RedisConnection::flush(const Flush& request) {
 void RedisConnection::query(Query& request) {
   request.sent = true;
   const auto& given = request.parameters;
-  if (request.text == "done" && given.size() == 2) {
+  if (request.text == "done" && given.size() == 3) {
     RedisDone work(*tier_, request);
     return session_->run(work);
   }
@@ -154,31 +154,8 @@ void RedisConnection::query(Query& request) {
   if (request.text != "command" || given.empty()) {
     throw TierFailure({TierFault::kRejected, "ERR", "the Redis tier has no such query"});
   }
-  std::vector<std::string_view> words;
-  words.reserve(given.size());
-  for (const auto& word : given) words.emplace_back(word ? std::string_view(*word) : std::string_view());
-  session_->link().append(words);
-  const OwnedReply reply = session_->link().read();
-  expect_ok(reply);
-  const auto text = [](const RedisReply& r) -> std::optional<std::string> {
-    if (r.nil()) return std::nullopt;
-    return r.is_integer() ? std::to_string(r.integer()) : std::string(r.text());
-  };
-  if (!reply.array()) {
-    request.rows = {{text(reply)}};
-    return;
-  }
-  for (std::size_t i = 0; i < reply.size(); ++i) {
-    const RedisReply part = reply.at(i);
-    auto& row = request.rows.emplace_back();
-    if (!part.array()) {
-      row.push_back(text(part));
-      continue;
-    }
-    for (std::size_t k = 0; k < part.size(); ++k) {
-      if (!part.at(k).array()) row.push_back(text(part.at(k)));
-    }
-  }
+  RedisCommand work(request);
+  session_->run(work);
 }
 
 }  // namespace stillwarm

@@ -1,7 +1,6 @@
 #include "core/remote/redis_sentinel.hpp"
 
 #include <algorithm>
-#include <tuple>
 
 #include "core/remote/guarded.hpp"
 
@@ -21,10 +20,8 @@ RedisSentinels::RedisSentinels(std::vector<Place> sentinels, std::string service
     : sentinels_(std::move(sentinels)), service_(std::move(service)), account_(std::move(account)) {}
 
 RedisAddress RedisSentinels::address_of(std::size_t i, Nanos limit) const {
-  RedisAddress address = account_;
-  std::tie(address.host, address.port) = sentinels_[i % sentinels_.size()];
+  RedisAddress address = account_.at(sentinels_[i % sentinels_.size()], limit);
   address.database = 0;
-  address.connect_timeout = limit;
   return address;
 }
 

@@ -27,7 +27,7 @@ class Watchdog;
 
 class RedisSentinels {
  public:
-  using Place = std::pair<std::string, int>;  // host and port
+  using Place = RedisPlace;
 
   // `account`: how to sign in at a sentinel that asks for it, and how long a connection may take.
   RedisSentinels(std::vector<Place> sentinels, std::string service, RedisAddress account);

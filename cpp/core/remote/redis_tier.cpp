@@ -45,7 +45,8 @@ void expect_master(RedisLink& link, RedisSentinels& sentinels) {
 
 RedisTier::RedisTier(Options options, std::shared_ptr<Inbox> inbox)
     : options_(std::move(options)),
-      names_(options_.namespace_name),
+      names_(options_.bucket ? RedisNames(options_.namespace_name, *options_.bucket)
+                             : RedisNames(options_.namespace_name)),
       inbox_(std::move(inbox)),
       process_(options_.process) {}
 
@@ -70,6 +71,10 @@ std::unique_ptr<RedisSession> RedisTier::open(const RedisAddress& address) {
   }
   guarded(watchdog, *session, address.connect_timeout, [&] {
     session->begin(address);
+    if (session->link().in_cluster()) {
+      throw TierFailure({TierFault::kRejected, "CLUSTER",
+                         "the server is a node of a cluster; accepted: redis+cluster://host1:port,host2:port"});
+    }
     if (options_.sentinels != nullptr) expect_master(session->link(), *options_.sentinels);
     RedisBeginning work(*this);
     session->run(work);

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -31,6 +32,7 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
     std::string namespace_name;
     std::string process;                             // tells this process's own messages from others'
     std::shared_ptr<RedisSentinels> sentinels = {};  // say where the server is; none: it is at the address
+    std::optional<std::uint32_t> bucket = {};        // of a cluster: then this is one of its parts
   };
 
   RedisTier(Options options, std::shared_ptr<Inbox> inbox);

@@ -44,6 +44,17 @@ std::string wider_glob(std::string_view glob) {
   return text += '*';
 }
 
+std::string_view moment_in(std::string_view moments, std::optional<std::uint32_t> bucket) noexcept {
+  if (!bucket || moments.find('|') == std::string_view::npos) return moments;
+  while (!moments.empty()) {
+    const std::string_view one = moments.substr(0, moments.find(';'));
+    std::string_view text = one;
+    if (take_number(text) == *bucket && text.starts_with('|')) return text.substr(1);
+    moments.remove_prefix(std::min(moments.size(), one.size() + 1));
+  }
+  return {};
+}
+
 // ------------------------------------------------------------------------------------------------------------ polls
 
 RedisBeginning::RedisBeginning(RedisTier& tier) : RedisScriptWork(tier.call(RedisScript::kPoll)), tier_(tier) {
@@ -80,6 +91,19 @@ void RedisPoll::told(RedisSession& /*session*/, const RedisReply& reply) {
   inbox.end_poll(redis_moment(reply.at(1).text(), {}), round_, began_, std::move(messages), incarnation);
 }
 
+std::size_t RedisGlance::ask(RedisSession& session) {
+  session.link().append({"HMGET", tier_.names().marks, "i", "n"});
+  return 1;
+}
+
+void RedisGlance::take(RedisSession& /*session*/, std::span<const OwnedReply> replies) {
+  expect_ok(replies[0]);
+  if (replies[0].at(0).nil()) return;
+  const std::string seen = tier_.inbox()->begin_poll().first;
+  is_news_ = seen.empty() || replies[0].at(0).text() != tier_.inbox()->server() ||
+             replies[0].at(1).integer() != static_cast<long long>(xmax_of(seen));
+}
+
 // ----------------------------------------------------------------------------------------------------------- writes
 
 RedisStores::RedisStores(RedisTier& tier, std::span<Request* const> batch) : tier_(tier) {
@@ -93,7 +117,7 @@ RedisStores::RedisStores(RedisTier& tier, std::span<Request* const> batch) : tie
       s.error = too_long();
       continue;
     }
-    const Moment born = Moment::of(s.born);
+    const Moment born = Moment::of(moment_in(s.born, tier.options().bucket));
     s.version = random_text(12);
     RedisCall call = tier.call(RedisScript::kStore, {names.entry(s.type, s.key)});
     call.arguments.insert(
@@ -190,13 +214,44 @@ void RedisHits::add(const std::string& type, const std::string& key, std::uint64
 RedisDone::RedisDone(const RedisTier& tier, Query& request)
     : RedisScriptWork(tier.call(RedisScript::kDone)), request_(request) {
   const std::string moment = request.parameters[1].value_or("");
-  const Moment before = Moment::of(moment);
+  const Moment before = Moment::of(moment_in(moment, tier.options().bucket));
   call_.arguments.insert(call_.arguments.end(), {request.parameters[0].value_or(""), std::string(before.life),
                                                  std::to_string(xmax_of(before.snapshot))});
 }
 
 void RedisDone::told(RedisSession& /*session*/, const RedisReply& reply) {
   request_.rows = {{std::to_string(reply.integer())}};
+}
+
+std::size_t RedisCommand::ask(RedisSession& session) {
+  std::vector<std::string_view> words;
+  for (const auto& word : request_.parameters) words.emplace_back(word ? std::string_view(*word) : std::string_view());
+  session.link().append(words);
+  return 1;
+}
+
+void RedisCommand::take(RedisSession& /*session*/, std::span<const OwnedReply> replies) {
+  const RedisReply& reply = replies[0];
+  expect_ok(reply);
+  const auto text = [](const RedisReply& r) -> std::optional<std::string> {
+    if (r.nil()) return std::nullopt;
+    return r.is_integer() ? std::to_string(r.integer()) : std::string(r.text());
+  };
+  if (!reply.array()) {
+    request_.rows = {{text(reply)}};
+    return;
+  }
+  for (std::size_t i = 0; i < reply.size(); ++i) {
+    const RedisReply part = reply.at(i);
+    auto& row = request_.rows.emplace_back();
+    if (!part.array()) {
+      row.push_back(text(part));
+      continue;
+    }
+    for (std::size_t k = 0; k < part.size(); ++k) {
+      if (!part.at(k).array()) row.push_back(text(part.at(k)));
+    }
+  }
 }
 
 }  // namespace stillwarm

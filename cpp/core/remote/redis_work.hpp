@@ -7,6 +7,7 @@
 // the first. A work may be asked once more, of another server: its replies are taken once.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -72,6 +73,20 @@ class RedisPoll : public RedisScriptWork {
   RedisTier& tier_;
   const Nanos began_;
   std::uint64_t round_ = 0;
+};
+
+// Whether a poll would bring anything: cheaper than a script where there is much that has to be looked at.
+class RedisGlance : public RedisWork {
+ public:
+  explicit RedisGlance(RedisTier& tier) : tier_(tier) {}
+
+  std::size_t ask(RedisSession& session) override;
+  void take(RedisSession& session, std::span<const OwnedReply> replies) override;
+  bool is_news() const noexcept { return is_news_; }
+
+ private:
+  RedisTier& tier_;
+  bool is_news_ = true;
 };
 
 class RedisLookUp : public RedisWork {
@@ -167,6 +182,22 @@ class RedisDone : public RedisScriptWork {
 
   Query& request_;
 };
+
+// Any one command: a row for each element of its answer.
+class RedisCommand : public RedisWork {
+ public:
+  explicit RedisCommand(Query& request) : request_(request) {}
+
+  std::size_t ask(RedisSession& session) override;
+  void take(RedisSession& session, std::span<const OwnedReply> replies) override;
+
+ private:
+  Query& request_;
+};
+
+// Of the moments of several buckets, "BUCKET|moment;BUCKET|moment", that of one; empty: it is not among them. A moment
+// without a bucket is that of the one that is meant.
+std::string_view moment_in(std::string_view moments, std::optional<std::uint32_t> bucket) noexcept;
 
 // What a glob begins with, as a glob of Redis's own that matches more.
 std::string wider_glob(std::string_view glob);
