@@ -208,9 +208,7 @@ class RedisCluster(_Group):
             **(settings or {}),
         }
         try:
-            self.nodes = [
-                self._stack.enter_context(RedisServer(settings=own)) for _ in range(masters * (1 + replicas))
-            ]
+            self.nodes = [self._stack.enter_context(RedisServer(settings=own)) for _ in range(masters * (1 + replicas))]
             self._form(masters)
         except BaseException:
             self.close()

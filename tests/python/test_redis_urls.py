@@ -22,6 +22,13 @@ def test_redis_urls_of_sentinels() -> None:
     assert redis_address("redis+sentinel://:pw@one/main").password == "pw"
 
 
+def test_redis_urls_of_clusters() -> None:
+    url = "redis+cluster://me:pw@one:7000,two/0"
+    assert scheme_of(url) == "redis"
+    assert redis_address(url) == RedisAddress("one", 7000, 0, "me", "pw", (("one", 7000), ("two", 6379)), cluster=True)
+    assert redis_address("valkey+cluster://one").places == (("one", 6379),)
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
@@ -35,6 +42,11 @@ def test_redis_urls_of_sentinels() -> None:
         ("redis+sentinel://one,,two/main", "'' is no host with a port"),
         ("redis+sentinel:///main", "'' is no host with a port"),
         ("redis+sentinel://one/main?db=1", "it has no parameters"),
+        ("redis+cluster://one:7000,two:7001/1", "a cluster has the database 0 alone, not '1'"),
+        ("redis+cluster://one:7000/0/1", "a cluster has the database 0 alone, not '0/1'"),
+        ("redis+cluster://one?db=0", "it has no parameters"),
+        ("redis+cluster://", "'' is no host with a port"),
+        ("redis+cluster://one:x", "'one:x' is no host with a port"),
     ],
 )
 def test_redis_urls_that_are_refused_at_construction(url: str, problem: str) -> None:

@@ -1,5 +1,5 @@
-"""One contract over every tier: memory; PostgreSQL, strict, through a pooler; Redis, strict, behind sentinels, a cluster.
-Plain and async.
+"""One contract over every tier: memory; PostgreSQL, strict, through a pooler; Redis, strict, behind sentinels, on a
+cluster. Plain and async.
 
 Thread rule: one thread with a loop.
 Refuses to know: what is promised (contract.py, contract_invalidation.py).

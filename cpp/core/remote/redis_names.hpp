@@ -78,9 +78,9 @@ class RedisNames {
   static std::uint32_t stripe(std::string_view key) noexcept {
     return static_cast<std::uint32_t>(hash(key) % kStripes);
   }
-  // Other bits than the stripe's: a bucket has keys of every stripe.
+  // The highest bits, to which all others are spread: a bucket has keys of every stripe.
   static std::uint32_t bucket(std::string_view key) noexcept {
-    return static_cast<std::uint32_t>((hash(key) >> 20) % kBuckets);
+    return static_cast<std::uint32_t>((hash(key) * 0x9E3779B97F4A7C15ULL) >> 58);
   }
   // What every key of every bucket begins with; the bucket's number follows.
   static std::string beginning_of(const std::string& namespace_name) { return "stillwarm:{" + namespace_name + "."; }
