@@ -41,6 +41,7 @@ std::vector<std::shared_ptr<RedisTier>> buckets_of(const RedisCluster::Options& 
 
 std::vector<std::string> marks_of(const std::vector<std::shared_ptr<RedisTier>>& buckets) {
   std::vector<std::string> keys;
+  keys.reserve(buckets.size());
   for (const auto& bucket : buckets) keys.push_back(bucket->names().marks);
   return keys;
 }
@@ -328,6 +329,7 @@ void RedisClusterLink::match_on(const RedisPlace& master, Invalidate& request, c
     }
     std::deque<RedisMatches> works;
     std::vector<RedisNodes::Task> tasks;
+    tasks.reserve(entries.size());
     for (auto& [bucket, names] : entries) {
       works.emplace_back(cluster_->bucket(bucket), std::move(names), request.soft, numbers[bucket]);
       tasks.emplace_back(bucket, &works.back(), true);
@@ -348,6 +350,7 @@ void RedisClusterLink::flush(const Flush& request) {
     work->second.add(request.types[i], request.keys[i], request.hits[i]);
   }
   std::vector<RedisNodes::Task> tasks;
+  tasks.reserve(works.size());
   for (auto& [bucket, work] : works) tasks.emplace_back(bucket, &work, true);
   nodes_.run(tasks);
   for (const auto& task : tasks) {

@@ -48,8 +48,7 @@ class RedisNodes {
     TierError error;  // what befell it; none: its replies were taken
     bool sent = false;
 
-   private:
-    friend class RedisNodes;
+    // RedisNodes' own.
     bool begins = false;  // is itself how a bucket is met
     bool again = false;   // was not asked yet
     std::size_t node = kMostNodes;
