@@ -313,6 +313,17 @@ class RedisCluster(_Group):
         name = self.id_of(target)
         for node in sorted(self.masters, key=lambda node: node is not target):  # the new owner first
             node.command("CLUSTER", "SETSLOT", slot, "NODE", name)
+        # Two masters that take slots at the same time may take the same epoch, and then nobody knows whose slots are
+        # whose, for ever: the next move begins when all have heard of this one.
+        _until(self._agrees, "the nodes do not agree on who has which slot")
+
+    def _agrees(self) -> bool:
+        views = set()
+        for node in self.nodes:
+            if node.running:
+                lines = [line.split() for line in node.command("CLUSTER", "NODES").splitlines()]
+                views.add(str(sorted((words[0], words[6], words[8:]) for words in lines if "master" in words[2])))
+        return len(views) == 1
 
     def move(self, slot: int, target: RedisServer) -> None:
         """Gives a slot with its keys to another master, as `redis-cli --cluster reshard` does."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
@@ -158,51 +157,63 @@ def _decoded(text: str | None) -> str | None:
 
 def _sentinel_address(url: str) -> RedisAddress:
     """What a `redis+sentinel://` URL says: the account is the server's, the places are the sentinels'."""
-
-    def refused(why: str) -> ConfigError:
-        return ConfigError(f"url={without_password(url)}: {why}; {_ACCEPTED_SENTINEL}")
-
-    parts, places = _places(url, 26379, refused)
+    parts = _Parts(url, 26379, _ACCEPTED_SENTINEL)
     service, _, database = parts.path[1:].partition("/")
-    if not service:
-        raise refused("the name of the service is missing")
+    name = _decoded(service)
+    if not name:
+        raise parts.refused("the name of the service is missing")
     if not re.fullmatch(r"\d{1,6}", database or "0", re.ASCII):
-        raise refused(f"the database {shown(database)} is no number")
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return RedisAddress(*places[0], int(database or 0), user, password, places, unquote(service))
+        raise parts.refused(f"the database {shown(database)} is no number from 0 to 999999")
+    return RedisAddress(*parts.places[0], int(database or 0), parts.user, parts.password, parts.places, name)
 
 
 def _cluster_address(url: str) -> RedisAddress:
     """What a `redis+cluster://` URL says. A cluster has the database 0 alone."""
-
-    def refused(why: str) -> ConfigError:
-        return ConfigError(f"url={without_password(url)}: {why}; {_ACCEPTED_CLUSTER}")
-
-    parts, places = _places(url, 6379, refused)
-    if parts.path.strip("/") not in ("", "0"):
-        raise refused(f"a cluster has the database 0 alone, not {shown(parts.path.strip('/'))}")
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return RedisAddress(*places[0], 0, user, password, places, cluster=True)
+    parts = _Parts(url, 6379, _ACCEPTED_CLUSTER)
+    database = parts.path.strip("/")
+    if database not in ("", "0"):
+        raise parts.refused(f"a cluster has the database 0 alone, not {shown(database)}")
+    return RedisAddress(*parts.places[0], 0, parts.user, parts.password, parts.places, cluster=True)
 
 
-def _places(
-    url: str, default_port: int, refused: Callable[[str], ConfigError]
-) -> tuple[SplitResult, tuple[tuple[str, int], ...]]:
-    """The parts of a URL with several hosts, and these."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise refused(str(error)) from None
-    if parts.query or parts.fragment:
-        raise refused("it has no parameters")
-    places = []
-    for text in parts.netloc.rpartition("@")[2].split(","):
+class _Parts:
+    """The parts of a URL with several hosts.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+
+    def __init__(self, url: str, default_port: int, accepted: str) -> None:
+        self._shown, self._accepted = without_password(url), accepted
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise self.refused("it cannot be read") from None
+        if "@" in parts.path + parts.query + parts.fragment or url.endswith("#"):
+            raise self.refused(f"a '#' or a second '@'; {_ENCODED}")
+        if parts.query or parts.fragment:
+            raise self.refused("it has no parameters")
+        account, _, hosts = parts.netloc.rpartition("@")
+        if "@" in account:
+            raise self.refused(f"a '#' or a second '@'; {_ENCODED}")
+        self.path = parts.path
+        self.places = tuple(self._place(text, default_port) for text in hosts.split(","))
+        user, password = (_decoded(text) for text in account.partition(":")[::2])
+        if user is None or password is None:
+            raise self.refused("what follows a % is no character of UTF-8")
+        if user and not password:
+            raise self.refused("a user without a password; a password alone is written ://:password@host")
+        self.user, self.password = user, password
+
+    def _place(self, text: str, default_port: int) -> tuple[str, int]:
         match = _PLACE.fullmatch(text)
         port = int(match[3] or default_port) if match else 0
         if match is None or not 0 < port < 65536:
-            raise refused(f"{shown(text)} is no host with a port")
-        places.append((match[1] or match[2], port))
-    return parts, tuple(places)
+            raise self.refused(f"{shown(text)} is no host with a port")
+        return match[1] or match[2], port
+
+    def refused(self, why: str) -> ConfigError:
+        return ConfigError(f"url={self._shown}: {why}; {self._accepted}")
 
 
 def connection_string(url: str, *, connect_timeout: int, statement_timeout: int | None) -> str:

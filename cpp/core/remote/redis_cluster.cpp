@@ -67,7 +67,7 @@ std::unique_ptr<Link> RedisCluster::connect(TierError& error) {
   }
 }
 
-void RedisCluster::set_process(std::string process) {
+void RedisCluster::set_process(const std::string& process) {
   for (const auto& bucket : buckets_) bucket->set_process(process);
 }
 
@@ -358,7 +358,7 @@ void RedisClusterLink::flush(const Flush& request) {
   }
 }
 
-// "done": see RedisDone; the third parameter says what was written. "command": to some master.
+// "done": see RedisDone; the third parameter says what was written. "command": to some master, or where that sends it.
 void RedisClusterLink::query(Query& request) {
   request.sent = true;
   const auto& given = request.parameters;
@@ -370,12 +370,21 @@ void RedisClusterLink::query(Query& request) {
     return run(bucket, work, request);
   }
   if (request.text != "command" || given.empty()) {
-    throw TierFailure({TierFault::kRejected, "ERR", "the Redis tier has no such query"});
+    throw TierFailure({TierFault::kRejected, "ERR", "the Redis tier has no such query on a cluster"});
   }
   const auto masters = cluster_->slots().masters();
   if (masters.empty()) throw TierFailure({TierFault::kUnavailable, "CLUSTERDOWN", "no node of the cluster has a slot"});
-  RedisCommand work(request);
-  nodes_.session(masters.front()).run(work);
+  RedisPlace place = masters.front();
+  for (int hops = 0;; ++hops) {
+    RedisCommand work(request);
+    RedisSession& session = nodes_.session(place);
+    const auto replies = session.read(work.ask(session));
+    const auto error = replies[0].error();
+    const bool moved = error && error->starts_with("MOVED ") && hops < RedisNodes::kMostRedirects;
+    const auto there = moved ? RedisSlots::place_in(*error, place) : std::nullopt;
+    if (!there) return work.take(session, replies);
+    place = *there;
+  }
 }
 
 }  // namespace stillwarm

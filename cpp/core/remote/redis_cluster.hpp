@@ -41,7 +41,7 @@ class RedisCluster : public Connector, public std::enable_shared_from_this<Redis
   explicit RedisCluster(Options options, Nanos max_lag);
 
   std::unique_ptr<Link> connect(TierError& error) override;
-  void set_process(std::string process) override;
+  void set_process(const std::string& process) override;
   void lock() override;
   void unlock() override;
 

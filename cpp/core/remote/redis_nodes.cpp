@@ -296,7 +296,7 @@ void RedisNodes::follow(Task& task) {
         if (redirect != nullptr && begins_with(*redirect, "NOSCRIPT")) node->session->renewed(task.replies);
         if (!task.begins && begun_[task.bucket] != now) {
           RedisBeginning meets(cluster_.bucket(task.bucket));
-          node->session->run(meets);
+          if (!meet(*node, meets, task)) continue;
           begun_[task.bucket] = now;
         }
       }
@@ -316,6 +316,21 @@ void RedisNodes::follow(Task& task) {
         if (!node->session->link().usable()) lose(*node);
       }
     }
+  }
+}
+
+// Meets the bucket's marks before the task itself. False: they have moved, and the task with them.
+bool RedisNodes::meet(Node& node, RedisWork& work, Task& task) {
+  try {
+    node.session->run(work);
+    return true;
+  } catch (const TierFailure& failure) {
+    if (failure.error.state != "MOVED") throw;
+    cluster_.slots().moved(task.bucket, failure.error.message, node.place);
+    task.error = {};
+    task.replies.clear();
+    task.again = true;
+    return false;
   }
 }
 

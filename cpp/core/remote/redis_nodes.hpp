@@ -96,6 +96,7 @@ class RedisNodes {
   void ask(Task& task);
   void read(Task& task);
   void follow(Task& task);
+  bool meet(Node& node, RedisWork& work, Task& task);
   static std::vector<OwnedReply> read_asked(RedisSession& session, std::size_t due);
   static const OwnedReply* redirect_in(const Task& task);
 
