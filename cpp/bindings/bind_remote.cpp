@@ -156,6 +156,7 @@ void bind_remote(pb::module_& m) {
       .def("owe", [](RemoteTier& t, const std::string& name, bool soft) { t.recovery->owe(name, soft); })
       .def("forget",
            [](RemoteTier& t, std::string name) { t.queue->post(std::make_shared<Invalidate>(std::move(name), false)); })
+      .def("took", [](const RemoteTier& t) { t.recovery->took(); })
       .def("owes", [](const RemoteTier& t) { return t.recovery->owes(); })
       .def("concerns", [](const RemoteTier& t, const std::string& key, const std::string& type,
                           const std::vector<std::string>& tags) { return t.recovery->concerns(key, type, tags); })

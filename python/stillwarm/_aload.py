@@ -71,6 +71,8 @@ async def run(target: Any, anew: bool = False) -> Any:
         step, value, flight = target.begin_anew(count) if anew else target.begin(count, away)
         if step == CONFIRM:
             away = not await target.cache._aconfirm()
+            if away:
+                target.silent = True
             continue
         if step == FOLLOW and not settled and _tier_loads.pending(target):
             await target.cache._aconfirm()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from stillwarm._tier import TierSettings
+    from stillwarm._tier_settings import TierSettings
     from stillwarm._types import CacheOptions, Duration, Options, TableOptions, Ttl
     from stillwarm._typing import CachedCoroutine, CachedFunction, Decorator
     from stillwarm.codecs import Codec, OwnCodec

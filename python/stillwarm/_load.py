@@ -90,6 +90,8 @@ def run(target: Any, anew: bool = False) -> Any:
         step, value, flight = target.begin_anew(count) if anew else target.begin(count, away)
         if step == CONFIRM:  # memory has a value, and only the tier knows whether it is still right
             away = not target.cache._confirm()
+            if away:
+                target.silent = True
             continue
         if step == FOLLOW and not settled and _tier_loads.pending(target):
             target.cache._confirm()  # a transaction that has ended by now detaches what began before

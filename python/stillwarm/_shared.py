@@ -17,7 +17,7 @@ from stillwarm._invalidating import NO_TIER
 from stillwarm._observed import count
 from stillwarm._prefetch import Prefetching
 from stillwarm._stats import HotKey
-from stillwarm._tier import drive, raised
+from stillwarm._tier import drive
 from stillwarm.errors import CodecError, ConfigError, TierError, TierRejected, TierUnavailable
 
 if TYPE_CHECKING:
@@ -215,11 +215,8 @@ class Shared(Prefetching):
                 raise
             self.migrate()  # the first to come makes them
             return
-        except TierUnavailable:
-            cause = tier.core.health()["last_error"]  # that the circuit is open is not what is wrong
-            if cause is None:
-                raise
-            raise raised(cause) from None
+        except TierUnavailable as error:
+            raise tier.cause_of(error) from None
         if rows[0] != ("t",):
             raise TierRejected(f"the user may not use the tables of the schema {tier.schema}: grant {needs}", "42501")
 

@@ -42,6 +42,7 @@ class Target:
         inline: the load belongs to the caller's own thread or task, because its loader uses what lives there (a
             request's session). Nobody can go on with it: when the caller is cancelled the flight is abandoned and a
             follower leads; the timeouts bind only those who follow.
+        silent: there where this call has waited for the tier already, in vain: nobody waits twice.
         durations: ttl, stale_while_revalidate, stale_if_error and keep of the value that was just loaded, in ns.
         start_refresh: starts a background refresh in place of the pool and of a task of the running loop. It is given
             the flight, must not wait, and sees to it that `run_load(self, flight, parent=False)` (_load), or
@@ -49,7 +50,7 @@ class Target:
             raises counts as a refresh that was skipped.
     """
 
-    __slots__ = ("args", "cache", "call", "kwargs", "settings")
+    __slots__ = ("args", "cache", "call", "kwargs", "settings", "silent")
 
     inline: ClassVar[bool] = False
     durations: tuple[int, int, int, int] | None = None

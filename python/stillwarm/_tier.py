@@ -14,7 +14,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeVar, cast
 
 from stillwarm import _core, _url
 from stillwarm._loops import Loop
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from stillwarm._cache import Cache
     from stillwarm._tables import TypedTable
+    from stillwarm._tier_settings import TierSettings
     from stillwarm._tier_transactions import Held
     from stillwarm._upsert_table import Target
     from stillwarm.codecs import Codec
@@ -43,9 +44,9 @@ _ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], 
     "listener_error",
 )
 LEASE_AGE: Final = 5_000_000_000  # ns
-QUERY: Final = 6  # Request.kind of any one statement
+STORE, INVALIDATE, QUERY = 1, 2, 6  # Request.kind of a write, an invalidation, any one statement
 SHARED: Final = 0  # the slot of types without a table of their own
-# A right is missing, or a table, and it could not be made: it will not pass by itself.
+# A right or a table is missing: it will not pass by itself.
 _DENIED: Final = ("42501", "42P01", "42703", "3F000")
 # The server will take it later: a standby, or a primary that was demoted; tables that are being made.
 LATER: Final = ("25006", "42P01", "3F000")
@@ -62,22 +63,6 @@ def raised(error: tuple[int, str, str]) -> TierError:
     if fault == REJECTED:
         return TierRejected(text, state)
     return TierUnavailable(text)
-
-
-class TierSettings(TypedDict):
-    """What `Cache()` is told of its tier, checked; durations in ns, sizes in bytes."""
-
-    schema: str
-    strict: bool
-    max_lag: int
-    connect_timeout: int
-    timeout: int
-    connections: int
-    queue: int
-    pooler: bool
-    max_value: int
-    compress_above: int
-    unlogged: bool
 
 
 class Tier:
@@ -208,10 +193,11 @@ class Tier:
         self._recent.append((time.monotonic(), error is not None))
         if error is None:
             self._away_until = 0.0
-            if self._denied:
-                self._denied.pop(kind_of_request, None)
+            self._denied.pop(kind_of_request, None)
+            if kind_of_request == STORE:
+                self.core.took()
             return None
-        if error[1] in self.denied:
+        if error[0] == REJECTED and error[1] in self.denied and (self.speaks_sql or kind_of_request != QUERY):
             self._denied[kind_of_request] = error[1]
         self.errors += 1
         if error[0] != REJECTED:
@@ -248,6 +234,10 @@ class Tier:
             raise raised(error)
         return request.rows
 
+    def cause_of(self, error: TierError) -> TierError:
+        """What was wrong before: that the circuit is open is not it."""
+        return error if (cause := self.core.health()["last_error"]) is None else raised(cause)
+
     def was_done(self, name: str, origin: str, moment: str) -> Steps[bool | None]:
         """Whether the write of this origin was done, whose answer was lost. None: nobody says.
 
@@ -274,12 +264,19 @@ class Tier:
         health = self.core.health()
         gone = health["connections"] == 0 and not health["linked"] and health["last_error"] is not None  # idle: linked
         rejection = health["last_rejection"]
+        if not health["owed_invalidations"]:
+            self._denied.pop(INVALIDATE, None)
         denied = self._denied or (rejection is not None and rejection[1] in self.denied)
         if health["circuit"] != "closed" or gone or denied:
             return State.DOWN
-        owes = health["owed_invalidations"] or health["owed_writes"]
         unlinked = health["reconnects"] and not health["linked"]
-        if owes or unlinked or rejection is not None or self.error_share() > 0.05:
+        if (
+            health["owed_invalidations"]
+            or health["owed_writes"]
+            or unlinked
+            or rejection is not None
+            or self.error_share() > 0.05
+        ):
             return State.DEGRADED
         return State.HEALTHY
 

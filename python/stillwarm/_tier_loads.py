@@ -83,7 +83,9 @@ def look(target: Target, reading: Reading, whole: bool = False) -> Steps[None]:
     place = reading.place
     tier.used()
     tier.core.used()
-    tier.used()
+    if getattr(target, "silent", False) and tier.away:
+        reading.seen, reading.value = "", None
+        return
     request = _core.look_up(place.slot, [place.key], [place.type], whole)
     owner, reading.along = reading.along, ""
     if owner:

@@ -68,13 +68,14 @@ def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str,
     cache = tier.cache
     found: dict[str, Any] = {}
     asked: list[tuple[KeyLook, Any, _tier_loads.Reading]] = []
+    silent = False
     try:
         for key in dict.fromkeys(keys):
             target = KeyLook(cache, key)
             step, value, flight = target.begin(count)
             if step == CONFIRM:
-                away = not (yield from _tier_invalidation.confirm(tier))
-                step, value, flight = target.begin(count, away)
+                silent = not (yield from _tier_invalidation.confirm(tier))
+                step, value, flight = target.begin(count, silent)
                 if step == CONFIRM:
                     step, value, flight = target.begin(count, True)
             if step in (LEAD, FOLLOW):
@@ -88,7 +89,9 @@ def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str,
             tier.used()
             tier.core.used()
             request = _core.look_up(0, [r.place.key for _, _, r in asked], [DIRECT] * len(asked))
-            error = yield request
+            error: Error = (
+                (UNAVAILABLE, "", "it did not answer a moment ago") if silent and tier.away else (yield request)
+            )
             if error is None:
                 yield from _dictionaries.lacking(tier, request)
             for i, (target, flight, reading) in enumerate(asked):

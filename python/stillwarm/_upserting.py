@@ -18,7 +18,8 @@ from stillwarm._shared import Shared
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache
-    from stillwarm._tier import Tier, TierSettings
+    from stillwarm._tier import Tier
+    from stillwarm._tier_settings import TierSettings
     from stillwarm._types import Duration
     from stillwarm._upsert import Upserted
 

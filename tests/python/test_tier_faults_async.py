@@ -1,4 +1,4 @@
-"""Tasks and the PostgreSQL tier: leaders and waiters cancelled, loops closed, two loops, time-outs, late answers.
+"""Tasks and the tier: leaders and waiters cancelled, loops closed, two loops, time-outs, late answers.
 
 Thread rule: each test has loops of its own.
 Refuses to know: figures; `trust.py --part remote` cancels 10,000 times.
@@ -17,20 +17,9 @@ import pytest
 from chaos import ChaosProxy
 from outages import DEADLINE, Shared, eventually, forget, is_of, shared, value_of
 from reliability import remote
-from stillwarm._servers import PostgresServer
+from served import Served
 
 pytestmark = pytest.mark.servers
-Make = Callable[..., ChaosProxy]
-
-
-@pytest.fixture
-def proxy(warm_postgres: PostgresServer, chaos: Make) -> ChaosProxy:
-    return chaos(warm_postgres.port)
-
-
-@pytest.fixture
-def url(warm_postgres: PostgresServer, proxy: ChaosProxy) -> str:
-    return proxy.url(warm_postgres.new_database().rpartition("/")[2])
 
 
 def coroutine(one: Shared, load: Callable[[str], Any] | None = None) -> Any:
@@ -41,8 +30,8 @@ def coroutine(one: Shared, load: Callable[[str], Any] | None = None) -> Any:
     return one.cache.cached(name="aget")(get)
 
 
-def test_tier_faults_random_cancels_give_no_wrong_value(warm_postgres: PostgresServer) -> None:
-    cancelled, ended, wrong = remote.cancels_run(warm_postgres, 1_500, seed=7)
+def test_tier_faults_random_cancels_give_no_wrong_value(shared_server: Served) -> None:
+    cancelled, ended, wrong = remote.cancels_run(shared_server, 1_500, seed=7)
     assert wrong == 0
     assert cancelled > 100
     assert ended > 20

@@ -1,4 +1,4 @@
-"""The PostgreSQL tier is away, frozen or slow: calls go on with what there is, in time, and it is used when it is back.
+"""The tier is away, frozen or slow: calls go on with what there is, in time, and it is used when it is back.
 
 Thread rule: each test has a server or a proxy of its own.
 Refuses to know: figures; `trust.py --part remote` prints them. Bounds here are those that a busy machine keeps.
@@ -7,30 +7,21 @@ Refuses to know: figures; `trust.py --part remote` prints them. Bounds here are 
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psycopg
 import pytest
 
 from chaos import ChaosProxy
-from outages import DEADLINE, Raw, Shared, answers, at_once, eventually, is_of, shared, timed
+from outages import DEADLINE, Shared, answers, at_once, eventually, is_of, shared, timed
+from served import Served
 from stillwarm import State
-from stillwarm._servers import PostgresServer
 
 pytestmark = pytest.mark.servers
 Make = Callable[..., ChaosProxy]
 GENEROUS = 10 * DEADLINE
-
-
-def nobody() -> str:
-    """A URL at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"postgresql://postgres@127.0.0.1:{free.getsockname()[1]}/postgres"
 
 
 @contextlib.contextmanager
@@ -62,36 +53,39 @@ def healthy_again(one: Shared, within: float = 30.0) -> None:
 # ------------------------------------------------------------------------------------- not started, refused, backlog
 
 
-def test_tier_faults_a_server_that_is_not_started(private_postgres: PostgresServer) -> None:
-    private_postgres.stop()
+def test_tier_faults_a_server_that_is_not_started(server: Served) -> None:
+    server.stop()
     begun = time.monotonic()
-    with shared(private_postgres.url) as one:
+    with shared(server.url) as one:
         assert time.monotonic() - begun < GENEROUS, "the constructor waits for nobody"
         goes_on(one, range(20))
         assert one.cache.state is State.DOWN
         assert one.cache.set("direct", 1)
         assert one.cache.get("direct") == 1
-        private_postgres.start()
+        server.start()
         healthy_again(one)
-        other = Shared(private_postgres.url)
+        other = Shared(server.url, timeout="20s")
         assert other.cache.get("direct") == 1, "what was set meanwhile was recovered"
         other.cache.close()
 
 
-def test_tier_faults_refused_connections(private_postgres: PostgresServer, chaos: Make) -> None:
-    proxy = chaos(private_postgres.port)
+def test_tier_faults_refused_connections(server: Served, chaos: Make) -> None:
+    proxy = chaos(server.port)
     proxy.behave(refuse=True)
-    with pytest.raises(psycopg.OperationalError):
-        Raw(proxy.url())
-    with shared(proxy.url()) as one:
+    with pytest.raises(server.naive_error):
+        server.naive(server.through(proxy))
+    with shared(server.through(proxy)) as one:
         goes_on(one, range(20))
         proxy.behave()
         healthy_again(one)
 
 
-def test_tier_faults_a_server_that_accepts_nobody(private_postgres: PostgresServer, chaos: Make) -> None:
-    full = chaos(private_postgres.port, accept=False)
-    with unwatched(lambda: psycopg.connect(full.url())) as naive, shared(full.url()) as one:
+def test_tier_faults_a_server_that_accepts_nobody(server: Served, chaos: Make) -> None:
+    full = chaos(server.port, accept=False)
+    with (
+        unwatched(lambda: server.naive(server.through(full)).__enter__()(server.ask)) as naive,
+        shared(server.through(full)) as one,
+    ):
         goes_on(one, range(6))
         assert at_once([lambda n=n: is_of(one.get(f"t{n}"), f"t{n}") for n in range(8)]) == [True] * 8  # type: ignore[misc]
         eventually(lambda: one.cache.state is State.DOWN)
@@ -100,8 +94,8 @@ def test_tier_faults_a_server_that_accepts_nobody(private_postgres: PostgresServ
     naive.join()
 
 
-def test_tier_faults_nobody_listens_and_nothing_is_lost(private_postgres: PostgresServer) -> None:
-    with shared(nobody()) as one:
+def test_tier_faults_nobody_listens_and_nothing_is_lost(server: Served) -> None:
+    with shared(server.nobody()) as one:
         goes_on(one, range(3))
         _, took = timed(one.get, "k-again")
         assert took < GENEROUS
@@ -112,12 +106,12 @@ def test_tier_faults_nobody_listens_and_nothing_is_lost(private_postgres: Postgr
 # ------------------------------------------------------------------------------------------------------------- frozen
 
 
-def test_tier_faults_a_frozen_server(private_postgres: PostgresServer) -> None:
-    with Raw(private_postgres.url) as raw, shared(private_postgres.url) as one:
+def test_tier_faults_a_frozen_server(server: Served) -> None:
+    with server.naive() as raw, shared(server.url) as one:
         one.get("warm")
         one.written()
-        private_postgres.freeze()
-        with unwatched(lambda: raw("SELECT 1")) as naive:
+        server.freeze()
+        with unwatched(lambda: raw(server.ask)) as naive:
             goes_on(one, range(20))
             assert one.health["circuit"] != "closed", "the breaker opens"
             assert one.cache.state is State.DOWN
@@ -125,30 +119,30 @@ def test_tier_faults_a_frozen_server(private_postgres: PostgresServer) -> None:
             assert took < GENEROUS, "an open circuit costs nothing"
             assert is_of(one.get("warm"), "warm")
             assert naive.is_alive(), "a client without a deadline waits"
-            private_postgres.thaw()
+            server.thaw()
             naive.join()
         healthy_again(one)
 
 
-def test_tier_faults_frozen_for_many_threads_at_once(private_postgres: PostgresServer) -> None:
-    with shared(private_postgres.url) as one:
+def test_tier_faults_frozen_for_many_threads_at_once(server: Served) -> None:
+    with shared(server.url) as one:
         one.get("warm")
-        private_postgres.freeze()
+        server.freeze()
         for round_ in range(3):
             begun = time.monotonic()
             calls = [lambda key=f"{round_}-{n}": is_of(one.get(key), key) for n in range(16)]  # type: ignore[misc]
             assert at_once(calls) == [True] * 16  # type: ignore[arg-type]
             assert time.monotonic() - begun < GENEROUS, "they wait beside each other, not after each other"
-        private_postgres.thaw()
+        server.thaw()
         healthy_again(one)
 
 
 # The greeting is about 400 bytes, the answer to the first statement 100 more.
 @pytest.mark.parametrize("after", [0, 1, 9, 200, 330, 420, 450])
-def test_tier_faults_half_open_while_it_connects(private_postgres: PostgresServer, chaos: Make, after: int) -> None:
-    proxy = chaos(private_postgres.port)
+def test_tier_faults_half_open_while_it_connects(server: Served, chaos: Make, after: int) -> None:
+    proxy = chaos(server.port)
     proxy.behave(cut_after=after, end="silence")
-    with shared(proxy.url()) as one:
+    with shared(server.through(proxy)) as one:
         goes_on(one, range(3))
         eventually(lambda: proxy.faults > 0)
         proxy.connections[:] = [c for c in proxy.connections if c.faults == 0]  # those that are silent stay silent
@@ -158,9 +152,9 @@ def test_tier_faults_half_open_while_it_connects(private_postgres: PostgresServe
 
 
 @pytest.mark.parametrize("after", [0, 5, 60])
-def test_tier_faults_half_open_in_a_reply(private_postgres: PostgresServer, chaos: Make, after: int) -> None:
-    proxy = chaos(private_postgres.port)
-    with shared(proxy.url(), connections=1) as one:
+def test_tier_faults_half_open_in_a_reply(server: Served, chaos: Make, after: int) -> None:
+    proxy = chaos(server.port)
+    with shared(server.through(proxy), connections=1) as one:
         one.get("warm")
         one.written()
         silent = list(proxy.connections)
@@ -175,19 +169,19 @@ def test_tier_faults_half_open_in_a_reply(private_postgres: PostgresServer, chao
 # --------------------------------------------------------------------------------------------------------------- slow
 
 
-def test_tier_faults_one_byte_at_a_time(private_postgres: PostgresServer, chaos: Make) -> None:
-    proxy = chaos(private_postgres.port)
+def test_tier_faults_one_byte_at_a_time(server: Served, chaos: Make) -> None:
+    proxy = chaos(server.port)
     proxy.behave(chunk=1)
-    with shared(proxy.url(), timeout="5s") as one:
+    with shared(server.through(proxy), timeout="5s") as one:
         first = one.get("k")
         one.written()
         assert one.fresh("k") == first
         assert one.load.calls == ["k"], "whole, and read from the tier"
 
 
-def test_tier_faults_bytes_that_drip_past_the_deadline(private_postgres: PostgresServer, chaos: Make) -> None:
-    proxy = chaos(private_postgres.port)
-    with shared(proxy.url()) as one:
+def test_tier_faults_bytes_that_drip_past_the_deadline(server: Served, chaos: Make) -> None:
+    proxy = chaos(server.port)
+    with shared(server.through(proxy)) as one:
         one.get("k0")
         one.written()
         proxy.behave(chunk=1, delay=0.05)  # each byte in time, the whole reply not: a timeout per read never ends
@@ -196,9 +190,9 @@ def test_tier_faults_bytes_that_drip_past_the_deadline(private_postgres: Postgre
         healthy_again(one)
 
 
-def test_tier_faults_a_slow_network(private_postgres: PostgresServer, chaos: Make) -> None:
-    proxy = chaos(private_postgres.port)
-    with shared(proxy.url()) as one:
+def test_tier_faults_a_slow_network(server: Served, chaos: Make) -> None:
+    proxy = chaos(server.port)
+    with shared(server.through(proxy)) as one:
         one.get("k0")
         proxy.behave(delay=3.0)
         goes_on(one, range(1, 12))

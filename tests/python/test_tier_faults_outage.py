@@ -1,4 +1,4 @@
-"""The PostgreSQL tier goes away while memory is warm, and comes back: what is served meanwhile, and what is owed.
+"""The tier goes away while memory is warm, and comes back: what is served meanwhile, and what is owed.
 
 Thread rule: each test has a server of its own.
 Refuses to know: how it goes away in other ways (test_tier_faults_away), poolers' sessions beyond what an outage does.
@@ -14,8 +14,9 @@ import psycopg
 import pytest
 
 from chaos import ChaosProxy
-from outages import Loader, Raw, Shared, eventually, forget, is_of, patient, timed, value_of
+from outages import Loader, Shared, eventually, forget, is_of, patient, timed, value_of
 from pooling import PgBouncer
+from served import Served
 from stillwarm import State
 from stillwarm._servers import PostgresServer
 from stillwarm.errors import TierError
@@ -31,7 +32,7 @@ def warm(one: Shared, keys: range = range(20)) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def outage(server: PostgresServer) -> Iterator[None]:
+def outage(server: PostgresServer | Served) -> Iterator[None]:
     """kill -9, and a start at the end."""
     server.kill()
     try:
@@ -55,13 +56,13 @@ def back(one: Shared) -> None:
 # ---------------------------------------------------------------------------------------------------- stale answers
 
 
-def test_tier_faults_killed_with_warm_memory_and_a_loader_that_fails(private_postgres: PostgresServer) -> None:
+def test_tier_faults_killed_with_warm_memory_and_a_loader_that_fails(server: Served) -> None:
     """The source is away together with the database: values, not errors."""
-    with Raw(private_postgres.url) as naive, patient(private_postgres.url) as one:
+    with server.naive() as naive, patient(server.url) as one:
         values = warm(one)
-        with outage(private_postgres):
-            with pytest.raises(psycopg.OperationalError):
-                naive("SELECT 1")
+        with outage(server):
+            with pytest.raises(server.naive_error):
+                naive(server.ask)
             untrusted(one)
             one.load.fails = True
             for _ in range(3):
@@ -75,11 +76,11 @@ def test_tier_faults_killed_with_warm_memory_and_a_loader_that_fails(private_pos
         back(one)
 
 
-def test_tier_faults_killed_with_stale_while_revalidate(private_postgres: PostgresServer) -> None:
+def test_tier_faults_killed_with_stale_while_revalidate(server: Served) -> None:
     """At once: nobody waits for the loader, which is slower than anybody waits."""
-    with patient(private_postgres.url, stale_while_revalidate=600) as one:
+    with patient(server.url, stale_while_revalidate=600) as one:
         values = warm(one)
-        with outage(private_postgres):
+        with outage(server):
             untrusted(one)
             calls = len(one.load.calls)
             assert {key: one.get(key) for key in values} == values
@@ -88,11 +89,11 @@ def test_tier_faults_killed_with_stale_while_revalidate(private_postgres: Postgr
         back(one)
 
 
-def test_tier_faults_killed_and_strict(private_postgres: PostgresServer) -> None:
+def test_tier_faults_killed_and_strict(server: Served) -> None:
     """strict=True never serves what nobody confirmed, and says what the tier did not take."""
-    with patient(private_postgres.url, strict=True) as one:
+    with patient(server.url, strict=True) as one:
         values = warm(one)
-        with outage(private_postgres):
+        with outage(server):
             untrusted(one)
             assert one.get("k0") != values["k0"]
             with pytest.raises(TierError):
@@ -102,10 +103,10 @@ def test_tier_faults_killed_and_strict(private_postgres: PostgresServer) -> None
         back(one)
 
 
-def test_tier_faults_the_verbs_during_an_outage(private_postgres: PostgresServer) -> None:
-    with patient(private_postgres.url) as one:
+def test_tier_faults_the_verbs_during_an_outage(server: Served) -> None:
+    with patient(server.url) as one:
         one.cache.set_many({"a": 1, "b": 2})
-        with outage(private_postgres):
+        with outage(server):
             untrusted(one)
             assert one.cache.get_many(["a", "b", "c"]) in ({"a": 1, "b": 2}, {"a": 1}, {"b": 2}, {})
             assert one.cache.set("a", 3)
@@ -125,15 +126,15 @@ def test_tier_faults_the_verbs_during_an_outage(private_postgres: PostgresServer
 
 
 @pytest.mark.parametrize("intent", ["key", "tag", "type", "pattern", "all", "delete", "clear"])
-def test_tier_faults_an_invalidation_during_the_outage_is_owed(private_postgres: PostgresServer, intent: str) -> None:
+def test_tier_faults_an_invalidation_during_the_outage_is_owed(server: Served, intent: str) -> None:
     """Never resurrected after it, here or in the other process, whose memory and look-ups had the older value."""
-    with patient(private_postgres.url, tags=["t"]) as one, patient(private_postgres.url, tags=["t"]) as other:
+    with patient(server.url, tags=["t"]) as one, patient(server.url, tags=["t"]) as other:
         old = one.get("k")
         one.cache.set("d", "old", tags=["t"])
         one.written()
         assert other.get("k") == old
         assert other.cache.get("d") == "old"
-        with outage(private_postgres):
+        with outage(server):
             if intent == "delete":
                 one.cache.delete("d")
             elif intent == "clear":
@@ -163,35 +164,29 @@ def test_tier_faults_an_invalidation_during_the_outage_is_owed(private_postgres:
         back(one)
 
 
-def test_tier_faults_what_is_owed_is_not_read_before_it_is_delivered(private_postgres: PostgresServer) -> None:
+def test_tier_faults_what_is_owed_is_not_read_before_it_is_delivered(server: Served) -> None:
     """The tier is back, and still has the old value: a look-up of this process does not believe it."""
-    with patient(private_postgres.url) as one, Raw(private_postgres.url) as raw:
+    with patient(server.url) as one:
         old = one.get("k")
         one.cache.set("d", "old")
         one.written()
-        raw(
-            "ALTER DATABASE postgres SET default_transaction_read_only = on"
-        )  # invalidations are refused, look-ups are not
-        raw("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stillwarm'")
-        eventually(lambda: one.cache.confirm())
-        one.cache.invalidate(key="get:'k'")
-        one.cache.delete("d")
-        for _ in range(5):
-            assert one.fresh("k") != old
-            assert one.cache.get("d") is None
-        assert raw("SELECT count(*) FROM stillwarm.entries") == [(2,)], "the tier has them still"
-        raw("SET default_transaction_read_only = off")
-        raw("ALTER DATABASE postgres SET default_transaction_read_only = off")
-        raw("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stillwarm'")
+        with server.refusing_writes():  # invalidations are refused, look-ups are not
+            eventually(lambda: one.cache.confirm())
+            one.cache.invalidate(key="get:'k'")
+            one.cache.delete("d")
+            for _ in range(5):
+                assert one.fresh("k") != old
+                assert one.cache.get("d") is None
+            assert server.stored() == 2, "the tier has them still"
         eventually(lambda: one.health["owed_invalidations"] == 0)
         assert one.fresh("k") != old
         assert one.cache.get("d") is None
 
 
-def test_tier_faults_writes_during_the_outage_are_recovered(private_postgres: PostgresServer) -> None:
-    with patient(private_postgres.url) as one, patient(private_postgres.url) as other:
+def test_tier_faults_writes_during_the_outage_are_recovered(server: Served) -> None:
+    with patient(server.url) as one, patient(server.url) as other:
         one.cache.set("d0", 0)
-        with outage(private_postgres):
+        with outage(server):
             for n in range(200):
                 assert one.cache.set(f"d{n}", n)
             for n in range(100):
@@ -203,12 +198,12 @@ def test_tier_faults_writes_during_the_outage_are_recovered(private_postgres: Po
         assert other.cache.get_many(expected) == expected
 
 
-def test_tier_faults_a_recovered_write_does_not_undo_a_later_one(private_postgres: PostgresServer) -> None:
+def test_tier_faults_a_recovered_write_does_not_undo_a_later_one(server: Served) -> None:
     """While this process was cut off, another wrote the key: that is newer than what is owed."""
-    with patient(private_postgres.url) as one, patient(private_postgres.url) as other:
+    with patient(server.url) as one, patient(server.url) as other:
         one.cache.set("d", "first")
         assert other.cache.get("d") == "first"
-        with outage(private_postgres):
+        with outage(server):
             one.cache.set("d", "owed")
         eventually(other.cache.confirm)
         other.cache.set("d", "newest")
@@ -276,12 +271,12 @@ def test_tier_faults_a_load_over_a_crash_is_not_stored_over_an_invalidation_afte
         assert other.cache.cached(name="slow")(lambda key: "new")("k") == "new" != old
 
 
-def test_tier_faults_what_is_owed_is_bounded(private_postgres: PostgresServer) -> None:
-    with patient(private_postgres.url) as one:
+def test_tier_faults_what_is_owed_is_bounded(server: Served) -> None:
+    with patient(server.url) as one:
         old = one.get("k")
         one.cache.set("d", 0)
         one.written()
-        with outage(private_postgres):
+        with outage(server):
             one.cache.get("opens the circuit")
             for n in range(10_050):
                 one.cache.invalidate(tag=f"t{n}")

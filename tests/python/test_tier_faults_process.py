@@ -1,4 +1,4 @@
-"""Fork, exit and Ctrl-C of a process that uses the PostgreSQL tier; servers that fork after loading, as gunicorn does.
+"""Fork, exit and Ctrl-C of a process that uses a tier; servers that fork after loading, as gunicorn does.
 
 Thread rule: what may hang or end the process runs in a child under a watchdog.
 Refuses to know: figures; `trust.py --part remote` has the long versions and their limits.
@@ -14,21 +14,24 @@ import pytest
 
 from outages import Raw, Shared, eventually, is_of, shared
 from reliability import children, remote
+from served import Served
 from stillwarm._servers import PostgresServer
 
 pytestmark = pytest.mark.servers
 
 
 @pytest.mark.forks
-def test_tier_faults_a_child_after_fork_under_load_works() -> None:
-    ended = children.run("tier_forks", 30, watchdog=240)
+@pytest.mark.parametrize("kind", ["postgres", "redis"])
+def test_tier_faults_a_child_after_fork_under_load_works(kind: str) -> None:
+    ended = children.run("tier_forks", 30, kind, watchdog=240)
     assert ended.ok, ended
     assert "stuck or failed: 0\nerrors of the parent: 0" in ended.output, ended
 
 
 @pytest.mark.forks
-def test_tier_faults_a_naive_child_breaks_its_parents_connection() -> None:
-    ended = children.run("tier_forks", 3, "naive", watchdog=120)
+@pytest.mark.parametrize("kind", ["postgres", "redis"])
+def test_tier_faults_a_naive_child_breaks_its_parents_connection(kind: str) -> None:
+    ended = children.run("tier_forks", 3, kind, "naive", watchdog=120)
     assert ended.ok, ended
     assert "stuck or failed: 3" in ended.output, ended
 
@@ -46,49 +49,32 @@ def in_child(work: Callable[[], bool]) -> bool:
 
 @pytest.mark.forks
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tier_faults_preloaded_workers_share_no_connection(warm_postgres: PostgresServer) -> None:
+def test_tier_faults_preloaded_workers_share_no_connection(shared_server: Served) -> None:
     """As gunicorn --preload: the cache is made and used, then workers are forked, and each serves."""
-    url = warm_postgres.new_database()
-    with shared(url, timeout="20s") as one, Raw(url) as raw:
+    url = shared_server.new_database()
+    with shared(url, timeout="20s") as one:
         one.cache.check()
         before = one.cache.stats().remote_errors  # it found no tables, and made them
         first = one.get("k")
         one.written()
-        mine = set(
-            raw(
-                "SELECT pid FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()"
-            )
-        )
+        mine = shared_server.connections(url)
 
         def serve() -> bool:
             assert one.get("k") == first
             one.get(f"w{os.getpid()}")
             one.cache.set(f"d{os.getpid()}", os.getpid())
             one.cache._upkeep.flush()
-            now = set(raw_of(url))
+            now = shared_server.connections(url)
             return now > mine or not (now & mine) or len(now) > len(mine)
-
-        def raw_of(url: str) -> list[tuple[int]]:
-            with Raw(url) as own:
-                return list(
-                    own(
-                        "SELECT pid FROM pg_stat_activity"
-                        " WHERE application_name = 'stillwarm' AND datname = current_database()"
-                    )
-                )
 
         assert all(in_child(serve) for _ in range(4))
         assert is_of(one.fresh("k"), "k")
         assert one.load.calls == ["k"], "the parent's connections go on"
-        still = set(
-            raw(
-                "SELECT pid FROM pg_stat_activity WHERE application_name = 'stillwarm' AND datname = current_database()"
-            )
-        )
-        assert mine <= still
+        assert mine <= shared_server.connections(url)
         assert one.cache.stats().remote_errors == before
         assert one.health["reconnects"] == 0
-        assert raw("SELECT count(*) FROM stillwarm.entries WHERE type = 'direct'") == [(4,)]
+        one.written()
+        assert shared_server.stored(url) == 1 + 4 + 4, "of the parent, and of each child a load and a set"
 
 
 @pytest.mark.forks
@@ -115,17 +101,17 @@ def test_tier_faults_hits_are_counted_once_after_a_fork(warm_postgres: PostgresS
 
 @pytest.mark.forks
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tier_faults_a_fork_during_an_outage(private_postgres: PostgresServer) -> None:
-    one = Shared(private_postgres.url)
+def test_tier_faults_a_fork_during_an_outage(server: Served) -> None:
+    one = Shared(server.url)
     old = one.get("k")
     one.written()
-    private_postgres.freeze()
+    server.freeze()
     threads = [threading.Thread(target=one.get, args=(f"t{n}",)) for n in range(6)]
     for thread in threads:
         thread.start()
     one.cache.invalidate(key="get:'k'")
     assert in_child(lambda: one.get("k") != old and is_of(one.get("c"), "c"))
-    private_postgres.thaw()
+    server.thaw()
     for thread in threads:
         thread.join()
     eventually(lambda: one.health["owed_invalidations"] == 0)
@@ -137,23 +123,24 @@ def test_tier_faults_a_fork_during_an_outage(private_postgres: PostgresServer) -
 
 
 @pytest.mark.parametrize("how", remote.EXITS)
-def test_tier_faults_exit_with_the_tier_in_use(private_postgres: PostgresServer, how: str) -> None:
-    ended = remote.exit_of(how, private_postgres)
+def test_tier_faults_exit_with_the_tier_in_use(server: Served, how: str) -> None:
+    ended = remote.exit_of(how, server)
     assert ended.ok, ended
     assert ended.errors == ""
     assert ended.after_last_line < 10, "no order of magnitude above a second"
 
 
 def test_tier_faults_exit_writes_what_is_known(private_postgres: PostgresServer) -> None:
-    ended = remote.exit_of("idle", private_postgres)
+    ended = remote.exit_of("idle", Served("postgres", private_postgres))
     assert ended.ok, ended
     with Raw(private_postgres.url) as raw:
         assert raw("SELECT count(*) FROM stillwarm.entries WHERE key = 'last'") == [(1,)]
         assert raw("SELECT hit_count FROM stillwarm.entries WHERE key = 'get:''k'''") == [(7,)]
 
 
-def test_tier_faults_ctrl_c_while_a_frozen_server_is_waited_for() -> None:
-    ended = children.run("tier_interrupts", watchdog=180)
+@pytest.mark.parametrize("kind", ["postgres", "redis"])
+def test_tier_faults_ctrl_c_while_a_frozen_server_is_waited_for(kind: str) -> None:
+    ended = children.run("tier_interrupts", kind, watchdog=180)
     assert ended.ok, ended
     took = [float(line.split()[1]) for line in ended.output.splitlines() if line.startswith("took")]
     assert len(took) == 12

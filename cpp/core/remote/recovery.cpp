@@ -150,11 +150,19 @@ void Recovery::settled(const Store& store) noexcept {
   if (store.error) {
     ++figures_.rejected;
     note(figures_.last_rejection, store.error);
+    rejects_.store(true, std::memory_order_release);
     return;
   }
   figures_.last_rejection.fault = TierFault::kOk;
   ++(store.stored ? figures_.written : figures_.refused);
   if (!store.stored) outdated(store);
+}
+
+void Recovery::took() noexcept {
+  if (!rejects_.load(std::memory_order_acquire)) return;
+  const std::lock_guard lock(mutex_);
+  figures_.last_rejection.fault = TierFault::kOk;
+  rejects_.store(false, std::memory_order_release);
 }
 
 // A write behind came to its end. The queue's lock is held.

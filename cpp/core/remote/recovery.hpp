@@ -48,6 +48,9 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   void owe(const std::string& name, bool soft);
   void owe(const std::shared_ptr<Store>& store);
 
+  // The tier took a write that did not come through here.
+  void took() noexcept;
+
   bool owes() const noexcept { return owes_.load(std::memory_order_acquire); }  // invalidations
   bool concerns(std::string_view key, std::string_view type, std::span<const std::string> tags) const;
   void ended(const std::shared_ptr<Request>& request) noexcept override;
@@ -80,7 +83,8 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   RecoveryQueue owed_;
-  std::atomic<bool> owes_{false};  // invalidations, for those who look without the lock
+  std::atomic<bool> owes_{false};     // invalidations, for those who look without the lock
+  std::atomic<bool> rejects_{false};  // the last write was rejected; likewise
   Figures figures_;
   std::size_t under_way_ = 0;  // written behind, not ended
   std::size_t under_way_bytes_ = 0;

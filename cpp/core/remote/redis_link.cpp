@@ -31,12 +31,17 @@ timeval time_of(Nanos duration) {
   return {static_cast<time_t>(us / 1'000'000), static_cast<suseconds_t>(us % 1'000'000)};
 }
 
+// The rest of the line that begins so; empty: there is none.
+std::string_view line_of(std::string_view info, std::string_view name) {
+  const auto at = info.find(name);
+  if (at == std::string_view::npos) return {};
+  info.remove_prefix(at + name.size());
+  return info.substr(0, info.find_first_of("\r\n"));
+}
+
 // "redis_version:7.0.15" -> 70015; 0: it does not say.
 int version_of(std::string_view info) {
-  constexpr std::string_view kName = "redis_version:";
-  const auto at = info.find(kName);
-  if (at == std::string_view::npos) return 0;
-  info.remove_prefix(at + kName.size());
+  info = line_of(info, "redis_version:");
   int version = 0;
   for (int part = 0; part < 3; ++part) {
     int number = 0;
@@ -90,7 +95,8 @@ RedisReply RedisReply::at(std::size_t i) const {
 void OwnedReply::Closer::operator()(redisReply* reply) const noexcept { freeReplyObject(reply); }
 
 TierError redis_error(std::string_view text) {
-  const std::string_view word = text.substr(0, text.find_first_of(" :"));
+  std::string_view word = text.substr(0, text.find_first_of(" :"));
+  if (text.find("user executing the script can't run this command") != std::string_view::npos) word = "NOPERM";
   TierFault fault = TierFault::kRejected;
   if (std::find(kGone.begin(), kGone.end(), word) != kGone.end()) fault = TierFault::kUnavailable;
   if (word == "BUSY") fault = TierFault::kTimeout;  // somebody's script runs
@@ -142,6 +148,7 @@ void RedisLink::greet(const RedisAddress& address) {
   if (!info.error()) {
     version_ = version_of(info.text());
     in_cluster_ = info.text().find("_mode:cluster") != std::string_view::npos;
+    run_id_ = line_of(info.text(), "run_id:");
   } else if (redis_error(*info.error()).state != "NOPERM") {
     expect_ok(info);
   }

@@ -101,6 +101,8 @@ class RedisLink {
   bool usable() const noexcept;
   int server_version() const noexcept { return version_; }  // 70015 for 7.0.15
   bool in_cluster() const noexcept { return in_cluster_; }  // says the server
+  // Of this life of the server: another one after each start. Empty: it does not say.
+  const std::string& run_id() const noexcept { return run_id_; }
   int descriptor() const noexcept;
 
   void cut() noexcept;
@@ -116,6 +118,7 @@ class RedisLink {
   int version_ = 0;
   bool in_cluster_ = false;
   bool asking_ = false;
+  std::string run_id_;
 };
 
 // What an error of the server's means: "OOM ..." -> rejected, "LOADING ..." -> no use for now.

@@ -11,16 +11,19 @@ namespace {
 // What all of them begin with. Numbers are doubles, exact to 2^53.
 constexpr std::string_view kMarks = R"lua(
 local marks, log, tagged, prefix = KEYS[1], KEYS[2], {KEYS[3], KEYS[4]}, ARGV[2]
-local NEVER, LOG, TAGS = 99999999999999, 10000, 100000
+local NEVER, LOG, TAGS = 99999999999999, 10000, 32768
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local kept = redis.call('HMGET', marks, 'i', 'n', 'types')
+local run = string.sub(ARGV[1], 9)
+local kept = redis.call('HMGET', marks, 'i', 'n', 'types', 'r')
 local inc, n, types = kept[1], tonumber(kept[2] or 0), kept[3] or ''
-if not inc then
-  inc, n, types = ARGV[1], 0, ''
-  redis.call('DEL', log, tagged[1], tagged[2])
-  redis.call('HSET', marks, 'i', inc, 'n', 0, 'g', 1, 'c1', 0, 'c2', 0, 's', 0)
+local function renew()
+  inc, n, types = string.sub(ARGV[1], 1, 8), 0, ''
+  -- First what frees room: a script that has begun to write may go on although the server is full.
+  redis.call('DEL', marks, log, tagged[1], tagged[2])
+  redis.call('HSET', marks, 'i', inc, 'r', run, 'n', 0, 'g', 1, 'c1', 0, 'c2', 0, 's', 0)
 end
+if not inc or (run ~= '' and kept[4] ~= run) then renew() end
 local function numbers(...)
   local found = redis.call('HMGET', marks, ...)
   for i = 1, #found do found[i] = tonumber(found[i] or 0) end
@@ -84,6 +87,7 @@ end
 )lua";
 
 constexpr std::string_view kPoll = R"lua(
+if ARGV[3] == inc and tonumber(ARGV[4]) > n then renew() end -- data of before
 local told = {inc, tostring(n), 'ok'}
 if ARGV[3] == '' then return told end
 local missed = n - tonumber(ARGV[4])
@@ -117,8 +121,8 @@ if mode == 'load' or (mode == 'set' and born_inc ~= '') then
     since = 0 -- an owed set of before: it yields to everything since
   end
   if there and there.born > since then return refused() end
-  local f = numbers('k' .. stripe, 'p')
-  if f[1] > since or f[2] > since then return refused() end
+  local f = numbers('k' .. stripe, 'p', 'w')
+  if f[1] > since or f[2] > since or n < since or (mode == 'load' and f[3] > since) then return refused() end
   local dead, stale = judge(since, kind, list)
   if dead or stale then return refused() end
   born = since
@@ -129,7 +133,7 @@ elseif mode == 'swap' then
   if judge(there.born, kind, tags_of(entry, there.tags)) then return refused() end
 end
 if mode ~= 'load' then
-  bump(origin, '0', 'key:' .. key, 'k' .. stripe)
+  bump(origin, '0', 'key:' .. key, mode == 'set' and born_inc ~= '' and 'w' or 'k' .. stripe)
   born = n
 end
 if not string.find('\n' .. types .. '\n', '\n' .. spelled .. '\n', 1, true) then
@@ -153,12 +157,12 @@ constexpr std::string_view kInvalidate = R"lua(
 local origin, channel = ARGV[3], ARGV[4]
 -- A mark of a tag. What was evicted is made up for by the floor; a generation that is full takes the other's place.
 local function mark_tag(tag, soft)
-  local f = numbers('g', 'c1', 'c2', 's')
+  local f = numbers('g', 'c1', 'c2', 's', 'most')
   local g = f[1]
   if redis.call('HLEN', tagged[1]) ~= f[2] or redis.call('HLEN', tagged[2]) ~= f[3] then
     redis.call('DEL', tagged[1], tagged[2])
     redis.call('HSET', marks, 'f', n, 'c1', 0, 'c2', 0, 's', n)
-  elseif f[1 + g] >= TAGS then
+  elseif f[1 + g] >= (f[5] > 0 and f[5] or TAGS) then
     local other = 3 - g
     redis.call('UNLINK', tagged[other])
     redis.call('HSET', marks, 'f', f[4], 'g', other, 'c' .. other, 0, 's', n)
@@ -280,18 +284,21 @@ return told
 
 // clang-format on
 
+struct Text {
+  std::string_view body;
+  bool marks, frees;
+};
+constexpr Text kTexts[kRedisScripts] = {
+    {kPoll, true, false},     {kJudge, true, false},  {kStore, true, false}, {kInvalidate, true, true},
+    {kMatch, true, true},     {kDone, true, false},   {kTake, true, false},  {kRenew, false, false},
+    {kGiveBack, false, true}, {kFlush, false, false}, {kSurvey, true, true},
+};
+
 }  // namespace
 
+bool is_about_marks(RedisScript script) noexcept { return kTexts[static_cast<std::size_t>(script)].marks; }
+
 std::string text_of(RedisScript script, bool says_flags) {
-  struct Text {
-    std::string_view body;
-    bool marks, frees;
-  };
-  static constexpr Text kTexts[kRedisScripts] = {
-      {kPoll, true, false},     {kJudge, true, false},  {kStore, true, false}, {kInvalidate, true, true},
-      {kMatch, true, true},     {kDone, true, false},   {kTake, true, false},  {kRenew, false, false},
-      {kGiveBack, false, true}, {kFlush, false, false}, {kSurvey, true, true},
-  };
   const Text& which = kTexts[static_cast<std::size_t>(script)];
   std::string text;
   if (which.frees && says_flags) text = "#!lua flags=allow-oom\n";

@@ -45,6 +45,8 @@ void RedisSession::append(const RedisCall& call) {
   words.reserve(3 + call.keys.size() + call.arguments.size());
   words.insert(words.end(), call.keys.begin(), call.keys.end());
   words.insert(words.end(), call.arguments.begin(), call.arguments.end());
+  std::string life;
+  if (is_about_marks(call.script)) words[3 + call.keys.size()] = (life = call.arguments.at(0) + link_.run_id());
   link_.append(words);
 }
 

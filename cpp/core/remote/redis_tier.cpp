@@ -1,8 +1,10 @@
 #include "core/remote/redis_tier.hpp"
 
+#include <algorithm>
 #include <random>
 #include <tuple>
 
+#include "core/base/clock.hpp"
 #include "core/remote/guarded.hpp"
 #include "core/remote/redis_work.hpp"
 
@@ -94,11 +96,13 @@ std::unique_ptr<Link> RedisTier::connect(TierError& error) {
 
 void RedisTier::lock() {
   mutex_.lock();
+  repeats_.lock();
   if (options_.sentinels != nullptr) options_.sentinels->lock();
 }
 
 void RedisTier::unlock() {
   if (options_.sentinels != nullptr) options_.sentinels->unlock();
+  repeats_.unlock();
   mutex_.unlock();
 }
 
@@ -110,6 +114,36 @@ std::string RedisTier::process() const {
 void RedisTier::set_process(const std::string& process) {
   const std::lock_guard lock(mutex_);
   process_ = process;
+  repeats_.clear();  // they are the parent's
+}
+
+OwnedReply RedisTier::invalidate(RedisSession& session, std::span<const std::pair<std::string_view, bool>> what) {
+  RedisCall asks = call(RedisScript::kInvalidate);
+  asks.arguments.insert(asks.arguments.end(), {process(), names_.channel});
+  for (const auto& [name, soft] : what) {
+    const std::string key(name.starts_with("key:") ? name.substr(4) : "");
+    asks.arguments.insert(asks.arguments.end(),
+                          {std::string(name), soft ? "1" : "0", std::to_string(RedisNames::stripe(key)), key});
+  }
+  return session.run(asks);
+}
+
+void RedisTier::took(const RedisSession& session, const std::string& name, bool soft) {
+  repeats_.took(session.link().run_id(), name, soft, Clock::now());
+}
+
+void RedisTier::repeat(RedisSession& session) {
+  constexpr std::size_t kAtOnce = 500;
+  const Nanos now = Clock::now();
+  const std::string& server = session.link().run_id();
+  const std::vector<Message> due = repeats_.due(server, now);
+  if (due.empty()) return;
+  for (std::size_t i = 0; i < due.size(); i += kAtOnce) {
+    std::vector<std::pair<std::string_view, bool>> some;
+    for (std::size_t k = i; k < std::min(due.size(), i + kAtOnce); ++k) some.emplace_back(due[k].name, due[k].soft);
+    invalidate(session, some);
+  }
+  repeats_.repeated(server, now);
 }
 
 RedisTier::Unheard RedisTier::note_ear() {

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,6 +20,7 @@
 
 #include "core/remote/inbox.hpp"
 #include "core/remote/redis_names.hpp"
+#include "core/remote/redis_repeats.hpp"
 #include "core/remote/redis_sentinel.hpp"
 #include "core/remote/redis_session.hpp"
 #include "core/remote/watchdog.hpp"
@@ -74,6 +76,12 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
 
   // A poll on this connection, from what the inbox has seen to what it sees now. Throws TierFailure.
   void poll(RedisSession& session);
+  // (name, softness) each. Throws TierFailure.
+  OwnedReply invalidate(RedisSession& session, std::span<const std::pair<std::string_view, bool>> what);
+  // The server has taken an invalidation of this process's.
+  void took(const RedisSession& session, const std::string& name, bool soft);
+  // Says to the server what another one took of this process in the last minute. Throws TierFailure.
+  void repeat(RedisSession& session);
 
  private:
   const Options options_;
@@ -84,6 +92,7 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
   mutable std::mutex mutex_;
   Unheard unheard_;
   std::string process_;
+  RedisRepeats repeats_;
 };
 
 class RedisConnection : public Link {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 
 #include "core/base/clock.hpp"
 #include "core/remote/redis_tier.hpp"
@@ -29,6 +30,23 @@ std::string text_of(std::span<const std::string> tags) {
 std::string_view name_of(Store::Mode mode) noexcept {
   constexpr std::array<std::string_view, 4> kNames = {"load", "set", "add", "swap"};
   return kNames[static_cast<std::size_t>(mode)];
+}
+
+// What a poll begins from.
+struct Cursor {
+  std::string seen, life;
+  std::uint64_t round = 0;
+};
+
+Cursor cursor_of(const Inbox& inbox) {
+  Cursor from;
+  from.life = inbox.server();
+  std::tie(from.seen, from.round) = inbox.begin_poll();
+  for (std::string now; (now = inbox.server()) != from.life;) {  // another's number under this life would be no number
+    from.life = std::move(now);
+    std::tie(from.seen, from.round) = inbox.begin_poll();
+  }
+  return from;
 }
 
 TierError too_long() { return {TierFault::kRejected, "ERR", "the tags of an entry are longer than 99,999 bytes"}; }
@@ -61,19 +79,23 @@ RedisBeginning::RedisBeginning(RedisTier& tier) : RedisScriptWork(tier.call(Redi
   call_.arguments.insert(call_.arguments.end(), {"", "0"});
 }
 
-void RedisBeginning::told(RedisSession& /*session*/, const RedisReply& reply) {
+void RedisBeginning::told(RedisSession& session, const RedisReply& reply) {
+  tier_.repeat(session);
   tier_.inbox()->begin_from(redis_moment(reply.at(1).text(), {}), reply.at(0).text());
 }
 
 RedisPoll::RedisPoll(RedisTier& tier)
     : RedisScriptWork(tier.call(RedisScript::kPoll)), tier_(tier), began_(Clock::now()) {
-  const auto [seen, round] = tier.inbox()->begin_poll();
-  round_ = round;
-  call_.arguments.push_back(seen.empty() ? "" : tier.inbox()->server());
-  call_.arguments.push_back(std::to_string(xmax_of(seen)));
+  const Cursor from = cursor_of(*tier.inbox());
+  round_ = from.round;
+  call_.arguments.push_back(from.seen.empty() ? "" : from.life);
+  call_.arguments.push_back(std::to_string(xmax_of(from.seen)));
 }
 
-void RedisPoll::told(RedisSession& /*session*/, const RedisReply& reply) {
+// The repetition is for a process with connections to two servers, one of which is cut off from the others by now. A
+// server that has no name heard it when the connection was made.
+void RedisPoll::told(RedisSession& session, const RedisReply& reply) {
+  if (!session.link().run_id().empty()) tier_.repeat(session);
   Inbox& inbox = *tier_.inbox();
   const std::string incarnation(reply.at(0).text());
   const std::string mine = tier_.process();
@@ -96,12 +118,13 @@ std::size_t RedisGlance::ask(RedisSession& session) {
   return 1;
 }
 
-void RedisGlance::take(RedisSession& /*session*/, std::span<const OwnedReply> replies) {
+void RedisGlance::take(RedisSession& session, std::span<const OwnedReply> replies) {
   expect_ok(replies[0]);
+  if (!session.link().run_id().empty()) tier_.repeat(session);
   if (replies[0].at(0).nil()) return;
-  const std::string seen = tier_.inbox()->begin_poll().first;
-  is_news_ = seen.empty() || replies[0].at(0).text() != tier_.inbox()->server() ||
-             replies[0].at(1).integer() != static_cast<long long>(xmax_of(seen));
+  const Cursor from = cursor_of(*tier_.inbox());
+  is_news_ = from.seen.empty() || replies[0].at(0).text() != from.life ||
+             replies[0].at(1).integer() != static_cast<long long>(xmax_of(from.seen));
 }
 
 // ----------------------------------------------------------------------------------------------------------- writes
@@ -152,7 +175,7 @@ void RedisStores::take(RedisSession& /*session*/, std::span<const OwnedReply> re
 }
 
 RedisInvalidations::RedisInvalidations(RedisTier& tier, std::span<Request* const> batch)
-    : RedisScriptWork(tier.call(RedisScript::kInvalidate)), counts_(batch.size()) {
+    : RedisScriptWork(tier.call(RedisScript::kInvalidate)), tier_(tier), batch_(batch), counts_(batch.size()) {
   call_.arguments.insert(call_.arguments.end(), {tier.process(), tier.names().channel});
   for (const Request* r : batch) {
     const auto& i = static_cast<const Invalidate&>(*r);
@@ -162,10 +185,12 @@ RedisInvalidations::RedisInvalidations(RedisTier& tier, std::span<Request* const
   }
 }
 
-void RedisInvalidations::told(RedisSession& /*session*/, const RedisReply& reply) {
+void RedisInvalidations::told(RedisSession& session, const RedisReply& reply) {
   last_ = reply.at(1).integer();
   for (std::size_t i = 0; i < counts_.size(); ++i) {
     counts_[i] = static_cast<std::uint64_t>(reply.at(2 + i).integer());
+    const auto& request = static_cast<const Invalidate&>(*batch_[i]);
+    tier_.took(session, request.name, request.soft);
   }
 }
 

@@ -138,6 +138,8 @@ class RedisInvalidations : public RedisScriptWork {
  private:
   void told(RedisSession& session, const RedisReply& reply) override;
 
+  RedisTier& tier_;
+  const std::span<Request* const> batch_;
   std::vector<std::uint64_t> counts_;
   long long last_ = 0;
 };

@@ -111,8 +111,8 @@ struct LookUp : Request {
   std::string lease, owner;
   Nanos lease_age = 0;
   bool taken = false;
-  std::vector<Found> found;        // one per key
-  std::string seen;                // the tier's moment at which it was looked: t0 of a load that follows
+  std::vector<Found> found;  // one per key
+  std::string seen;          // the tier's moment at which it was looked: t0 of a load that follows
 };
 
 struct Store : Request {
@@ -127,7 +127,7 @@ struct Store : Request {
   const Mode mode;
   std::string key, type, payload, born, expected;
   std::string lease, owner;  // given back by a store that is done, of a tier that can
-  std::string origin;  // what its message to the others says of where it comes from; empty: this process
+  std::string origin;        // what its message to the others says of where it comes from; empty: this process
   std::vector<std::string> tags;
   std::vector<std::optional<std::string>> columns;
   Nanos fresh_for = 0;

@@ -92,8 +92,8 @@ TEST(RedisScripts, ThoseThatFreeRoomSaySoWhereTheServerListens) {
     const auto script = static_cast<RedisScript>(i);
     const std::string plain = text_of(script, false), flagged = text_of(script, true);
     EXPECT_EQ(plain.find("#!"), std::string::npos);
-    const bool frees =
-        script == RedisScript::kInvalidate || script == RedisScript::kMatch || script == RedisScript::kGiveBack;
+    const bool frees = script == RedisScript::kInvalidate || script == RedisScript::kMatch ||
+                       script == RedisScript::kGiveBack || script == RedisScript::kSurvey;
     EXPECT_EQ(flagged.starts_with("#!lua flags=allow-oom\n"), frees) << i;
     EXPECT_TRUE(flagged.ends_with(plain));
   }

@@ -1,4 +1,4 @@
-"""Ends while a PostgreSQL tier is being used: `tier_exits.py HOW URL`. The last line tells when the end began.
+"""Ends while a tier is being used: `tier_exits.py HOW URL`. The last line tells when the end began.
 
 Thread rule: a process of its own. It asks whoever started it to freeze the server, through stdout and stdin.
 Refuses to know: pytest, and the server's life.

@@ -1,6 +1,6 @@
-"""Forks while threads use a cache with a PostgreSQL tier; each child uses it too and must end. Prints how many did not.
+"""Forks while threads use a cache with a tier; each child uses it too and must end. Prints how many did not.
 
-    tier_forks.py COUNT [naive]
+    tier_forks.py COUNT postgres|redis [naive]
 
 Thread rule: a process of its own, with a server of its own.
 Refuses to know: pytest.
@@ -16,9 +16,9 @@ import threading
 import time
 import warnings
 
-import psycopg
-
-from outages import Shared, eventually, is_of
+from outages import Raw, Shared, eventually, is_of
+from served import RawRedis, Served
+from stillwarm._redis_server import RedisServer
 from stillwarm._servers import PostgresServer
 
 WATCHDOG = 20.0  # s; a child takes milliseconds, but the machine may be busy
@@ -55,11 +55,15 @@ def child(one: Shared) -> None:
         os._exit(1)
 
 
-def naive_child(connection: psycopg.Connection[object]) -> None:
+def naive_child(client: Raw | RawRedis) -> None:
     """Uses its parent's connection, and closes it properly."""
     try:
-        connection.execute("SELECT 1")
-        connection.close()
+        if isinstance(client, RawRedis):
+            client("ECHO", "child")
+            client("QUIT")
+        else:
+            client("SELECT 1")
+            client.connection.close()
     finally:
         os._exit(0)
 
@@ -76,25 +80,27 @@ def ends(pid: int) -> bool:
     return False
 
 
-def naive(server: PostgresServer, count: int) -> int:
+def naive(server: Served, count: int) -> int:
     bad = 0
     for _ in range(count):
-        connection = psycopg.connect(server.url, autocommit=True)
-        pid = os.fork()
-        if pid == 0:
-            naive_child(connection)
-        ends(pid)
-        try:
-            connection.execute("SELECT 1")
-        except psycopg.Error:
-            bad += 1
+        with server.naive() as client:
+            pid = os.fork()
+            if pid == 0:
+                naive_child(client)
+            ends(pid)
+            try:
+                client(server.ask)
+            except server.naive_error:
+                bad += 1
     return bad
 
 
 def main() -> None:
     count = int(sys.argv[1])
-    with PostgresServer() as server:
-        if sys.argv[2:] == ["naive"]:
+    made = PostgresServer() if sys.argv[2] == "postgres" else RedisServer()
+    with made:
+        server = Served(sys.argv[2], made)  # type: ignore[arg-type]
+        if sys.argv[3:] == ["naive"]:
             print(f"stuck or failed: {naive(server, count)}")
             return
         one = Shared(server.url, tags=["all"], timeout="10s")

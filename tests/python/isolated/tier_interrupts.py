@@ -1,4 +1,4 @@
-"""Ctrl-C while the main thread waits for a frozen PostgreSQL: `tier_interrupts.py`. Prints how long it took.
+"""Ctrl-C while the main thread waits for a frozen server: `tier_interrupts.py postgres|redis`. Prints how long it took.
 
 Thread rule: a process of its own, with a server of its own.
 Refuses to know: pytest.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from outages import Shared, eventually, is_of
+from stillwarm._redis_server import RedisServer
 from stillwarm._servers import PostgresServer
 
 
@@ -36,9 +38,10 @@ def interrupted(action: Callable[[], Any], after: float) -> float:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells switch it off for what runs in the background
-    with PostgresServer() as server:
+    redis = sys.argv[1] == "redis"
+    with RedisServer() if redis else PostgresServer() as server:
         for timeout in ("250ms", "20s"):
-            for verb in ("load", "get", "set", "invalidate", "incr", "query"):
+            for verb in ("load", "get", "set", "invalidate", "incr", "command" if redis else "query"):
                 one = Shared(server.url, timeout=timeout)
                 one.get("warm")
                 one.cache.set("n", 1)
@@ -51,6 +54,7 @@ def main() -> None:
                     "invalidate": lambda one=one: one.cache.invalidate(tag="t"),  # type: ignore[misc]
                     "incr": lambda one=one: _quiet(lambda: one.cache.incr("n")),  # type: ignore[misc]
                     "query": lambda one=one: _quiet(lambda: one.cache.query("SELECT 1", timeout=20.0)),  # type: ignore[misc]
+                    "command": lambda one=one: _quiet(lambda: one.cache._tier.command("GET", "k", timeout=20.0)),  # type: ignore[misc]
                 }
                 print("took", interrupted(actions[verb], 0.1), timeout, verb)
                 server.thaw()

@@ -1,4 +1,4 @@
-"""The PostgreSQL tier under faults, with figures: overrun of deadlines, time to recover, wrong values, lost hit counts.
+"""A tier under faults, with figures: overrun of deadlines, time to recover, wrong values, lost hit counts.
 
 Thread rule: each measurement has a server, a proxy and threads of its own.
 Refuses to know: limits (trust.py), pytest.
@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from chaos import ChaosProxy
-from outages import DEADLINE, Shared, answers, eventually, forget, is_of, value_of
+from outages import DEADLINE, Shared, answers, eventually, forget, is_of, shared, value_of
 from reliability import children
+from served import Served
 from stillwarm._servers import PostgresServer
 
 EXITS = ("calls", "calls_frozen", "many_frozen", "owed", "tasks", "idle")
 
 
-def exit_of(how: str, server: PostgresServer, watchdog: float = 60.0) -> children.Ended:
+def exit_of(how: str, server: Served, watchdog: float = 60.0) -> children.Ended:
     """Runs isolated/tier_exits.py, and freezes the server when it asks for that."""
     paths = os.pathsep.join([str(children.PACKAGE), str(children.TESTS)])
     child = subprocess.Popen(
@@ -127,16 +128,16 @@ def under(
 
 
 @contextlib.contextmanager
-def proxied(server: PostgresServer) -> Iterator[tuple[ChaosProxy, Shared]]:
+def proxied(server: Served) -> Iterator[tuple[ChaosProxy, Shared]]:
     with ChaosProxy(server.port) as proxy:
-        one = Shared(proxy.url())
+        one = Shared(server.through(proxy, server.new_database()))
         try:
             yield proxy, one
         finally:
             one.cache.close()
 
 
-def faults(server: PostgresServer) -> Iterator[tuple[str, Outcome]]:
+def faults(server: Served) -> Iterator[tuple[str, Outcome]]:
     """One fault after the other."""
     one = Shared(server.url)
     yield "frozen (SIGSTOP)", under(one, server.freeze, server.thaw)
@@ -166,7 +167,7 @@ def faults(server: PostgresServer) -> Iterator[tuple[str, Outcome]]:
 
             yield name, under(through, begin, end)
     full = ChaosProxy(server.port, accept=False)
-    nobody = Shared(full.url())
+    nobody = Shared(server.through(full))
     try:
         yield "accepts nobody (no recovery: the next line's server)", under_only(nobody)
     finally:
@@ -183,9 +184,9 @@ def under_only(one: Shared) -> Outcome:
     return Outcome(50, wrong, slowest - DEADLINE, 0.0)
 
 
-def hits_lost(server: PostgresServer, rounds: int = 10) -> tuple[int, int]:
+def hits_lost(postgres: PostgresServer, rounds: int = 10) -> tuple[int, int]:
     """(hits, those that the tier does not know): answers to flushes are cut, and the server is restarted."""
-    with proxied(server) as (proxy, one):
+    with ChaosProxy(postgres.port) as proxy, shared(proxy.url()) as one:
         one.get("counted")
         assert one.cache._tier is not None
         one.cache._tier.core.drain(5_000_000_000)
@@ -198,12 +199,12 @@ def hits_lost(server: PostgresServer, rounds: int = 10) -> tuple[int, int]:
                 for connection in list(proxy.connections):
                     connection.behave(cut_after=0)
             if round_ == rounds // 2:
-                server.restart("immediate")
+                postgres.restart("immediate")
             one.cache._flush_hits()
             proxy.behave()
             eventually(one.cache.confirm)
         eventually(lambda: one.cache._upkeep.flush() and one.cache._upkeep._unsent is None)  # type: ignore[union-attr]
-        rows = server.sql("SELECT hit_count FROM stillwarm.entries WHERE key = 'get:''counted'''")
+        rows = postgres.sql("SELECT hit_count FROM stillwarm.entries WHERE key = 'get:''counted'''")
         return hits, hits - int(rows[0][0] or 0)
 
 
@@ -316,6 +317,6 @@ async def naive_run(count: int, seed: int) -> int:
         return await naive_cancels(server.sockets[0].getsockname()[1], count, seed)
 
 
-def cancels_run(server: PostgresServer, count: int, seed: int) -> tuple[int, int, int]:
+def cancels_run(server: Served, count: int, seed: int) -> tuple[int, int, int]:
     with proxied(server) as (proxy, one):
         return asyncio.run(cancels(one, proxy, count, seed))
