@@ -65,6 +65,7 @@ void RedisClusterEar::renew(std::span<const HeldLease> leases, Nanos age) {
     works.try_emplace(bucket, age).first->second.add(cluster_->bucket(bucket).names().lease(lease.key), lease.owner);
   }
   std::vector<RedisNodes::Task> tasks;
+  tasks.reserve(works.size());
   for (auto& [bucket, work] : works) tasks.emplace_back(bucket, &work, true);
   asks_.run(tasks);
   for (const auto& task : tasks) {
