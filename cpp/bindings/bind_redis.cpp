@@ -2,8 +2,11 @@
 //
 // Thread rule: with the GIL.
 // Refuses to know: what it has in common with other tiers (bind_remote), scripts (core/remote/redis_scripts).
+#include <pybind11/stl.h>
+
 #include "bindings/bind.hpp"
 #include "bindings/remote_tier.hpp"
+#include "core/remote/redis_cluster_ear.hpp"
 #include "core/remote/redis_ear.hpp"
 
 namespace stillwarm {
@@ -16,23 +19,34 @@ void bind_redis(pb::module_& m) {
   };
   pb::class_<OfRedis, RemoteTier>(m, "RedisTier")
       .def(pb::init([](std::string host, int port, int database, std::string user, std::string password,
-                       Nanos connect_timeout, std::string namespace_name, std::string process, unsigned connections,
-                       Nanos timeout, std::size_t most_waiting, Nanos max_lag, Nanos lease_age) {
+                       std::vector<RedisPlace> places, std::string service, bool cluster, Nanos connect_timeout,
+                       std::string namespace_name, std::string process, unsigned connections, Nanos timeout,
+                       std::size_t most_waiting, Nanos max_lag, Nanos lease_age) {
+             const RemoteTier::Settings settings{connections, timeout, most_waiting, max_lag, lease_age};
+             const RedisAddress address{std::move(host),     port,           database, std::move(user),
+                                        std::move(password), connect_timeout};
+             if (cluster) {
+               auto nodes = std::make_shared<RedisCluster>(
+                   RedisCluster::Options{address, std::move(places), std::move(namespace_name), std::move(process)},
+                   max_lag);
+               auto ears = std::make_shared<RedisClusterEars>(nodes);
+               return std::make_unique<OfRedis>(nodes->inbox(), nodes, std::move(ears), settings);
+             }
              auto inbox = std::make_shared<Inbox>(max_lag);
+             std::shared_ptr<RedisSentinels> sentinels;
+             if (!service.empty()) {
+               sentinels = std::make_shared<RedisSentinels>(std::move(places), std::move(service), address);
+             }
              auto tier = std::make_shared<RedisTier>(
-                 RedisTier::Options{
-                     {std::move(host), port, database, std::move(user), std::move(password), connect_timeout},
-                     std::move(namespace_name),
-                     std::move(process)},
+                 RedisTier::Options{address, std::move(namespace_name), std::move(process), std::move(sentinels)},
                  inbox);
              auto ears = std::make_shared<RedisEars>(tier);
-             return std::make_unique<OfRedis>(
-                 std::move(inbox), std::move(tier), std::move(ears),
-                 RemoteTier::Settings{connections, timeout, most_waiting, max_lag, lease_age});
+             return std::make_unique<OfRedis>(std::move(inbox), std::move(tier), std::move(ears), settings);
            }),
            pb::arg("host"), pb::arg("port"), pb::arg("database"), pb::arg("user"), pb::arg("password"),
-           pb::arg("connect_timeout"), pb::arg("namespace"), pb::arg("process"), pb::arg("connections"),
-           pb::arg("timeout"), pb::arg("most_waiting"), pb::arg("max_lag"), pb::arg("lease_age"));
+           pb::arg("places"), pb::arg("service"), pb::arg("cluster"), pb::arg("connect_timeout"), pb::arg("namespace"),
+           pb::arg("process"), pb::arg("connections"), pb::arg("timeout"), pb::arg("most_waiting"), pb::arg("max_lag"),
+           pb::arg("lease_age"));
 }
 
 }  // namespace stillwarm

@@ -177,7 +177,7 @@ void bind_remote(pb::module_& m) {
              return pb::make_tuple(list, until);
            })
       .def("applied", [](RemoteTier& t, std::uint64_t until) { t.inbox->applied(until); })
-      .def("moment", [](const RemoteTier& t) { return t.inbox->moment(); })
+      .def("moment", [](const RemoteTier& t, std::string_view key) { return t.inbox->moment(key); })
       .def("lost", [](RemoteTier& t) { t.inbox->lost(); })
       .def("trusted_until", [](const RemoteTier& t) { return t.inbox->trusted_until(); })
       .def("used", [](RemoteTier& t) { t.listener->used(); })

@@ -705,7 +705,7 @@ class RemoteTier:
     def attach(self, cache: CacheBase, strict: bool, /) -> None: ...
     def messages(self) -> tuple[list[tuple[str, bool]], int]: ...  # (name, soft) each, and up to where they go
     def applied(self, until: int, /) -> None: ...
-    def moment(self) -> str: ...  # the newest that this process knows of
+    def moment(self, key: str, /) -> str: ...  # the newest that this process knows of, where it counts for this key
     def lost(self) -> None: ...
     def trusted_until(self) -> int: ...
     def used(self) -> None: ...
@@ -756,6 +756,9 @@ class RedisTier(RemoteTier):
         database: int,
         user: str,
         password: str,
+        places: Sequence[tuple[str, int]],  # hosts and ports of sentinels, or of a cluster's nodes
+        service: str,  # that sentinels know; empty: there are none
+        cluster: bool,
         connect_timeout: int,
         namespace: str,
         process: str,

@@ -221,7 +221,7 @@ def _writes(asks: _Asks) -> Iterator[Finding]:
         "READONLY": "give the URL of the master: INFO replication names it",
         "MISCONF": "room and rights in the server's folder, or CONFIG SET save ''",
         "NOPERM": asks.grant,
-        "MOVED": "this is a node of a cluster: give a single server",
+        "MOVED": "this is a node of a cluster, which the doctor does not know; caches take redis+cluster://host1:port,host2:port",
         "CLUSTERDOWN": "the cluster is not whole: CLUSTER INFO",
         "LOADING": "the server reads its data: ask again in a moment",
     }.get(word, "see the server's log")

@@ -70,7 +70,8 @@ class Tier:
 
     name: ClassVar[str] = "PostgreSQL"
     speaks_sql: ClassVar[bool] = True
-    leases_along: ClassVar[bool] = False  # a look-up may take a lease, and a store give it back
+    walks: bool = True  # all of its entries can be looked at: top, shared_stats, purge
+    leases_along: bool = False  # a look-up may take a lease, and a store give it back
     denied: ClassVar[tuple[str, ...]] = _DENIED  # errors that will not pass by themselves
 
     def __init__(

@@ -24,13 +24,15 @@ class RedisTier(Tier):
 
     name: ClassVar[str] = "Redis"
     speaks_sql: ClassVar[bool] = False
-    leases_along: ClassVar[bool] = True
-    denied: ClassVar[tuple[str, ...]] = ("NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK", "CROSSSLOT")
+    leases_along: bool = True
+    denied: ClassVar[tuple[str, ...]] = ("NOAUTH", "WRONGPASS", "NOPERM", "CLUSTER", "CROSSSLOT")
 
     def _core_for(
         self, url: str, connect_timeout: int, connections: int, queue: int, max_lag: int, pooler: bool
     ) -> _core.RemoteTier:
         address = _url.redis_address(url)
+        self.leases_along = not address.cluster  # there a lease and its entry are on different nodes
+        self.walks = not address.cluster
         return _core.RedisTier(
             *address, connect_timeout, self.namespace, self.process, connections, self.timeout, queue, max_lag,
             LEASE_AGE,
@@ -82,7 +84,7 @@ class RedisTier(Tier):
             raise self.cause_of(error) from None
 
     def was_done(self, name: str, origin: str, moment: str) -> Steps[bool | None]:
-        request = _core.query("done", [origin, moment], 0)
+        request = _core.query("done", [origin, moment, name], 0)
         error = yield request
         answer = None if error is not None else request.rows[0][0]
         return None if answer not in ("0", "1") else answer == "1"

@@ -186,7 +186,7 @@ def put(
             since = _core.detach(cache, 0, key)
             before = ""
             if only_if_absent:
-                request.origin, before = _named(tier), tier.core.moment()
+                request.origin, before = _named(tier), tier.core.moment(request.key)
             try:
                 error = yield request
             except BaseException:  # cancelled: it goes on, and when it ends this process hears of it

@@ -26,8 +26,13 @@ _REDIS_TLS: Final = re.compile(r"(?:rediss|valkeys)://", re.IGNORECASE)
 _UNIX: Final = re.compile(r"(?:redis\+|valkey\+)?unix://", re.IGNORECASE)
 _LOOKS_LIKE_REDIS: Final = re.compile(r"(?:redis|valkey|unix)", re.IGNORECASE)
 _ENCODED: Final = "in a user or a password '/' '?' '#' '@' '%' are written as %2F %3F %23 %40 %25"
+_CLUSTER: Final = re.compile(r"(?:redis|valkey)\+cluster://", re.IGNORECASE)
+_SENTINEL: Final = re.compile(r"(?:redis|valkey)\+sentinel://", re.IGNORECASE)
+_PLACE: Final = re.compile(r"(?:\[([0-9a-fA-F:.%\w]+)\]|([^\[\]:,\s]+))(?::(\d{1,5}))?", re.ASCII)
 _ACCEPTED: Final = "accepted: postgresql://user@host:5432/database or redis://host:6379/0"
 _ACCEPTED_REDIS: Final = "accepted: redis://user:password@host:6379/0 or unix:///path/to/socket?db=0"
+_ACCEPTED_CLUSTER: Final = "accepted: redis+cluster://user:password@host1:7000,host2:7001"
+_ACCEPTED_SENTINEL: Final = "accepted: redis+sentinel://user:password@host1:26379,host2:26379/service_name/0"
 
 
 def without_password(url: object) -> str:
@@ -63,7 +68,7 @@ def scheme_of(url: object) -> str:
         raise ConfigError(f"url={without_password(url)}: {_ACCEPTED}")
     if _POSTGRES.match(url):
         kind, name, core = "postgresql", "PostgreSQL", "PostgresTier"
-    elif _REDIS.match(url) or _UNIX.match(url):
+    elif _REDIS.match(url) or _UNIX.match(url) or _SENTINEL.match(url) or _CLUSTER.match(url):
         kind, name, core = "redis", "Redis", "RedisTier"
     elif _REDIS_TLS.match(url):
         raise ConfigError(
@@ -88,14 +93,21 @@ class RedisAddress(NamedTuple):
     database: int
     user: str
     password: str
+    places: tuple[tuple[str, int], ...] = ()  # of several servers: hosts and ports of all
+    service: str = ""  # what the sentinels at these places call it
+    cluster: bool = False  # these places are nodes of one
 
 
 def redis_address(url: str) -> RedisAddress:
-    """What a `redis://` or `unix://` URL says.
+    """What a `redis://`, `unix://`, `redis+sentinel://` or `redis+cluster://` URL says.
 
     Raises:
         ConfigError: it cannot be read; names what is accepted, and never the password.
     """
+    if _SENTINEL.match(url):
+        return _sentinel_address(url)
+    if _CLUSTER.match(url):
+        return _cluster_address(url)
 
     def refused(why: str) -> ConfigError:
         return ConfigError(f"url={without_password(url)}: {why}; {_ACCEPTED_REDIS}")
@@ -141,6 +153,67 @@ def _decoded(text: str | None) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if re.search(r"%(?![0-9A-Fa-f]{2})", text or "") else plain
+
+
+def _sentinel_address(url: str) -> RedisAddress:
+    """What a `redis+sentinel://` URL says: the account is the server's, the places are the sentinels'."""
+    parts = _Parts(url, 26379, _ACCEPTED_SENTINEL)
+    service, _, database = parts.path[1:].partition("/")
+    name = _decoded(service)
+    if not name:
+        raise parts.refused("the name of the service is missing")
+    if not re.fullmatch(r"\d{1,6}", database or "0", re.ASCII):
+        raise parts.refused(f"the database {shown(database)} is no number from 0 to 999999")
+    return RedisAddress(*parts.places[0], int(database or 0), parts.user, parts.password, parts.places, name)
+
+
+def _cluster_address(url: str) -> RedisAddress:
+    """What a `redis+cluster://` URL says. A cluster has the database 0 alone."""
+    parts = _Parts(url, 6379, _ACCEPTED_CLUSTER)
+    database = parts.path.strip("/")
+    if database not in ("", "0"):
+        raise parts.refused(f"a cluster has the database 0 alone, not {shown(database)}")
+    return RedisAddress(*parts.places[0], 0, parts.user, parts.password, parts.places, cluster=True)
+
+
+class _Parts:
+    """The parts of a URL with several hosts.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+
+    def __init__(self, url: str, default_port: int, accepted: str) -> None:
+        self._shown, self._accepted = without_password(url), accepted
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise self.refused("it cannot be read") from None
+        if "@" in parts.path + parts.query + parts.fragment or url.endswith("#"):
+            raise self.refused(f"a '#' or a second '@'; {_ENCODED}")
+        if parts.query or parts.fragment:
+            raise self.refused("it has no parameters")
+        account, _, hosts = parts.netloc.rpartition("@")
+        if "@" in account:
+            raise self.refused(f"a '#' or a second '@'; {_ENCODED}")
+        self.path = parts.path
+        self.places = tuple(self._place(text, default_port) for text in hosts.split(","))
+        user, password = (_decoded(text) for text in account.partition(":")[::2])
+        if user is None or password is None:
+            raise self.refused("what follows a % is no character of UTF-8")
+        if user and not password:
+            raise self.refused("a user without a password; a password alone is written ://:password@host")
+        self.user, self.password = user, password
+
+    def _place(self, text: str, default_port: int) -> tuple[str, int]:
+        match = _PLACE.fullmatch(text)
+        port = int(match[3] or default_port) if match else 0
+        if match is None or not 0 < port < 65536:
+            raise self.refused(f"{shown(text)} is no host with a port")
+        return match[1] or match[2], port
+
+    def refused(self, why: str) -> ConfigError:
+        return ConfigError(f"url={self._shown}: {why}; {self._accepted}")
 
 
 def connection_string(url: str, *, connect_timeout: int, statement_timeout: int | None) -> str:
@@ -192,6 +265,9 @@ def is_unprotected(url: str) -> bool:
     if _UNIX.match(url):
         return False
     parts = urlsplit(url)
+    if "," in parts.netloc:
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        return any(is_unprotected(f"redis://{host}") for host in hosts)
     query = dict(_pairs(parts))
     host = query.get("host") or parts.hostname or ""
     if not host or host.startswith("/") or host == "localhost":

@@ -1,4 +1,5 @@
-"""One contract over every tier: memory; PostgreSQL, strict, through a pooler; Redis, strict. Plain and async.
+"""One contract over every tier: memory; PostgreSQL, strict, through a pooler; Redis, strict, behind sentinels, on a
+cluster. Plain and async.
 
 Thread rule: one thread with a loop.
 Refuses to know: what is promised (contract.py, contract_invalidation.py).
@@ -16,7 +17,7 @@ from contract_invalidation import *  # noqa: F403
 from pooling import PgBouncer
 from stillwarm._servers import PostgresServer
 from stillwarm.testing import Clock
-from tiers import Ground
+from tiers import ClusterGround, Ground, sentinel_ground
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +29,14 @@ def shared_pooler(warm_postgres: PostgresServer) -> Iterator[PgBouncer]:
         pooler.close()
 
 
-@pytest.fixture(params=["memory", "postgres", "strict", "pooler", "redis", "redis-strict"])
+@pytest.fixture(params=["memory", "postgres", "strict", "pooler", "redis", "redis-strict", "sentinel", "cluster"])
 def ground(request: pytest.FixtureRequest, warm_clock: Clock) -> Iterator[Ground]:
     if request.param == "memory":
         ground = Ground(None)
+    elif request.param == "cluster":
+        ground = ClusterGround(request.getfixturevalue("shared_cluster"))
+    elif request.param == "sentinel":
+        ground = sentinel_ground(request.getfixturevalue("shared_sentinel"))
     elif request.param.startswith("redis"):
         url = request.getfixturevalue("warm_redis").new_database()
         ground = Ground(url, strict=request.param == "redis-strict")

@@ -18,6 +18,7 @@ import pytest
 
 from stillwarm import Cache, _core
 from stillwarm._ask_redis import ask_redis
+from stillwarm._redis_clusters import RedisCluster, RedisSentinel
 from stillwarm._redis_server import RedisServer
 from stillwarm._servers import PostgresServer
 from stillwarm._url import redis_address
@@ -81,6 +82,11 @@ class Ground:
         address = redis_address(self.direct_url)
         return ask_redis((address.host, address.port), [("SELECT", address.database), words], PATIENCE)[-1]
 
+    @property
+    def entries(self) -> str:
+        """A glob for their names in Redis."""
+        return f"stillwarm:{{{self.namespace}}}:e:*"
+
     def rows(self, columns: str = "key", where: str = "true") -> list[tuple[Any, ...]]:
         return self.sql(
             f"SELECT {columns} FROM stillwarm.entries WHERE namespace = %s AND {where} ORDER BY key", self.namespace
@@ -96,7 +102,7 @@ class Ground:
         """Both clocks: the caches' is moved, and rows become older."""
         if self.is_redis:
             self.written()
-            self.redis("EVAL", _OLDER, 0, f"stillwarm:{{{self.namespace}}}:e:*", int(seconds * 1000))
+            self.redis("EVAL", _OLDER, 0, self.entries, int(seconds * 1000))
         elif self.url is not None:
             self.written()
             self.sql(
@@ -139,6 +145,41 @@ def redis_ground(warm_redis: RedisServer) -> Iterator[Ground]:
         yield ground
     finally:
         ground.close()
+
+
+@pytest.fixture(scope="session")
+def shared_sentinel() -> Iterator[RedisSentinel]:
+    """A master with a replica and three sentinels; no test hurts them."""
+    with RedisSentinel() as service:
+        yield service
+
+
+def sentinel_ground(service: RedisSentinel, **options: Any) -> Ground:
+    """A database of the service's master, found by the sentinels."""
+    database = service.new_database()
+    return Ground(service.url_of(database), service.master.url_of(database), **options)
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[RedisCluster]:
+    """Three masters with a replica each; no test hurts them."""
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+class ClusterGround(Ground):
+    """A namespace on a cluster: what is asked of the database is asked of every master."""
+
+    def __init__(self, cluster: RedisCluster, **options: Any) -> None:
+        super().__init__(cluster.url, **options)
+        self.cluster = cluster
+
+    def redis(self, *words: object) -> Any:
+        return self.cluster.everywhere(*words)
+
+    @property
+    def entries(self) -> str:
+        return f"stillwarm:{{{self.namespace}.*}}:e:*"
 
 
 def with_port(url: str, port: int) -> str:

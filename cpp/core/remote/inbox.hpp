@@ -39,6 +39,7 @@ class Inbox {
   explicit Inbox(Nanos max_lag) : max_lag_(max_lag) { messages_.reserve(1); }
   Inbox(const Inbox&) = delete;
   Inbox& operator=(const Inbox&) = delete;
+  virtual ~Inbox() = default;
 
   const std::atomic<Nanos>& attention() const noexcept { return attention_; }
 
@@ -87,8 +88,8 @@ class Inbox {
     if (other || xmax_of(moment) >= xmax_of(known_)) known_ = std::move(moment);
   }
 
-  // The newest moment of the tier that this process knows of; "" before the first.
-  std::string moment() const {
+  // The newest moment of the tier that this process knows of, where it counts for this key; "" before the first.
+  virtual std::string moment(std::string_view /*key*/) const {
     const std::lock_guard lock(mutex_);
     const bool newer = Moment::of(known_).life != server_ || xmax_of(known_) > xmax_of(seen_);
     return newer && !known_.empty() ? known_ : moment_text(seen_, server_);

@@ -109,7 +109,7 @@ void Recovery::owe(const std::string& name, bool soft) {
 void Recovery::owe(const std::shared_ptr<Store>& store) {
   const auto later = again(*store);  // the first attempt may still be under way
   const std::lock_guard lock(mutex_);
-  if (later->born.empty()) later->born = inbox_->moment();  // nothing younger than this moment is overwritten
+  if (later->born.empty()) later->born = inbox_->moment(later->key);  // nothing younger than this moment is overwritten
   keep(later);
 }
 
@@ -176,7 +176,7 @@ void Recovery::ended(const std::shared_ptr<Request>& request) noexcept {
   if (!store->error || is_final(store->error)) return settled(*store);
   try {
     const auto once_more = again(*store);
-    if (once_more->born.empty()) once_more->born = inbox_->moment();
+    if (once_more->born.empty()) once_more->born = inbox_->moment(once_more->key);
     keep(once_more);
   } catch (const std::bad_alloc&) {
     owed_.forget(store->key, store->type);

@@ -19,8 +19,8 @@ constexpr std::size_t kMostExamined = 4'096;
 }  // namespace
 
 RedisEar::RedisEar(std::shared_ptr<RedisTier> tier, std::unique_ptr<RedisSession> asks,
-                   std::unique_ptr<RedisSession> hears)
-    : tier_(std::move(tier)), asks_(std::move(asks)), hears_(std::move(hears)) {}
+                   std::unique_ptr<RedisSession> hears, std::unique_ptr<RedisWatch> watch)
+    : tier_(std::move(tier)), asks_(std::move(asks)), hears_(std::move(hears)), watch_(std::move(watch)) {}
 
 void RedisEar::begin() {
   mine_ = tier_->process();
@@ -100,6 +100,10 @@ void RedisEar::examine(const std::vector<std::string>& entries, const std::vecto
 }
 
 void RedisEar::poll() {
+  if (watch_ != nullptr && watch_->moved()) {
+    tier_->note_another_server();
+    throw TierFailure({TierFault::kUnavailable, "", "another server is the master by now"});
+  }
   // A subscription that does not answer hears nothing any more.
   if (pinged_at_ != 0 && steady_now() - pinged_at_ > kSilence) {
     throw TierFailure({TierFault::kTimeout, "", "the subscription does not answer"});
@@ -129,12 +133,14 @@ void RedisEar::cut() noexcept {
 void RedisEar::forget() noexcept {
   asks_->forget();
   hears_->forget();
+  if (watch_ != nullptr) watch_->forget();
 }
 
 std::unique_ptr<Ear> RedisEars::open_ear() {
-  auto asks = tier_->open();
-  auto hears = tier_->open();
-  return std::make_unique<RedisEar>(tier_, std::move(asks), std::move(hears));
+  RedisTier::Where where = tier_->look();
+  auto asks = tier_->open(where.address);
+  auto hears = tier_->open(where.address);
+  return std::make_unique<RedisEar>(tier_, std::move(asks), std::move(hears), std::move(where.watch));
 }
 
 }  // namespace stillwarm

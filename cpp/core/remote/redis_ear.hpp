@@ -25,7 +25,8 @@ namespace stillwarm {
 
 class RedisEar : public Ear {
  public:
-  RedisEar(std::shared_ptr<RedisTier> tier, std::unique_ptr<RedisSession> asks, std::unique_ptr<RedisSession> hears);
+  RedisEar(std::shared_ptr<RedisTier> tier, std::unique_ptr<RedisSession> asks, std::unique_ptr<RedisSession> hears,
+           std::unique_ptr<RedisWatch> watch);
 
   bool listens() const noexcept override { return true; }
   int heard() override;
@@ -45,6 +46,7 @@ class RedisEar : public Ear {
 
   const std::shared_ptr<RedisTier> tier_;
   const std::unique_ptr<RedisSession> asks_, hears_;
+  const std::unique_ptr<RedisWatch> watch_;  // with sentinels
   std::string mine_;
   bool begun_ = false;
   bool tracks_ = false;

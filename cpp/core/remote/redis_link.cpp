@@ -19,8 +19,8 @@ namespace {
 
 // Errors with which a server says that it is of no use for now. A replica that takes no writes is one: it was the
 // master when the connection was made.
-constexpr std::array<std::string_view, 7> kGone = {"LOADING",  "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN",
-                                                   "READONLY", "UNBLOCKED",  "NOREPLICAS"};
+constexpr std::array<std::string_view, 9> kGone = {"LOADING",   "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY",
+                                                   "UNBLOCKED", "NOREPLICAS", "MOVED",       "ASK"};
 
 [[noreturn]] void unexpected() {
   throw TierFailure({TierFault::kUnavailable, "", "the server's answer is not what was asked for"});
@@ -100,6 +100,8 @@ TierError redis_error(std::string_view text) {
   TierFault fault = TierFault::kRejected;
   if (std::find(kGone.begin(), kGone.end(), word) != kGone.end()) fault = TierFault::kUnavailable;
   if (word == "BUSY") fault = TierFault::kTimeout;  // somebody's script runs
+  // A script met a key that has moved to another node: the slot is moving.
+  if (text.find("non local key") != std::string_view::npos) fault = TierFault::kUnavailable;
   if (text.find("max number of clients") != std::string_view::npos) fault = TierFault::kUnavailable;
   return {fault, std::string(word), std::string(text.substr(0, text.find('\n')))};
 }
@@ -128,10 +130,16 @@ RedisLink::~RedisLink() {
   if (duplicate_ >= 0) ::close(duplicate_);
 }
 
-void RedisLink::greet(const RedisAddress& address) {
-  if (!address.password.empty()) {
-    expect_ok(address.user.empty() ? run({"AUTH", address.password}) : run({"AUTH", address.user, address.password}));
+void RedisLink::sign_in(const RedisAddress& address) {
+  if (address.user.empty()) {
+    run({"AUTH", address.password});
+  } else {
+    run({"AUTH", address.user, address.password});
   }
+}
+
+void RedisLink::greet(const RedisAddress& address) {
+  if (!address.password.empty()) sign_in(address);
   if (address.database != 0) run({"SELECT", std::to_string(address.database)});
   append({"CLIENT", "SETNAME", "stillwarm"});
   append({"INFO", "server"});
@@ -139,6 +147,7 @@ void RedisLink::greet(const RedisAddress& address) {
   const OwnedReply info = read();
   if (!info.error()) {
     version_ = version_of(info.text());
+    in_cluster_ = info.text().find("_mode:cluster") != std::string_view::npos;
     run_id_ = line_of(info.text(), "run_id:");
   } else if (redis_error(*info.error()).state != "NOPERM") {
     expect_ok(info);
@@ -146,6 +155,7 @@ void RedisLink::greet(const RedisAddress& address) {
 }
 
 void RedisLink::append(std::span<const std::string_view> command) {
+  if (asking_ && redisAppendCommand(link_.get(), "ASKING") != REDIS_OK) throw std::bad_alloc();
   std::vector<const char*> words;
   std::vector<std::size_t> sizes;
   words.reserve(command.size());

@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/remote/remote_tier.hpp"
@@ -21,6 +22,8 @@ struct redisReply;
 
 namespace stillwarm {
 
+using RedisPlace = std::pair<std::string, int>;  // host and port
+
 // Where a server is, and who asks.
 struct RedisAddress {
   std::string host;  // or the path of a Unix socket, which begins with a slash
@@ -28,6 +31,14 @@ struct RedisAddress {
   int database = 0;
   std::string user{}, password{};  // empty: none
   Nanos connect_timeout = 1'000'000'000;
+
+  RedisAddress at(const RedisPlace& place, Nanos limit) const {
+    RedisAddress there = *this;
+    there.host = place.first;
+    there.port = place.second;
+    there.connect_timeout = limit;
+    return there;
+  }
 };
 
 // A reply, or a part of one. What is not of the expected kind throws: it is no answer to what was asked.
@@ -70,8 +81,11 @@ class RedisLink {
 
   // Signs in, selects the database and asks for the version. Somebody watches: it may take for ever.
   void greet(const RedisAddress& address);
+  void sign_in(const RedisAddress& address);
 
   void append(std::span<const std::string_view> command);
+  // Every command from here on is one that a node was sent for while a slot moves: two replies each.
+  void set_asking(bool asking) noexcept { asking_ = asking; }
   void append(std::initializer_list<std::string_view> command) {
     append(std::span<const std::string_view>(command.begin(), command.size()));
   }
@@ -86,6 +100,7 @@ class RedisLink {
 
   bool usable() const noexcept;
   int server_version() const noexcept { return version_; }  // 70015 for 7.0.15
+  bool in_cluster() const noexcept { return in_cluster_; }  // says the server
   // Of this life of the server: another one after each start. Empty: it does not say.
   const std::string& run_id() const noexcept { return run_id_; }
   int descriptor() const noexcept;
@@ -101,6 +116,8 @@ class RedisLink {
   std::unique_ptr<redisContext, Closer> link_;
   int duplicate_ = -1;
   int version_ = 0;
+  bool in_cluster_ = false;
+  bool asking_ = false;
   std::string run_id_;
 };
 

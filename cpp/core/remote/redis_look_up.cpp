@@ -1,9 +1,10 @@
-// Look-ups of the Redis tier: what an entry's text says, and what the marks say of it. See redis_tier.hpp.
+// Look-ups of the Redis tier: what an entry's text says, and what the marks say of it. See redis_work.hpp.
 #include <algorithm>
 #include <charconv>
 #include <optional>
 
 #include "core/remote/redis_tier.hpp"
+#include "core/remote/redis_work.hpp"
 
 namespace stillwarm {
 
@@ -67,7 +68,7 @@ std::vector<std::string> tags_of(std::string_view text) {
 }  // namespace
 
 // What the marks were at a look-up.
-struct RedisConnection::Marks {
+struct RedisLookUp::Marks {
   struct OfType {
     long long hard = 0, soft = 0, soft_at = 0;
   };
@@ -78,8 +79,7 @@ struct RedisConnection::Marks {
   std::vector<OfType> types;
 };
 
-RedisConnection::Marks RedisConnection::read_marks(const std::vector<std::string_view>& types,
-                                                   const RedisReply& reply) const {
+RedisLookUp::Marks RedisLookUp::read_marks(const RedisReply& reply) const {
   const auto number = [&](std::size_t i) { return reply.at(i).nil() ? 0 : number_of(reply.at(i).text()); };
   Marks marks;
   if (!reply.at(0).nil()) {
@@ -89,103 +89,85 @@ RedisConnection::Marks RedisConnection::read_marks(const std::vector<std::string
   marks.floor = number(2);
   marks.tagged = number(3);
   marks.all = {number(4), number(5), number(6)};
-  for (std::size_t i = 0; i < types.size(); ++i) {
+  for (std::size_t i = 0; i < types_.size(); ++i) {
     marks.types.push_back({number(7 + 3 * i), number(8 + 3 * i), number(9 + 3 * i)});
   }
   return marks;
 }
 
-void RedisConnection::look_up(std::span<Request* const> batch) {
-  RedisLink& link = session_->link();
-  const RedisNames& names = tier_->names();
-  std::vector<std::string_view> types;
-  std::vector<std::string> entries;
+RedisLookUp::RedisLookUp(RedisTier& tier, std::span<Request* const> batch) : tier_(tier), batch_(batch) {
   for (Request* r : batch) {
     auto& l = static_cast<LookUp&>(*r);
     l.found.assign(l.keys.size(), {});
     for (std::size_t i = 0; i < l.keys.size(); ++i) {
-      entries.push_back(names.entry(l.types[i], l.keys[i]));
-      if (std::find(types.begin(), types.end(), l.types[i]) == types.end()) types.emplace_back(l.types[i]);
+      entries_.push_back(tier.names().entry(l.types[i], l.keys[i]));
+      if (std::find(types_.begin(), types_.end(), l.types[i]) == types_.end()) types_.emplace_back(l.types[i]);
     }
   }
-  std::vector<std::string> fields = {"i", "n", "f", "t", "all", "~all", "@all"};
-  for (const auto type : types) {
-    for (const std::string_view kind : {"type:", "~type:", "@type:"}) fields.emplace_back(kind).append(type);
-  }
-  std::vector<std::string_view> words = {"HMGET", names.marks};
-  words.insert(words.end(), fields.begin(), fields.end());
-  link.append(words);  // first: what happens to an entry after it was read is younger than the moment that is told
-  if (entries.size() == 1) {
-    link.append({"GET", entries[0]});
-  } else {
-    words = {"MGET"};
-    words.insert(words.end(), entries.begin(), entries.end());
-    if (!entries.empty()) link.append(words);
-  }
-  link.append({"TIME"});
-  const std::vector<RedisCall> leases = append_leases(batch);
-  const OwnedReply marked = link.read();
-  const OwnedReply values = entries.empty() ? OwnedReply(nullptr) : link.read();
-  const OwnedReply time = link.read();
-  take_leases(batch, session_->read(leases));
-  for (const RedisReply* reply : {static_cast<const RedisReply*>(&marked), static_cast<const RedisReply*>(&values),
-                                  static_cast<const RedisReply*>(&time)}) {
-    expect_ok(*reply);
-  }
-  const Marks marks = read_marks(types, marked);
-  std::string moment;
-  if (marks.incarnation.empty()) {  // a server without data: the first to come gives it a name
-    RedisCall first = tier_->call(RedisScript::kPoll);
-    first.arguments.insert(first.arguments.end(), {"", "0"});
-    const OwnedReply named = session_->run(first);
-    moment = redis_moment(named.at(1).text(), named.at(0).text());
-  } else {
-    moment = redis_moment(marks.number, marks.incarnation);
-  }
-  const long long now = time.at(0).integer() * 1000 + time.at(1).integer() / 1000;
-  std::size_t n = 0;
-  for (Request* r : batch) {
-    auto& l = static_cast<LookUp&>(*r);
-    l.seen = moment;
-    for (std::size_t i = 0; i < l.keys.size(); ++i, ++n) {
-      const RedisReply value = entries.size() == 1 ? static_cast<const RedisReply&>(values) : values.at(n);
-      if (value.nil()) continue;
-      const auto type = std::find(types.begin(), types.end(), l.types[i]) - types.begin();
-      judge(l.found[i], value.text(), marks, static_cast<std::size_t>(type), now, entries[n], l.types[i]);
-    }
-  }
-  tier_->inbox()->know(std::move(moment));
-}
-
-// Behind the look: whoever finds nothing has the lease already. What another has stored between the two leaves it free.
-std::vector<RedisCall> RedisConnection::append_leases(std::span<Request* const> batch) {
-  std::vector<RedisCall> calls;
-  const RedisNames& names = tier_->names();
-  for (const Request* r : batch) {
-    const auto& l = static_cast<const LookUp&>(*r);
-    if (l.lease.empty() || l.keys.size() != 1) continue;
-    RedisCall call = tier_->call(RedisScript::kTake, {names.entry(l.types[0], l.keys[0]), names.lease(l.lease)});
-    call.arguments.insert(call.arguments.end(),
-                          {l.types[0], l.owner, std::to_string(std::max<Nanos>(1, l.lease_age / 1'000'000))});
-    session_->append(call);
-    calls.push_back(std::move(call));
-  }
-  return calls;
-}
-
-void RedisConnection::take_leases(std::span<Request* const> batch, const std::vector<OwnedReply>& replies) {
-  std::size_t n = 0;
   for (Request* r : batch) {
     auto& l = static_cast<LookUp&>(*r);
     l.taken = false;
     if (l.lease.empty() || l.keys.size() != 1) continue;
-    const OwnedReply& reply = replies[n++];
-    l.taken = !reply.error() && reply.integer() == 1;
+    const RedisNames& names = tier.names();
+    RedisCall call = tier.call(RedisScript::kTake, {names.entry(l.types[0], l.keys[0]), names.lease(l.lease)});
+    call.arguments.insert(call.arguments.end(),
+                          {l.types[0], l.owner, std::to_string(std::max<Nanos>(1, l.lease_age / 1'000'000))});
+    leases_.emplace_back(&l, std::move(call));
+  }
+  fields_ = {"i", "n", "f", "t", "all", "~all", "@all"};
+  for (const auto type : types_) {
+    for (const std::string_view kind : {"type:", "~type:", "@type:"}) fields_.emplace_back(kind).append(type);
   }
 }
 
-void RedisConnection::judge(Found& found, std::string_view value, const Marks& marks, std::size_t type, long long now,
-                            std::string_view entry, std::string_view type_name) {
+std::size_t RedisLookUp::ask(RedisSession& session) {
+  RedisLink& link = session.link();
+  std::vector<std::string_view> words = {"HMGET", tier_.names().marks};
+  words.insert(words.end(), fields_.begin(), fields_.end());
+  link.append(words);  // first: what happens to an entry after it was read is younger than the moment that is told
+  link.append({"TIME"});
+  if (entries_.empty()) return 2;
+  words = {entries_.size() == 1 ? "GET" : "MGET"};
+  words.insert(words.end(), entries_.begin(), entries_.end());
+  link.append(words);
+  for (const auto& [request, call] : leases_) session.append(call);
+  return 3 + leases_.size();
+}
+
+void RedisLookUp::take(RedisSession& session, std::span<const OwnedReply> replies) {
+  for (const auto& reply : replies.first(std::min<std::size_t>(3, replies.size()))) expect_ok(reply);
+  for (std::size_t i = 0; i < leases_.size(); ++i) {
+    const RedisReply& taken = replies[3 + i];
+    leases_[i].first->taken = !taken.error() && taken.integer() == 1;
+  }
+  const Marks marks = read_marks(replies[0]);
+  std::string moment;
+  if (marks.incarnation.empty()) {  // a server without data: the first to come gives it a name
+    RedisCall first = tier_.call(RedisScript::kPoll);
+    first.arguments.insert(first.arguments.end(), {"", "0"});
+    const OwnedReply named = session.run(first);
+    moment = redis_moment(named.at(1).text(), named.at(0).text());
+  } else {
+    moment = redis_moment(marks.number, marks.incarnation);
+  }
+  const RedisReply& time = replies[1];
+  const long long now = time.at(0).integer() * 1000 + time.at(1).integer() / 1000;
+  std::size_t n = 0;
+  for (Request* r : batch_) {
+    auto& l = static_cast<LookUp&>(*r);
+    l.seen = moment;
+    for (std::size_t i = 0; i < l.keys.size(); ++i, ++n) {
+      const RedisReply value = entries_.size() == 1 ? static_cast<const RedisReply&>(replies[2]) : replies[2].at(n);
+      if (value.nil()) continue;
+      const auto type = std::find(types_.begin(), types_.end(), l.types[i]) - types_.begin();
+      judge(session, l.found[i], value.text(), marks, static_cast<std::size_t>(type), now, entries_[n]);
+    }
+  }
+  tier_.inbox()->know(std::move(moment));
+}
+
+void RedisLookUp::judge(RedisSession& session, Found& found, std::string_view value, const Marks& marks,
+                        std::size_t type, long long now, std::string_view entry) {
   const auto stored = Stored::of(value);
   found.has_payload = true;
   if (!stored) {  // somebody else's: whoever opens it says what is wrong with it
@@ -202,9 +184,9 @@ void RedisConnection::judge(Found& found, std::string_view value, const Marks& m
   if (!found.dead && !stored->tags.empty()) {
     found.dead = marks.floor > stored->born;
     if (!found.dead && marks.tagged > stored->born) {
-      RedisCall asks = tier_->call(RedisScript::kJudge, {std::string(entry)});
-      asks.arguments.emplace_back(type_name);
-      const OwnedReply said = session_->run(asks);
+      RedisCall asks = tier_.call(RedisScript::kJudge, {std::string(entry)});
+      asks.arguments.emplace_back(types_[type]);
+      const OwnedReply said = session.run(asks);
       // Another version was written meanwhile: that this one was valid a moment ago is not known any more.
       found.dead = said.at(0).text() != stored->version || said.at(1).integer() != 0;
       if (!found.dead && !said.at(2).text().empty()) fresh_until = std::min(fresh_until, said.at(2).integer());
@@ -212,7 +194,7 @@ void RedisConnection::judge(Found& found, std::string_view value, const Marks& m
   }
   if (found.dead) return;
   found.found = true;
-  tier_->note_found(entry, stored->version);
+  tier_.note_found(entry, stored->version);
   found.payload = stored->payload;
   found.fresh_left = until(fresh_until, now, stored->fresh_for);
   found.kept_left = found.fresh_left;

@@ -3,7 +3,7 @@
 // Thread rule: immutable.
 // Refuses to know: values, connections.
 //
-//   stillwarm:{NAMESPACE}:m          the marks, and so on
+//   stillwarm:{NAMESPACE}:m          the marks, and so on; on a cluster stillwarm:{NAMESPACE.BUCKET}:m
 //   stillwarm:{NAMESPACE}:e:TYPE:KEY an entry; '%' and ':' of the type are percent-escaped, the key stands as it is
 #pragma once
 
@@ -19,13 +19,16 @@ class RedisNames {
  public:
   explicit RedisNames(const std::string& namespace_name)
       : RedisNames(namespace_name, "stillwarm:{" + namespace_name + "}:") {}
+  RedisNames(const std::string& namespace_name, std::uint32_t bucket)
+      : RedisNames(namespace_name, beginning_of(namespace_name) + std::to_string(bucket) + "}:") {}
 
   static constexpr std::uint32_t kStripes = 4096;
+  static constexpr std::uint32_t kBuckets = 64;  // of a cluster
 
   const std::string beginning;
   const std::string marks = beginning + "m", log = beginning + "l";
   const std::string tags_1 = beginning + "t1", tags_2 = beginning + "t2";
-  const std::string hits = beginning + "h", channel = beginning + "c";
+  const std::string hits = beginning + "h", channel;
   const std::string entries = beginning + "e:";
 
   static std::string spelled(std::string_view type) {
@@ -72,15 +75,26 @@ class RedisNames {
   std::string lease(std::string_view name) const { return (beginning + "x:").append(name); }
   std::string flushed(std::string_view process) const { return (beginning + "f:").append(process); }
 
-  // FNV-1a: the same in every process.
   static std::uint32_t stripe(std::string_view key) noexcept {
-    std::uint64_t hash = 14695981039346656037ULL;
-    for (const char c : key) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
-    return static_cast<std::uint32_t>((hash ^ hash >> 32) % kStripes);
+    return static_cast<std::uint32_t>(hash(key) % kStripes);
   }
+  // The highest bits, to which all others are spread: a bucket has keys of every stripe.
+  static std::uint32_t bucket(std::string_view key) noexcept {
+    return static_cast<std::uint32_t>((hash(key) * 0x9E3779B97F4A7C15ULL) >> 58);
+  }
+  // What every key of every bucket begins with; the bucket's number follows.
+  static std::string beginning_of(const std::string& namespace_name) { return "stillwarm:{" + namespace_name + "."; }
 
  private:
-  RedisNames(const std::string& /*namespace_name*/, std::string begins) : beginning(std::move(begins)) {}
+  RedisNames(const std::string& namespace_name, std::string begins)
+      : beginning(std::move(begins)), channel("stillwarm:{" + namespace_name + "}:c") {}
+
+  // FNV-1a: the same in every process.
+  static std::uint64_t hash(std::string_view key) noexcept {
+    std::uint64_t h = 14695981039346656037ULL;
+    for (const char c : key) h = (h ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+    return h ^ h >> 32;
+  }
 };
 
 }  // namespace stillwarm

@@ -1,5 +1,9 @@
 #include "core/remote/redis_session.hpp"
 
+#include <algorithm>
+
+#include "core/remote/redis_work.hpp"
+
 namespace stillwarm {
 
 namespace {
@@ -46,31 +50,33 @@ void RedisSession::append(const RedisCall& call) {
   link_.append(words);
 }
 
-std::vector<OwnedReply> RedisSession::run(std::span<const RedisCall> calls) {
-  for (const auto& call : calls) append(call);
-  return read(calls);
-}
-
-std::vector<OwnedReply> RedisSession::read(std::span<const RedisCall> calls) {
+std::vector<OwnedReply> RedisSession::read(std::size_t count) {
   std::vector<OwnedReply> replies;
-  replies.reserve(calls.size());
-  bool forgotten = false;
-  for (std::size_t i = 0; i < calls.size(); ++i) {
-    replies.push_back(link_.read());
-    forgotten = forgotten || is_unknown(replies.back());
-  }
-  if (!forgotten) return replies;
-  load_scripts();
-  for (std::size_t i = 0; i < calls.size(); ++i) {
-    if (!is_unknown(replies[i])) continue;
-    append(calls[i]);
-    replies[i] = link_.read();
-  }
+  replies.reserve(count);
+  while (replies.size() < count) replies.push_back(link_.read());
   return replies;
 }
 
+bool RedisSession::renewed(std::span<const OwnedReply> replies) {
+  if (std::none_of(replies.begin(), replies.end(), is_unknown)) return false;
+  load_scripts();
+  return true;
+}
+
+// What must not be done twice is a work of one call, which was not done where the script was unknown.
+void RedisSession::run(RedisWork& work) {
+  auto replies = read(work.ask(*this));
+  if (renewed(replies)) replies = read(work.ask(*this));
+  work.take(*this, replies);
+}
+
 OwnedReply RedisSession::run(const RedisCall& call) {
-  auto replies = run(std::span(&call, 1));
+  append(call);
+  auto replies = read(1);
+  if (renewed(replies)) {
+    append(call);
+    replies = read(1);
+  }
   expect_ok(replies.front());
   return std::move(replies.front());
 }

@@ -13,6 +13,8 @@
 
 namespace stillwarm {
 
+class RedisWork;
+
 struct RedisCall {
   RedisScript script{};
   std::vector<std::string> keys;
@@ -29,11 +31,14 @@ class RedisSession {
   // Signs in and loads the scripts. Somebody watches.
   void begin(const RedisAddress& address);
   void append(const RedisCall& call);
-  // The replies to the last calls that were appended. They may be errors; calls to a server that had forgotten the
-  // scripts were made again.
-  std::vector<OwnedReply> read(std::span<const RedisCall> calls);
-  // One pipeline.
-  std::vector<OwnedReply> run(std::span<const RedisCall> calls);
+  // As many replies, which may be errors.
+  std::vector<OwnedReply> read(std::size_t count);
+  // Whether one says that the server has forgotten the scripts: then they are there again, and all is to be asked once
+  // more.
+  bool renewed(std::span<const OwnedReply> replies);
+
+  // One round trip.
+  void run(RedisWork& work);
   // Throws TierFailure for an error too.
   OwnedReply run(const RedisCall& call);
 

@@ -6,6 +6,7 @@
 
 #include "core/base/clock.hpp"
 #include "core/remote/guarded.hpp"
+#include "core/remote/redis_work.hpp"
 
 namespace stillwarm {
 
@@ -29,38 +30,80 @@ std::string random_text(std::size_t bytes) {
   return text;
 }
 
+namespace {
+
+// Sentinels may be late. One that says so of a replica is not asked first again.
+void expect_master(RedisLink& link, RedisSentinels& sentinels) {
+  link.append({"ROLE"});
+  const OwnedReply role = link.read();
+  if (role.error() && redis_error(*role.error()).state == "NOPERM") return;
+  expect_ok(role);
+  if (role.at(0).text() == "master") return;
+  sentinels.doubt();
+  throw TierFailure({TierFault::kUnavailable, "", "the sentinels name a server that is no master"});
+}
+
+}  // namespace
+
 RedisTier::RedisTier(Options options, std::shared_ptr<Inbox> inbox)
     : options_(std::move(options)),
-      names_(options_.namespace_name),
+      names_(options_.bucket ? RedisNames(options_.namespace_name, *options_.bucket)
+                             : RedisNames(options_.namespace_name)),
       inbox_(std::move(inbox)),
       process_(options_.process) {}
 
-std::unique_ptr<RedisSession> RedisTier::open() {
-  auto session = std::make_unique<RedisSession>(options_.address);
+RedisTier::Where RedisTier::look() {
+  Where where{options_.address, nullptr};
+  if (options_.sentinels == nullptr) return where;
   Watchdog watchdog;
-  std::string seen, incarnation;
-  guarded(watchdog, *session, options_.address.connect_timeout, [&] {
-    session->begin(options_.address);
-    RedisCall first = call(RedisScript::kPoll);
-    first.arguments.insert(first.arguments.end(), {"", "0"});
-    const OwnedReply now = session->run(first);
-    incarnation = now.at(0).text();
-    seen = redis_moment(now.at(1).text(), {});
-    repeat(*session);
+  RedisSentinels::Master master = options_.sentinels->master(watchdog);
+  std::tie(where.address.host, where.address.port) = master.place;
+  where.watch = std::make_unique<RedisWatch>(options_.sentinels, std::move(master));
+  return where;
+}
+
+std::unique_ptr<RedisSession> RedisTier::open(const RedisAddress& address) {
+  Watchdog watchdog;
+  std::unique_ptr<RedisSession> session;
+  try {
+    session = std::make_unique<RedisSession>(address);
+  } catch (const TierFailure&) {
+    if (options_.sentinels != nullptr) options_.sentinels->doubt();
+    throw;
+  }
+  guarded(watchdog, *session, address.connect_timeout, [&] {
+    session->begin(address);
+    if (session->link().in_cluster()) {
+      throw TierFailure({TierFault::kRejected, "CLUSTER",
+                         "the server is a node of a cluster; accepted: redis+cluster://host1:port,host2:port"});
+    }
+    if (options_.sentinels != nullptr) expect_master(session->link(), *options_.sentinels);
+    RedisBeginning work(*this);
+    session->run(work);
   });
-  // Before anything that this process keeps is read: messages from here on concern it.
-  inbox_->begin_from(seen, incarnation);
   return session;
 }
 
 std::unique_ptr<Link> RedisTier::connect(TierError& error) {
   try {
-    auto session = open();
-    return std::make_unique<RedisConnection>(shared_from_this(), std::move(session));
+    const std::uint64_t server = server_count();
+    return std::make_unique<RedisConnection>(shared_from_this(), open(look().address), server);
   } catch (const TierFailure& e) {
     error = e.error;
     return nullptr;
   }
+}
+
+void RedisTier::lock() {
+  mutex_.lock();
+  repeats_.lock();
+  if (options_.sentinels != nullptr) options_.sentinels->lock();
+}
+
+void RedisTier::unlock() {
+  if (options_.sentinels != nullptr) options_.sentinels->unlock();
+  repeats_.unlock();
+  mutex_.unlock();
 }
 
 std::string RedisTier::process() const {
@@ -128,34 +171,8 @@ RedisCall RedisTier::call(RedisScript script, std::vector<std::string> keys) con
 }
 
 void RedisTier::poll(RedisSession& session) {
-  const Nanos began = Clock::now();
-  std::string life = inbox_->server();
-  auto [seen, round] = inbox_->begin_poll();
-  for (std::string now; (now = inbox_->server()) != life;) {  // another's number under this life would be no number
-    life = std::move(now);
-    std::tie(seen, round) = inbox_->begin_poll();
-  }
-  RedisCall asks = call(RedisScript::kPoll);
-  asks.arguments.push_back(seen.empty() ? "" : life);
-  asks.arguments.push_back(std::to_string(xmax_of(seen)));
-  const OwnedReply told = session.run(asks);
-  const std::string incarnation(told.at(0).text());
-  const std::string mine = process();
-  std::vector<Message> messages;
-  // Connections to two servers, one of which is cut off from the others by now. One that has no name heard it when the
-  // connection was made.
-  if (!session.link().run_id().empty()) repeat(session);
-  if (told.at(2).text() == "all" || inbox_->is_another(incarnation)) {
-    messages.push_back({"all", false});
-  } else {
-    for (std::size_t i = 3; i < told.size(); ++i) {
-      const std::string_view one = told.at(i).text();  // origin NUL softness name
-      const auto end = one.find('\0');
-      if (end == std::string_view::npos || end + 2 > one.size() || one.substr(0, end) == mine) continue;
-      messages.push_back({std::string(one.substr(end + 2)), one[end + 1] == '1'});
-    }
-  }
-  inbox_->end_poll(redis_moment(told.at(1).text(), {}), round, began, std::move(messages), incarnation);
+  RedisPoll work(*this);
+  session.run(work);
 }
 
 }  // namespace stillwarm

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@
 #include "core/remote/inbox.hpp"
 #include "core/remote/redis_names.hpp"
 #include "core/remote/redis_repeats.hpp"
+#include "core/remote/redis_sentinel.hpp"
 #include "core/remote/redis_session.hpp"
 #include "core/remote/watchdog.hpp"
 
@@ -30,15 +32,27 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
   struct Options {
     RedisAddress address;
     std::string namespace_name;
-    std::string process;  // tells this process's own messages from others'
+    std::string process;                             // tells this process's own messages from others'
+    std::shared_ptr<RedisSentinels> sentinels = {};  // say where the server is; none: it is at the address
+    std::optional<std::uint32_t> bucket = {};        // of a cluster: then this is one of its parts
   };
 
   RedisTier(Options options, std::shared_ptr<Inbox> inbox);
 
   std::unique_ptr<Link> connect(TierError& error) override;
 
+  // Where the server is, at this moment.
+  struct Where {
+    RedisAddress address;
+    std::unique_ptr<RedisWatch> watch;  // with sentinels
+  };
+  Where look();
   // A new connection, unwrapped: for the listener. Throws TierFailure.
-  std::unique_ptr<RedisSession> open();
+  std::unique_ptr<RedisSession> open(const RedisAddress& address);
+
+  // How often another server took the place of the one before. A connection of an earlier one is not used again.
+  std::uint64_t server_count() const noexcept { return servers_.load(std::memory_order_acquire); }
+  void note_another_server() noexcept { servers_.fetch_add(1, std::memory_order_acq_rel); }
 
   const Options& options() const noexcept { return options_; }
   const RedisNames& names() const noexcept { return names_; }
@@ -46,14 +60,8 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
   std::string process() const;
   void set_process(const std::string& process) override;
 
-  void lock() override {
-    mutex_.lock();
-    repeats_.lock();
-  }
-  void unlock() override {
-    repeats_.unlock();
-    mutex_.unlock();
-  }
+  void lock() override;
+  void unlock() override;
 
   // A call of a script on the marks. Its first two arguments are here already.
   RedisCall call(RedisScript script, std::vector<std::string> keys = {}) const;
@@ -72,15 +80,15 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
   OwnedReply invalidate(RedisSession& session, std::span<const std::pair<std::string_view, bool>> what);
   // The server has taken an invalidation of this process's.
   void took(const RedisSession& session, const std::string& name, bool soft);
-
- private:
   // Says to the server what another one took of this process in the last minute. Throws TierFailure.
   void repeat(RedisSession& session);
 
+ private:
   const Options options_;
   const RedisNames names_;
   const std::shared_ptr<Inbox> inbox_;
   std::atomic<bool> heard_{false};  // an ear has been open
+  std::atomic<std::uint64_t> servers_{0};
   mutable std::mutex mutex_;
   Unheard unheard_;
   std::string process_;
@@ -89,8 +97,8 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
 
 class RedisConnection : public Link {
  public:
-  RedisConnection(std::shared_ptr<RedisTier> tier, std::unique_ptr<RedisSession> session)
-      : tier_(std::move(tier)), session_(std::move(session)) {}
+  RedisConnection(std::shared_ptr<RedisTier> tier, std::unique_ptr<RedisSession> session, std::uint64_t server)
+      : tier_(std::move(tier)), session_(std::move(session)), server_(server) {}
 
   bool serve(std::span<Request* const> batch) override;
   bool ping() override;
@@ -98,25 +106,16 @@ class RedisConnection : public Link {
   void forget() noexcept override { session_->forget(); }
 
  private:
-  struct Marks;
-
   void perform(std::span<Request* const> batch);
-  void look_up(std::span<Request* const> batch);
-  Marks read_marks(const std::vector<std::string_view>& types, const RedisReply& reply) const;
-  void judge(Found& found, std::string_view value, const Marks& marks, std::size_t type, long long now,
-             std::string_view entry, std::string_view type_name);
-  std::vector<RedisCall> append_leases(std::span<Request* const> batch);
-  void take_leases(std::span<Request* const> batch, const std::vector<OwnedReply>& replies);
-  void store(std::span<Request* const> batch);
   void invalidate(std::span<Request* const> batch);
   void match(Invalidate& request, long long number);
-  void lease(Lease& request);
-  void flush(Flush& request);
+  void flush(const Flush& request);
   void query(Query& request);
   void survey(Query& request);
 
   std::shared_ptr<RedisTier> tier_;
   std::unique_ptr<RedisSession> session_;
+  const std::uint64_t server_;  // RedisTier::server_count when it was opened
 };
 
 // A moment of the tier as text (see postgres_moment.hpp): the counter in place of a snapshot, the incarnation in place
