@@ -75,7 +75,7 @@ TEST(RedisErrors, SayWhatTheyMean) {
            {"CLUSTERDOWN The cluster is down", TierFault::kUnavailable, "CLUSTERDOWN"},
            {"NOAUTH Authentication required.", TierFault::kRejected, "NOAUTH"},
            {"WRONGPASS invalid username-password pair", TierFault::kRejected, "WRONGPASS"},
-           {"MOVED 3999 127.0.0.1:6381", TierFault::kRejected, "MOVED"},
+           {"MOVED 3999 127.0.0.1:6381", TierFault::kUnavailable, "MOVED"},
            {"BUSY Redis is busy running a script.", TierFault::kTimeout, "BUSY"},
            {"ERR max number of clients reached", TierFault::kUnavailable, "ERR"},
            {"ERR unknown command\nwith more", TierFault::kRejected, "ERR"},
