@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from stillwarm import _core, _url
 from stillwarm._tier import LEASE_AGE, Steps, Tier, raised
-from stillwarm.errors import ConfigError, TierUnavailable
+from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
     from stillwarm._tables import TypedTable
@@ -67,21 +67,6 @@ class RedisTier(Tier):
             ConfigError: always.
         """
         raise ConfigError(NEEDS_SQL)
-
-    def check(self) -> None:
-        """Reads and writes a little in this namespace; a connection alone has called a script by then.
-
-        Raises:
-            TierError: with what the server said.
-        """
-        own = f"stillwarm:{{{self.namespace}}}:"
-        try:
-            for words in (("HMGET", f"{own}m", "i", "n"), ("GET", f"{own}f:check"), ("TIME",)):
-                self.command(*words)
-            self.command("SET", f"{own}f:check", "1", "PX", "1000")
-            self.command("UNLINK", f"{own}f:check")
-        except TierUnavailable as error:
-            raise self.cause_of(error) from None
 
     def was_done(self, name: str, origin: str, moment: str) -> Steps[bool | None]:
         request = _core.query("done", [origin, moment, name], 0)

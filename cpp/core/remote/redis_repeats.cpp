@@ -9,27 +9,27 @@ void RedisRepeats::took(std::string_view server, const std::string& name, bool s
   while (!taken_.empty() && now - taken_.front().at > kAge) taken_.pop_front();
   if (taken_.size() >= kMost) {
     taken_.clear();
-    taken_.push_back({now, "all", false, std::string(server)});
+    taken_.push_back({++last_, now, "all", false, std::string(server)});
     return;
   }
   const bool pattern = name.starts_with("pattern:");
   if (name == "all" && !soft) taken_.clear();  // it says what they said
-  taken_.push_back({now, pattern ? "all" : name, soft, std::string(server)});
+  taken_.push_back({++last_, now, pattern ? "all" : name, soft, std::string(server)});
 }
 
-std::vector<Message> RedisRepeats::due(std::string_view server, Nanos now) const {
+RedisRepeats::Due RedisRepeats::due(std::string_view server, Nanos now) const {
   const std::lock_guard lock(mutex_);
-  std::vector<Message> due;
+  Due due{{}, last_};
   for (const auto& one : taken_) {
-    if (now - one.at <= kAge && (server.empty() || one.server != server)) due.push_back({one.name, one.soft});
+    if (now - one.at <= kAge && (server.empty() || one.server != server)) due.messages.push_back({one.name, one.soft});
   }
   return due;
 }
 
-void RedisRepeats::repeated(std::string_view server, Nanos now) {
+void RedisRepeats::repeated(std::string_view server, std::uint64_t last) {
   const std::lock_guard lock(mutex_);
   for (auto& one : taken_) {
-    if (one.at <= now) one.server = server;
+    if (one.number <= last) one.server = server;
   }
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <mutex>
 #include <string>
@@ -28,9 +29,13 @@ class RedisRepeats {
   // `server` took it. A server that does not say its name is never the same as another.
   void took(std::string_view server, const std::string& name, bool soft, Nanos now);
   // What `server` did not take, in its order. A pattern is an "all" here: nobody looks at every key for a repetition.
-  std::vector<Message> due(std::string_view server, Nanos now) const;
-  // What was due at `now` was said to `server`.
-  void repeated(std::string_view server, Nanos now);
+  struct Due {
+    std::vector<Message> messages;
+    std::uint64_t last = 0;  // of all that was looked at
+  };
+  Due due(std::string_view server, Nanos now) const;
+  // What was looked at was said to `server`; what came meanwhile was not.
+  void repeated(std::string_view server, std::uint64_t last);
   void clear();
 
   void lock() { mutex_.lock(); }
@@ -38,6 +43,7 @@ class RedisRepeats {
 
  private:
   struct Taken {
+    std::uint64_t number;
     Nanos at;
     std::string name;
     bool soft;
@@ -46,6 +52,7 @@ class RedisRepeats {
 
   mutable std::mutex mutex_;
   std::deque<Taken> taken_;
+  std::uint64_t last_ = 0;
 };
 
 }  // namespace stillwarm

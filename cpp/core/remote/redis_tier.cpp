@@ -134,16 +134,15 @@ void RedisTier::took(const RedisSession& session, const std::string& name, bool 
 
 void RedisTier::repeat(RedisSession& session) {
   constexpr std::size_t kAtOnce = 500;
-  const Nanos now = Clock::now();
   const std::string& server = session.link().run_id();
-  const std::vector<Message> due = repeats_.due(server, now);
+  const auto [due, last] = repeats_.due(server, Clock::now());
   if (due.empty()) return;
   for (std::size_t i = 0; i < due.size(); i += kAtOnce) {
     std::vector<std::pair<std::string_view, bool>> some;
     for (std::size_t k = i; k < std::min(due.size(), i + kAtOnce); ++k) some.emplace_back(due[k].name, due[k].soft);
     invalidate(session, some);
   }
-  repeats_.repeated(server, now);
+  repeats_.repeated(server, last);
 }
 
 RedisTier::Unheard RedisTier::note_ear() {
@@ -157,7 +156,9 @@ void RedisTier::note_found(std::string_view entry, std::string_view version) {
   constexpr std::size_t kMost = 1'000;
   if (heard_.load(std::memory_order_acquire)) return;
   const std::lock_guard lock(mutex_);
-  if (unheard_.entries.size() < kMost) {
+  if (heard_.load(std::memory_order_relaxed)) {  // an ear opened just now, and has not heard of this one
+    if (const auto key = names_.key_of(entry)) inbox_->post({"key:" + std::string(*key), false});
+  } else if (unheard_.entries.size() < kMost) {
     unheard_.entries.emplace_back(entry, version);
   } else {
     unheard_.all = true;
