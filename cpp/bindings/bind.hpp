@@ -18,6 +18,7 @@ void bind_idempotency(pybind11::module_& m);   // verdicts, keys and statements 
 void bind_codec(pybind11::module_& m);         // envelopes; only in a build with a remote tier
 void bind_dictionaries(pybind11::module_& m);  // what values are compressed with; likewise
 void bind_remote(pybind11::module_& m);        // what remote tiers have in common; likewise
+void bind_reader(pybind11::module_& m);        // reads of a remote tier that need no Python; likewise
 void bind_postgres(pybind11::module_& m);      // the PostgreSQL tier; only in a build with it
 void bind_redis(pybind11::module_& m);         // the Redis tier; likewise
 

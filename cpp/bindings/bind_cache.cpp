@@ -383,11 +383,12 @@ void bind_cache(pb::module_& m) {
       pb::arg("cache"), pb::arg("scope"), pb::arg("key"), pb::arg("count"), pb::arg("anew") = false,
       pb::arg("away") = false);
   m.def("weigh", [](pb::handle value) { return py::weigh(value.ptr()); });
-  // Seeded per process with Python's own hash of str: a fingerprint is never stored or sent.
-  m.def("tag_fingerprint",
-        [](const pb::str& tag) { return py::mix(static_cast<std::uint64_t>(pb::hash(tag)), 0x7461675F66696E67ULL); });
-  m.def("set_content_types",
-        [](pb::handle content, pb::handle types) { py::set_content_types(content.ptr(), types.ptr()); });
+  m.def("tag_fingerprint", [](const pb::str& tag) {
+    std::uint64_t fingerprint = 0;
+    if (!py::tag_fingerprint(tag.ptr(), fingerprint)) throw pb::error_already_set();
+    return fingerprint;
+  });
+  m.def("set_content_types", [](pb::handle c, pb::handle types) { py::set_content_types(c.ptr(), types.ptr()); });
   m.def("set_freeze", [](pb::handle freeze) { py::set_freeze(freeze.ptr()); });
   m.def("clock_now", [] { return Clock::now(); });
   m.def("clock_set", [](Nanos t) { Clock::set_manual(t); });

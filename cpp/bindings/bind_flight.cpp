@@ -30,23 +30,12 @@ pb::object object_or_none(PyObject* o) { return pb::reinterpret_borrow<pb::objec
 // As `commit` for what a remote tier has: `fresh_left` of its ttl is left. durations: (ttl, swr, sie, keep).
 int adopt(pb::handle flight, pb::handle value, const std::array<Nanos, 4>& durations, Nanos fresh_left,
           const std::vector<std::uint64_t>& tags, std::int64_t weight, bool negative) {
-  PyFlight* f = flight_of(flight);
   py::Keep keep;
-  const Durations& own = flow_of(f)->scopes()[f->flight.scope].durations;
-  keep.durations = own;
-  keep.durations.ttl = keep.durations.negative_ttl = durations[0];
-  keep.durations.stale_while_revalidate = durations[1];
-  keep.durations.stale_if_error = durations[2];
-  keep.durations.keep = durations[3];
-  keep.own_durations = own.ttl != durations[0] || own.stale_while_revalidate != durations[1] ||
-                       own.stale_if_error != durations[2] || own.keep != durations[3] || own.early > 0;
   keep.tags = tags;
   keep.negative = negative;
-  keep.adopted = true;
-  keep.fresh_left = fresh_left;
-  keep.weight = static_cast<std::uint64_t>(weight) + py::weigh(f->key) + py::kEntryOverhead;
+  keep.weight = static_cast<std::uint64_t>(weight);
   Stored stored = Stored::kNotKept;
-  if (!py::commit(f, value.ptr(), keep, stored)) throw pb::error_already_set();
+  if (!py::adopt(flight_of(flight), value.ptr(), durations, fresh_left, keep, stored)) throw pb::error_already_set();
   return static_cast<int>(stored);
 }
 
@@ -162,17 +151,10 @@ void bind_flight(pb::module_& m) {
     stats.load_time += took;
     if (failed) ++stats.load_errors;
   });
-  // A call that was counted as a miss was answered from the remote tier: it is a hit, of the entry too.
   m.def("count_remote_hit", [](pb::handle flight, bool stale) {
-    PyFlight* f = flight_of(flight);
-    Stats& stats = flow_of(f)->scopes()[f->flight.scope].stats;
-    ++(stale ? stats.stale_hits : stats.hits);
-    ++stats.remote_hits;
-    if (stats.misses > 0) --stats.misses;
-    const Index i = flow_of(f)->memory().find(py::probe_of(f));
-    if (i == kFindError) throw pb::error_already_set();
-    if (i != kNone) flow_of(f)->count_hit(i);
-    return i != kNone;
+    bool kept = false;
+    if (!py::count_remote_hit(flight_of(flight), stale, kept)) throw pb::error_already_set();
+    return kept;
   });
   // A loaded value was refused by the remote tier's fence.
   m.def("count_lost_fill", [](pb::handle flight) {
@@ -191,10 +173,10 @@ void bind_flight(pb::module_& m) {
     ++flow_of(f)->scopes()[f->flight.scope].stats.skipped_refreshes;
   });
   m.def("set_hooks", [](pb::handle perform, pb::handle aperform, pb::handle failed, pb::handle commit_loaded,
-                        pb::handle wake, pb::handle raise_it, pb::handle drain) {
-    py::hooks = {Py_NewRef(perform.ptr()),       Py_NewRef(aperform.ptr()), Py_NewRef(failed.ptr()),
-                 Py_NewRef(commit_loaded.ptr()), Py_NewRef(wake.ptr()),     Py_NewRef(raise_it.ptr()),
-                 Py_NewRef(drain.ptr())};
+                        pb::handle wake, pb::handle raise_it, pb::handle drain, pb::handle count_elsewhere) {
+    py::hooks = {Py_NewRef(perform.ptr()),       Py_NewRef(aperform.ptr()),       Py_NewRef(failed.ptr()),
+                 Py_NewRef(commit_loaded.ptr()), Py_NewRef(wake.ptr()),           Py_NewRef(raise_it.ptr()),
+                 Py_NewRef(drain.ptr()),         Py_NewRef(count_elsewhere.ptr())};
   });
 }
 

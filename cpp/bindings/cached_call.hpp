@@ -46,7 +46,8 @@ bool make_row(CachedCall* c, PyObject* const* args, Py_ssize_t nargs, PyObject* 
 bool add_cached_call(PyObject* module);
 
 // What the Python side gives: perform(call, args, kwargs) for each world, failed(call, flight, error), commit(call,
-// flight, value) -> the load's value, wake(waiters), and the object that `failed` returns for "raise it".
+// flight, value) -> the load's value, wake(waiters), the object that `failed` returns for "raise it", drain(cache), and
+// count_elsewhere(flight) for a hit of what memory could not keep.
 struct Hooks {
   PyObject* perform;
   PyObject* aperform;
@@ -55,6 +56,7 @@ struct Hooks {
   PyObject* wake;
   PyObject* raise_it;
   PyObject* drain;
+  PyObject* count_elsewhere;
 };
 extern Hooks hooks;
 extern PyObject* missing;  // stands for "no value"

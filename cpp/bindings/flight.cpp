@@ -329,6 +329,35 @@ bool commit_plain(PyFlight* f, PyObject* value, Stored& stored, Nanos now) {
   return store(f, value, result, stored, now);
 }
 
+bool adopt(PyFlight* f, PyObject* value, const std::array<Nanos, 4>& durations, Nanos fresh_left, Keep& keep,
+           Stored& stored) {
+  const Durations& own = as_cache(f->cache)->flow->scopes()[f->flight.scope].durations;
+  keep.durations = own;
+  keep.durations.ttl = keep.durations.negative_ttl = durations[0];
+  keep.durations.stale_while_revalidate = durations[1];
+  keep.durations.stale_if_error = durations[2];
+  keep.durations.keep = durations[3];
+  keep.own_durations = own.ttl != durations[0] || own.stale_while_revalidate != durations[1] ||
+                       own.stale_if_error != durations[2] || own.keep != durations[3] || own.early > 0;
+  keep.adopted = true;
+  keep.fresh_left = fresh_left;
+  keep.weight += weigh(f->key) + kEntryOverhead;
+  return commit(f, value, keep, stored);
+}
+
+bool count_remote_hit(PyFlight* f, bool stale, bool& kept) {
+  PyFlow* flow = as_cache(f->cache)->flow;
+  Stats& stats = flow->scopes()[f->flight.scope].stats;
+  ++(stale ? stats.stale_hits : stats.hits);
+  ++stats.remote_hits;
+  if (stats.misses > 0) --stats.misses;
+  const Index i = flow->memory().find(probe_of(f));
+  if (i == kFindError) return false;
+  kept = i != kNone;
+  if (kept) flow->count_hit(i);
+  return true;
+}
+
 PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error) {
   if (f->state != FlightState::kRunning) return nullptr;
   as_cache(f->cache)->flow->finish(f->flight);

@@ -76,6 +76,14 @@ bool commit(PyFlight* f, PyObject* value, const Keep& keep, Stored& stored);
 // The same with the scope's durations and no tags: what most loads need.
 bool commit_plain(PyFlight* f, PyObject* value, Stored& stored, Nanos now);
 
+// The same of what a remote tier has, with its durations, of which `fresh_left` is left. `keep` has tags, weight of the
+// value and whether it is an absence.
+bool adopt(PyFlight* f, PyObject* value, const std::array<Nanos, 4>& durations, Nanos fresh_left, Keep& keep,
+           Stored& stored);
+// A call that was counted as a miss was answered from the remote tier: it is a hit, of the entry too, if memory has one
+// (`kept`). False with a comparison's exception.
+bool count_remote_hit(PyFlight* f, bool stale, bool& kept);
+
 // Ends the flight and wakes the first of the threads that wait for it: no signal handler can come in between. A new
 // reference to the list of tasks to wake, or nullptr when there are none.
 PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error);

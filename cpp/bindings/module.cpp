@@ -40,6 +40,7 @@ PYBIND11_MODULE(_core, m) {
 #ifdef STILLWARM_REMOTE
   bind_dictionaries(m);
   bind_remote(m);
+  bind_reader(m);
   bind_codec(m);
 #endif
 #ifdef STILLWARM_POSTGRES

@@ -61,6 +61,14 @@ inline std::uint64_t mix(std::uint64_t a, std::uint64_t b) noexcept {
   return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
 }
 
+// Of a tag's text: seeded per process with Python's own hash of str, so it is never stored or sent. False with an
+// exception.
+inline bool tag_fingerprint(PyObject* tag, std::uint64_t& out) {
+  const Py_hash_t h = PyObject_Hash(tag);
+  out = mix(static_cast<std::uint64_t>(h), 0x7461675F66696E67ULL);
+  return h != -1;
+}
+
 // Hash of a row of items; on kByContent `which` is the item's place.
 Hashed hash_items(PyObject* const* items, Py_ssize_t count, std::uint64_t salt, std::uint64_t& out, Py_ssize_t& which);
 

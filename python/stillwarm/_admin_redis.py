@@ -20,7 +20,7 @@ from stillwarm._admin import Figures, Hot, TypeStats
 from stillwarm._durations import shown
 from stillwarm._place import DICTIONARIES
 from stillwarm._sql_types import Row, Text
-from stillwarm._tier import raised
+from stillwarm._tier_health import raised
 from stillwarm._tier_values import DIRECT
 from stillwarm.errors import ConfigError, TierError
 

@@ -203,7 +203,7 @@ class Cache(Joining):
         _core.set_single(self, 0)
         _core.set_direct(self, self._plain_direct_ttl(), Cache._set_slowly)
         if self._tier is not None:
-            _core.set_get_slowly(self, Cache._get_slowly)
+            _core.set_get_slowly(self, self._tier.reader.get)
             self._watch()
         _caches.add(self)
         if _log.isEnabledFor(logging.DEBUG):
@@ -333,6 +333,8 @@ class Cache(Joining):
     def _switch_off(self) -> None:
         """As if `enabled=False` had been given, also for the functions that are decorated already."""
         self._enabled = False
+        if self._tier is not None:
+            self._tier.reader.calm = False
         _core.clear(self, -1)
         self._watch()  # every call now asks the Python side, which sees that the cache is off
 

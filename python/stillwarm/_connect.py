@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from stillwarm import _core
 from stillwarm._sql_types import Row, Text
-from stillwarm._tier import raised
+from stillwarm._tier_health import raised
 from stillwarm._url import (
     connection_string,
     hidden_password,

@@ -133,6 +133,7 @@ def set_hooks(
     wake: Callable[[list[Any]], None],
     raise_it: object,
     drain: Callable[[Any], None],  # messages of other processes are there: apply them
+    count_elsewhere: Callable[[Flight], None],  # a hit of what memory could not keep
     /,
 ) -> None: ...
 
@@ -688,6 +689,55 @@ class _Health(TypedDict):
     heard: int
     reconnects: int
     listener_error: _Error | None
+
+@final
+class Reader:
+    """Reads of the remote tier that are performed without Python: see cpp/bindings/remote_read.hpp."""
+
+    def __new__(
+        cls,
+        tier: RemoteTier,
+        dictionaries: Dictionaries,
+        namespace: str,
+        max_value: int,
+        slowly: Callable[..., Any],
+        decode: Callable[[bytes], Any] | None,
+        codec: int,
+        /,
+    ) -> Reader: ...
+    calm: bool
+    @property
+    def get(self) -> Callable[[CacheBase, str, Any], Any]: ...
+    def take_served(self) -> int: ...
+    # (value, None, None), or (MISSING, the look-up, its error): left to Python
+    def read(
+        self,
+        flight: Flight,
+        slot: int,
+        key: str,
+        type: str,
+        decode: Callable[[bytes], Any],
+        codec: int,
+        lease: str,
+        owner: str,
+        lease_age: int,
+        /,
+    ) -> tuple[Any, Request | None, _Error | None]: ...
+    # the value, with which the flight has landed; MISSING: left to Python
+    def landed(
+        self, flight: Flight, request: Request, i: int, decode: Callable[[bytes], Any], codec: int, /
+    ) -> Any: ...
+    # what memory has, the look-up, (key, flight) of each key in it, (key, step, value, flight) of what Python has to
+    # look at; None: a key is not storable as it is
+    def begin_many(
+        self, cache: CacheBase, keys: list[str], count: bool, /
+    ) -> (
+        tuple[dict[str, Any], Request | None, list[tuple[str, Flight | None]], list[tuple[str, int, Any, Any]]] | None
+    ): ...
+    # indices of those that are left to Python
+    def land_many(
+        self, request: Request, asked: list[tuple[str, Flight | None]], found: dict[str, Any], /
+    ) -> list[int]: ...
 
 class RemoteTier:
     """The tier of one cache: connections, what it owes, what other processes say."""

@@ -78,6 +78,7 @@ def _set_hooks(aperform: Any) -> None:
         _landing.wake,
         _landing.RAISE,
         drain,
+        _landing.count_elsewhere,
     )
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from stillwarm import _core, _keys, _tier_invalidation, _tier_transactions, _tier_values, hooks
 from stillwarm._durations import shown
-from stillwarm._tier import Error, Steps, adrive, drive, raised
+from stillwarm._tier import Steps, adrive, drive
+from stillwarm._tier_health import Error, raised
 from stillwarm._tier_redis import NEEDS_SQL
 from stillwarm._verbs import Verbs
 from stillwarm.errors import ConfigError

@@ -235,6 +235,13 @@ def outcome(target: Any, flight: Any) -> Any:
     raise error.with_traceback(traceback)
 
 
+def count_elsewhere(flight: Any) -> None:
+    """The core's hook: a hit of a value that memory could not keep has no entry to be counted at."""
+    upkeep = flight.cache._upkeep
+    if upkeep is not None:
+        upkeep.count(flight.scope, flight.key, 1)
+
+
 def count_stale(target: Any, flight: Any) -> None:
     """The caller, who was counted as a miss, gets a stale value."""
     _core.count_stale(flight)

@@ -184,7 +184,15 @@ def run_load(target: Any, flight: Any, parent: bool = True, anew: bool = False) 
     tier = target.tier
     if tier is not None:
         try:
-            reading = drive(tier, _tier_loads.read(target, flight, anew or flight.background))
+            if _tier_loads.is_plain(target, flight, anew):
+                value, rest = _tier_loads.read_now(target, flight)
+                if value is not MISSING:
+                    if target.settings.early:
+                        _tier_loads.follow_up(target, refresh)
+                    return value
+                reading = drive(tier, rest)
+            else:
+                reading = drive(tier, _tier_loads.read(target, flight, anew or flight.background))
             there = _tier_loads.landed(target, flight, reading, anew)
             if not there and target.settings.fleet and reading.seen:
                 there = drive(tier, _tier_loads.lease(target, flight, reading, anew))

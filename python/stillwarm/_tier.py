@@ -12,16 +12,19 @@ import math
 import os
 import time
 import weakref
-from collections import deque
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias, TypeVar, cast
 
 from stillwarm import _core, _url
 from stillwarm._loops import Loop
 from stillwarm._pool import Single
 from stillwarm._sql_types import quoted
-from stillwarm._stats import State
-from stillwarm.errors import TierError, TierRejected, TierTimeout, TierUnavailable
+from stillwarm._tier_health import (
+    Error,
+    Health,
+    raised,
+)
+from stillwarm.errors import TierError
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,17 +37,9 @@ if TYPE_CHECKING:
     from stillwarm.codecs import Codec
 
 T = TypeVar("T")
-Error: TypeAlias = "tuple[int, str, str] | None"
 Steps: TypeAlias = Generator["_core.Request | float", Error, T]  # yields requests, and seconds to wait
 
-OK, UNAVAILABLE, TIMEOUT, REJECTED, IN_DOUBT, FULL, CLOSED = range(7)  # TierFault of core/remote/remote_tier.hpp
-_ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], ...]] = (
-    "last_error",
-    "last_rejection",
-    "listener_error",
-)
 LEASE_AGE: Final = 5_000_000_000  # ns
-STORE, INVALIDATE, QUERY = 1, 2, 6  # Request.kind of a write, an invalidation, any one statement
 SHARED: Final = 0  # the slot of types without a table of their own
 # A right or a table is missing: it will not pass by itself.
 _DENIED: Final = ("42501", "42P01", "42703", "3F000")
@@ -54,18 +49,7 @@ LATER: Final = ("25006", "42P01", "3F000")
 _log = logging.getLogger("stillwarm")
 
 
-def raised(error: tuple[int, str, str]) -> TierError:
-    """The exception for an error of the core."""
-    fault, state, message = error
-    text = f"{message} (SQLSTATE {state})" if state and state not in message else message
-    if fault == TIMEOUT:
-        return TierTimeout(text)
-    if fault == REJECTED:
-        return TierRejected(text, state)
-    return TierUnavailable(text)
-
-
-class Tier:
+class Tier(Health):
     """The remote tier of one cache. Not attached, it only writes: memory asks it nothing."""
 
     name: ClassVar[str] = "PostgreSQL"
@@ -92,6 +76,7 @@ class Tier:
         unlogged: bool,
         attached: bool = True,
     ) -> None:
+        super().__init__()
         self._cache = weakref.ref(cache)
         self.url = url
         self.namespace = cache.namespace
@@ -106,14 +91,8 @@ class Tier:
         self.tables: dict[str, tuple[int, TypedTable]] = {}
         self.targets: dict[str, Target] = {}  # tables that were upserted into, as the catalog had them
         self.pending: list[Held] = []  # what open transactions invalidate
-        self.errors = 0
-        self.undecodable: dict[str, int] = {}
         self.closed = False
-        self._said: set[str] = set()
-        self._denied: dict[int, str] = {}  # kind of request -> SQLSTATE that its last one met
-        self._recent: deque[tuple[float, bool]] = deque(maxlen=512)  # (moment, whether it failed)
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Loop] = weakref.WeakKeyDictionary()
-        self._away_until = 0.0
         self.core = self._core_for(url, connect_timeout, connections, queue, max_lag, pooler)
         if _url.is_unprotected(url):
             _log.warning(
@@ -121,6 +100,11 @@ class Tier:
                 _url.without_password(url),
                 _url.protection(url),
             )
+        codec = cache._codec
+        self.reader = _core.Reader(
+            self.core, self.dictionaries, self.namespace, max_value, type(cache)._get_slowly,
+            None if codec is None else codec.plain, 0 if codec is None else codec.id,
+        )  # fmt: skip
         if attached:
             self.core.attach(cache, strict)
 
@@ -166,7 +150,7 @@ class Tier:
 
     def run(self, request: _core.Request) -> Error:
         """Performs a request on this thread."""
-        return self._noted(self.core.run(request), request)
+        return self.noted(self.core.run(request), request)
 
     async def arun(self, request: _core.Request) -> Error:
         """Performs a request on a worker thread, while the loop goes on."""
@@ -184,31 +168,7 @@ class Tier:
             of_loop.futures.pop(token, None)
             self.core.abandon(request)
             raise
-        return self._noted(request.error, request)
-
-    def _noted(self, error: Error, request: _core.Request) -> Error:
-        kind_of_request = request.kind
-        if error is not None and kind_of_request == QUERY and request.once and error[1]:
-            return error  # the server's answer about a row of the app's: the tier works
-        self._recent.append((time.monotonic(), error is not None))
-        if error is None:
-            self._away_until = 0.0
-            self._denied.pop(kind_of_request, None)
-            if kind_of_request == STORE:
-                self.core.took()
-            return None
-        if error[0] == REJECTED and error[1] in self.denied and (self.speaks_sql or kind_of_request != QUERY):
-            self._denied[kind_of_request] = error[1]
-        self.errors += 1
-        if error[0] != REJECTED:
-            self._away_until = time.monotonic() + 0.1
-        kind = error[1] or error[2]
-        if kind not in self._said and error[0] != CLOSED:
-            if len(self._said) > 100:
-                self._said.clear()
-            self._said.add(kind)
-            _log.warning("the %s tier failed: %s; it is said once", self.name, raised(error))
-        return error
+        return self.noted(request.error, request)
 
     def query(self, sql: str, params: Sequence[str | None] = (), timeout: float = 5.0) -> list[tuple[str | None, ...]]:
         """Any one statement with `$1` parameters, as a transaction of its own; rows of text.
@@ -251,56 +211,7 @@ class Tier:
         error = yield request
         return None if error is not None else len(request.rows) > 0
 
-    # --------------------------------------------------------------------------------------------------------- state
-
-    @property
-    def away(self) -> bool:
-        """The tier did not answer a moment ago: memory goes on without asking."""
-        return time.monotonic() < self._away_until
-
-    @property
-    def state(self) -> State:
-        """As `Cache.state` says it."""
-        health = self.core.health()
-        gone = health["connections"] == 0 and not health["linked"] and health["last_error"] is not None  # idle: linked
-        rejection = health["last_rejection"]
-        if not health["owed_invalidations"]:
-            self._denied.pop(INVALIDATE, None)
-        denied = self._denied or (rejection is not None and rejection[1] in self.denied)
-        if health["circuit"] != "closed" or gone or denied:
-            return State.DOWN
-        unlinked = health["reconnects"] and not health["linked"]
-        if (
-            health["owed_invalidations"]
-            or health["owed_writes"]
-            or unlinked
-            or rejection is not None
-            or self.error_share() > 0.05
-        ):
-            return State.DEGRADED
-        return State.HEALTHY
-
-    def figures(self) -> dict[str, Any]:
-        """What `Stats.tier` shows."""
-        health = self.core.health()
-        told: dict[str, Any] = {"name": self.name, **health, "undecodable": dict(self.undecodable)}
-        told["compression"] = self.dictionaries.figures()
-        for name in _ERRORS:
-            error = health[name]
-            told[name] = None if error is None else str(raised(error))
-        return told
-
-    def error_share(self) -> float:
-        """Failed requests of the last 10 s, 0 to 1."""
-        since = time.monotonic() - 10
-        recent = [failed for moment, failed in list(self._recent) if moment >= since]
-        return sum(recent) / len(recent) if recent else 0.0
-
-    def say_once(self, level: int, what: str, text: str, *args: object) -> None:
-        """Logs the first time, per `what`."""
-        if what not in self._said:
-            self._said.add(what)
-            _log.log(level, text, *args)
+    # -------------------------------------------------------------------------------------------------------- tables
 
     def slot_of(self, type_name: str) -> int:
         """The number of the table that a type's values are in."""
@@ -327,7 +238,7 @@ class Tier:
     def close(self, wait: float, until: float = math.inf) -> None:
         """Writes what is owed, then ends the connections: at most `wait` s each, and no waiting after `until`."""
         if not self.closed:
-            self.closed = True
+            self.closed, self.reader.calm = True, False
             for step in (self.core.drain, self.core.close):
                 step(int(max(0.0, min(wait, until - time.monotonic())) * 1e9))
 
@@ -340,6 +251,7 @@ class Tier:
         self._denied.clear()
         self._loops = weakref.WeakKeyDictionary()
         self._away_until = 0.0
+        self.reader.calm = False  # nobody looks after it yet
 
 
 def tier_for(cache: Cache, url: str, settings: TierSettings) -> Tier:
@@ -395,4 +307,4 @@ def _new_process() -> str:
     return os.urandom(12).hex()
 
 
-__all__ = ["Steps", "Tier", "adrive", "drive", "raised", "tier_for"]
+__all__ = ["Steps", "Tier", "adrive", "drive", "tier_for"]

@@ -14,7 +14,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from stillwarm import _core, _dictionaries
-from stillwarm._tier import REJECTED, Error, Steps
+from stillwarm._tier import Steps
+from stillwarm._tier_health import REJECTED, Error
 
 if TYPE_CHECKING:
     from stillwarm._cache import Cache

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from stillwarm import _core, _dictionaries, _tier_values
 from stillwarm._landing import finish
 from stillwarm._target import ABANDONED, ERROR, MISSING, REFRESH, REFRESH_EARLY, REMOTE
-from stillwarm._tier import LATER, LEASE_AGE, REJECTED, Steps
+from stillwarm._tier import LATER, LEASE_AGE, Steps
+from stillwarm._tier_health import REJECTED, Error
 from stillwarm.errors import CodecError, LoadTimeout, NotFound
 
 if TYPE_CHECKING:
@@ -77,6 +78,40 @@ def read(target: Target, flight: _core.Flight, whole: bool = False) -> Steps[Rea
     return reading
 
 
+def is_plain(target: Target, flight: _core.Flight, anew: bool) -> bool:
+    """Whether `read_now` may be tried: an ordinary read of an ordinary value, while nothing else goes on."""
+    return (
+        of(target).reader.calm
+        and not anew
+        and not flight.background
+        and not target.settings.copy
+        and codec_of(target).plain is not None
+    )
+
+
+def read_now(target: Target, flight: _core.Flight) -> tuple[Any, Steps[Reading]]:
+    """`read` on this thread: the value with which the flight has landed, or (MISSING, what is left to do)."""
+    tier, codec = of(target), codec_of(target)
+    place = _tier_values.place_of(tier, flight.scope, flight.key)
+    owner = f"{tier.process}:{flight.sequence}" if target.settings.fleet and tier.leases_along else ""
+    name = place.sealed_as if owner else ""
+    assert codec.plain is not None
+    try:
+        value, request, error = tier.reader.read(
+            flight, place.slot, place.key, place.type, codec.plain, codec.id, name, owner, LEASE_AGE
+        )
+    except BaseException:
+        if owner:
+            tier.core.give_back(name, owner)
+        raise
+    return value, _read_on(target, Reading(place), request, error, owner)
+
+
+def _read_on(target: Target, reading: Reading, request: Any, error: Error, owner: str) -> Steps[Reading]:
+    yield from looked(target, reading, request, of(target).noted(error, request), owner, False)
+    return reading
+
+
 def look(target: Target, reading: Reading, whole: bool = False) -> Steps[None]:
     """Asks once more."""
     tier = of(target)
@@ -96,6 +131,15 @@ def look(target: Target, reading: Reading, whole: bool = False) -> Steps[None]:
         if owner:
             tier.core.give_back(place.sealed_as, owner)
         raise
+    yield from looked(target, reading, request, error, owner, whole)
+
+
+def looked(
+    target: Target, reading: Reading, request: _core.Request, error: Error, owner: str, whole: bool
+) -> Steps[None]:
+    """What the answer says. `owner`: as whom the lease was taken along, or ""."""
+    tier = of(target)
+    place = reading.place
     reading.seen, reading.value = "", None
     reading.taken = False
     if error is not None:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from stillwarm import _core, _url
-from stillwarm._tier import LEASE_AGE, Steps, Tier, raised
+from stillwarm._tier import LEASE_AGE, Steps, Tier
+from stillwarm._tier_health import raised
 from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from stillwarm._target import (
     RETURN_STALE,
     Target,
 )
-from stillwarm._tier import IN_DOUBT, LATER, REJECTED, UNAVAILABLE, Error, Steps, drive, raised
+from stillwarm._tier import LATER, Steps, adrive, drive
+from stillwarm._tier_health import IN_DOUBT, REJECTED, UNAVAILABLE, Error, raised
 from stillwarm._tier_values import ADD, DIRECT, SET, SWAP, Place, storable
 from stillwarm._types import FOREVER, Settings
 
@@ -65,21 +66,22 @@ def place(key: str) -> Place:
 
 def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str, Any]]:
     """What is there, by key: from memory, the rest by one look-up."""
-    cache = tier.cache
-    found: dict[str, Any] = {}
-    asked: list[tuple[KeyLook, Any, _tier_loads.Reading]] = []
+    cache, reader = tier.cache, tier.reader
+    distinct = list(dict.fromkeys(keys))
+    begun = reader.begin_many(cache, distinct, True) if count and reader.calm else None
+    found, request, asked, rest = ({}, None, [], []) if begun is None else begun
+    steps = ((key, *_begin(cache, key, count)) for key in distinct) if begun is None else iter(rest)
     silent = False
     try:
-        for key in dict.fromkeys(keys):
-            target = KeyLook(cache, key)
-            step, value, flight = target.begin(count)
+        for key, step, value, flight in steps:
             if step == CONFIRM:
                 silent = not (yield from _tier_invalidation.confirm(tier))
-                step, value, flight = target.begin(count, silent)
+                step, value, flight = _begin(cache, key, count, silent)
                 if step == CONFIRM:
-                    step, value, flight = target.begin(count, True)
+                    step, value, flight = _begin(cache, key, count, True)
             if step in (LEAD, FOLLOW):
-                asked.append((target, flight if step == LEAD else None, _tier_loads.Reading(place(key))))
+                asked.append((key, flight if step == LEAD else None))
+                request = None
                 continue
             if flight is not None:
                 finish(flight, ABANDONED, None)  # nobody loads here
@@ -88,31 +90,47 @@ def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str,
         if asked:
             tier.used()
             tier.core.used()
-            request = _core.look_up(0, [r.place.key for _, _, r in asked], [DIRECT] * len(asked))
+            if request is None:
+                request = _core.look_up(0, [storable(key) for key, _ in asked], [DIRECT] * len(asked))
             error: Error = (
                 (UNAVAILABLE, "", "it did not answer a moment ago") if silent and tier.away else (yield request)
             )
-            if error is None:
+            left = list(range(len(asked))) if error or not count else reader.land_many(request, asked, found)
+            if left and error is None:
                 yield from _dictionaries.lacking(tier, request)
-            for i, (target, flight, reading) in enumerate(asked):
-                if error is None:
-                    _tier_loads.take(target, reading, request, i)
-                elif not tier.strict:  # what memory has is better than nothing
-                    value = _core.peek(cache, 0, target.text)
-                    if value is not MISSING:
-                        found[target.text] = value
-                    continue
-                value = reading.value
-                if value is None or value.negative or not value.servable:
-                    continue
-                found[target.text] = value.value
-                if flight is not None and _tier_loads.landed(target, flight, reading, False) and count:
-                    _tier_loads.count(target, flight)
+            for i in left:
+                value = _looked(tier, *asked[i], request, i, error, count)
+                if value is not MISSING:
+                    found[asked[i][0]] = value
+            asked = [asked[i] for i in left]
     finally:
-        for _, flight, _ in asked:
+        for _, flight in asked:
             if flight is not None:
                 finish(flight, REMOTE, MISSING)
+        for _, step, _, flight in rest:
+            if flight is not None and step != FOLLOW:
+                finish(flight, ABANDONED, None)
     return found
+
+
+def _begin(cache: Cache, key: str, count: bool, away: bool = False) -> tuple[int, Any, Any]:
+    return _core.begin_key(cache, 0, key, count, False, away)
+
+
+def _looked(
+    tier: Tier, key: str, flight: _core.Flight | None, request: _core.Request, i: int, error: Error, count: bool
+) -> Any:
+    """What a look-up said of a key; MISSING: nothing that may be returned. The dictionaries that it needs are here."""
+    if error is not None:  # what memory has is better than nothing
+        return MISSING if tier.strict else _core.peek(tier.cache, 0, key)
+    target, reading = KeyLook(tier.cache, key), _tier_loads.Reading(place(key))
+    _tier_loads.take(target, reading, request, i)
+    found = reading.value
+    if found is None or found.negative or not found.servable:
+        return MISSING
+    if flight is not None and _tier_loads.landed(target, flight, reading, False) and count:
+        _tier_loads.count(target, flight)
+    return found.value
 
 
 def get(tier: Tier, key: str, default: Any) -> Steps[Any]:
@@ -120,10 +138,12 @@ def get(tier: Tier, key: str, default: Any) -> Steps[Any]:
     return found.get(key, default)
 
 
-def get_now(tier: Tier, key: str, default: Any) -> Any:
-    """`get` on this thread, where memory has nothing: the short way of the same steps."""
-    cache = tier.cache
-    step, value, flight = _core.begin_key(cache, 0, key, True, False, False)
+def get_now(
+    tier: Tier, key: str, default: Any, begun: Any = None, request: _core.Request | None = None, error: Error = None
+) -> Any:
+    """`get` on this thread, where memory has nothing: the short way of the same steps. What was begun and asked already
+    was so by cpp/bindings/remote_read.cpp."""
+    step, value, flight = begun or _begin(tier.cache, key, True)
     if step != LEAD or flight is None:
         if flight is not None and step != FOLLOW:
             finish(flight, ABANDONED, None)
@@ -131,22 +151,45 @@ def get_now(tier: Tier, key: str, default: Any) -> Any:
             return value
         return drive(tier, get(tier, key, default))
     try:
-        tier.used()
-        target, reading = KeyLook(cache, key), _tier_loads.Reading(place(key))
-        request = _core.look_up(0, [reading.place.key], [DIRECT])
-        tier.core.used()
-        if tier.run(request) is not None:
-            held = MISSING if tier.strict else _core.peek(cache, 0, key)
-            return default if held is MISSING else held
-        if tier.dictionaries.lacking(request):
+        if request is None:
+            tier.used()
+            tier.core.used()
+            request = _core.look_up(0, [storable(key)], [DIRECT])
+            error = tier.run(request)
+        else:
+            error = tier.noted(error, request)
+        if error is None and tier.dictionaries.lacking(request):
             drive(tier, _dictionaries.lacking(tier, request))
-        _tier_loads.take(target, reading, request, 0)
-        found = reading.value
-        if found is None or found.negative or not found.servable:
-            return default
-        if _tier_loads.landed(target, flight, reading, False):
-            _tier_loads.count(target, flight)
-        return found.value
+        found = _looked(tier, key, flight, request, 0, error, True)
+        return default if found is MISSING else found
+    finally:
+        finish(flight, REMOTE, MISSING)
+
+
+async def aget_now(tier: Tier, key: str, default: Any) -> Any:
+    """`get_now` in a task."""
+    step, value, flight = _begin(tier.cache, key, True)
+    if step != LEAD or flight is None:
+        if flight is not None and step != FOLLOW:
+            finish(flight, ABANDONED, None)
+        if step in (RETURN, RETURN_STALE):
+            return value
+        return await adrive(tier, get(tier, key, default))
+    try:
+        tier.used()
+        tier.core.used()
+        request = _core.look_up(0, [storable(key)], [DIRECT])
+        error = await tier.arun(request)
+        if error is None:
+            codec = tier.codec
+            if codec.plain is not None:
+                found = tier.reader.landed(flight, request, 0, codec.plain, codec.id)
+                if found is not MISSING:
+                    return found
+            if tier.dictionaries.lacking(request):
+                await adrive(tier, _dictionaries.lacking(tier, request))
+        found = _looked(tier, key, flight, request, 0, error, True)
+        return default if found is MISSING else found
     finally:
         finish(flight, REMOTE, MISSING)
 

@@ -72,6 +72,11 @@ class Upkeep:
                 return
             self._thread = thread
 
+    @property
+    def runs(self) -> bool:
+        """It was started, and has not ended."""
+        return self._thread is not None and not self._stop.is_set()
+
     def _is_started(self) -> bool:
         return self._thread is not None
 

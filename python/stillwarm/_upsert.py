@@ -26,7 +26,8 @@ from stillwarm import _core, _tier_invalidation, _tier_values
 from stillwarm._column_text import array_text
 from stillwarm._durations import duration, shown
 from stillwarm._sql_types import quoted
-from stillwarm._tier import FULL, IN_DOUBT, REJECTED, TIMEOUT, UNAVAILABLE, Steps, raised
+from stillwarm._tier import Steps
+from stillwarm._tier_health import FULL, IN_DOUBT, REJECTED, TIMEOUT, UNAVAILABLE, raised
 from stillwarm._upsert_rows import Asked, Job, asked, job
 from stillwarm._upsert_table import FACTS, Target, quoted_table, target_of
 from stillwarm.errors import CodecError, ConfigError, TierError, TierTimeout, TierUnavailable

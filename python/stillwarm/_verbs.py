@@ -14,7 +14,8 @@ from stillwarm import _core, _load, _off, _tier_invalidation, _tier_values, _tie
 from stillwarm._durations import shown
 from stillwarm._observed import KEPT, Observed
 from stillwarm._target import Target
-from stillwarm._tier import Steps, adrive, drive, raised
+from stillwarm._tier import Steps, adrive, drive
+from stillwarm._tier_health import raised
 from stillwarm._types import FOREVER, Settings, resolve, tag_names, ttl_ns
 from stillwarm.errors import ConfigError
 
@@ -133,7 +134,7 @@ class Verbs(Observed):
     async def aget(self, key: str, default: Any = None) -> Any:
         """`get` for coroutines."""
         if self._tier is not None:
-            return await adrive(self._tier, _tier_verbs.get(self._tier, _text(key), default))
+            return await _tier_verbs.aget_now(self._tier, _text(key), default)
         return self.get(key, default)
 
     async def aset(self, key: str, value: Any, ttl: Duration | None = UNSET, tags: Iterable[str] = ()) -> bool:
@@ -214,10 +215,10 @@ class Verbs(Observed):
 
     # ------------------------------------------------------------------------------------------------ remote tier
 
-    def _get_slowly(self, key: str, default: Any) -> Any:
-        """`get` where memory has no fresh value: see cpp/bindings/cache_base.cpp."""
+    def _get_slowly(self, key: str, default: Any, *begun: Any) -> Any:
+        """`get` where memory has no fresh value, or what is left of it: see cpp/bindings/remote_read.cpp."""
         assert self._tier is not None
-        return _tier_verbs.get_now(self._tier, key, default)
+        return _tier_verbs.get_now(self._tier, key, default, *begun)
 
     def _putting(
         self, values: dict[str, Any], ttl: Any, tags: Iterable[str], only_if_absent: bool = False

@@ -52,6 +52,7 @@ class Codec:
 
     id: int
     name: str
+    plain: Callable[[bytes], Any] | None = None  # `decode` but for its errors, if that is all it does
 
     def encode(self, value: Any) -> bytes:
         raise NotImplementedError
@@ -151,7 +152,7 @@ class _Untyped(Codec):
         self.id = codec_id
         self.name = name
         self._write = write
-        self._read = read
+        self._read = self.plain = read
 
     def encode(self, value: Any) -> bytes:
         try:
@@ -225,7 +226,7 @@ class _Typed(Codec):
         self.id, self.name = (4, "json") if is_json else (2, "msgpack")
         module: Any = msgspec.json if is_json else msgspec.msgpack
         try:
-            self._read = module.Decoder(annotation).decode
+            self._read = self.plain = module.Decoder(annotation).decode
         except Exception as error:
             raise _typed.refusal(annotation, str(error)) from error
         self._write: Callable[[Any], bytes] = module.Encoder().encode
@@ -291,7 +292,7 @@ class _Pydantic(Codec):
 
         self._write = write
         self._plain = pydantic_core.to_json
-        self._read = functools.partial(adapter.validate_json, **names)
+        self._read = self.plain = functools.partial(adapter.validate_json, **names)
 
     def encode(self, value: Any) -> bytes:
         try:

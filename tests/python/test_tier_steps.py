@@ -13,7 +13,8 @@ import psycopg
 import pytest
 
 from stillwarm import Cache, ConfigError, _tier_verbs
-from stillwarm._tier import IN_DOUBT, Steps, Tier
+from stillwarm._tier import Steps, Tier
+from stillwarm._tier_health import IN_DOUBT
 from stillwarm.testing import PostgresServer
 
 MINUTE = 60 * 10**9

@@ -22,10 +22,6 @@ namespace {
 constexpr std::array<std::string_view, 9> kGone = {"LOADING",   "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY",
                                                    "UNBLOCKED", "NOREPLICAS", "MOVED",       "ASK"};
 
-[[noreturn]] void unexpected() {
-  throw TierFailure({TierFault::kUnavailable, "", "the server's answer is not what was asked for"});
-}
-
 timeval time_of(Nanos duration) {
   const Nanos us = std::max<Nanos>(1'000, duration / 1'000);
   return {static_cast<time_t>(us / 1'000'000), static_cast<suseconds_t>(us % 1'000'000)};
@@ -53,46 +49,78 @@ int version_of(std::string_view info) {
   return version;
 }
 
+// How hiredis builds a reply: where its privdata says. Nothing is thrown through C; null is "no memory".
+RedisNode* part(const redisReadTask* task, RedisNode::Kind kind) noexcept {
+  RedisNode* const array = task->parent == nullptr ? nullptr : static_cast<RedisNode*>(task->parent->obj);
+  return static_cast<RedisArena*>(task->privdata)->node(array, static_cast<std::size_t>(task->idx), kind);
+}
+
+void* make_text(const redisReadTask* task, char* text, std::size_t size) noexcept {
+  using Kind = RedisNode::Kind;
+  const Kind kind = task->type == REDIS_REPLY_ERROR    ? Kind::kError
+                    : task->type == REDIS_REPLY_STATUS ? Kind::kStatus
+                                                       : Kind::kText;
+  RedisNode* const node = part(task, kind);
+  const bool made = node != nullptr && static_cast<RedisArena*>(task->privdata)->set_text(*node, {text, size});
+  return made ? node : nullptr;
+}
+
+template <class Count>  // int before hiredis 1.0
+void* make_array(const redisReadTask* task, Count elements) noexcept {
+  RedisNode* const node = part(task, RedisNode::Kind::kArray);
+  const auto size = static_cast<std::size_t>(elements);
+  const bool made = node != nullptr && static_cast<RedisArena*>(task->privdata)->set_size(*node, size);
+  return made ? node : nullptr;
+}
+
+void* make_integer(const redisReadTask* task, long long integer) noexcept {
+  RedisNode* const node = part(task, RedisNode::Kind::kInteger);
+  if (node != nullptr) node->integer = integer;
+  return node;
+}
+
+void* make_nil(const redisReadTask* task) noexcept { return part(task, RedisNode::Kind::kNil); }
+
+void leave(void* /*reply*/) noexcept {}  // it goes with its arena
+
+redisReplyObjectFunctions* in_arenas() noexcept {
+  static redisReplyObjectFunctions functions = [] {
+    redisReplyObjectFunctions f{};
+    f.createString = make_text;
+    f.createArray = make_array;
+    f.createInteger = make_integer;
+    f.createNil = make_nil;
+    f.freeObject = leave;
+    return f;
+  }();
+  return &functions;
+}
+
+constexpr std::size_t kHead = 24;  // the most bytes that a length takes with what stands around it
+
+char* write_head(char* to, char mark, std::size_t number) noexcept {
+  *to++ = mark;
+  if (number < 10) {
+    *to++ = static_cast<char>('0' + number);
+  } else {
+    to = std::to_chars(to, to + 20, number).ptr;
+  }
+  *to++ = '\r';
+  *to++ = '\n';
+  return to;
+}
+
+char* write_word(char* to, std::string_view word) noexcept {
+  to = write_head(to, '$', word.size());
+  to = std::copy(word.begin(), word.end(), to);
+  *to++ = '\r';
+  *to++ = '\n';
+  return to;
+}
+
 }  // namespace
 
-// --------------------------------------------------------------------------------------------------------- replies
-
-bool RedisReply::nil() const noexcept { return reply_ == nullptr || reply_->type == REDIS_REPLY_NIL; }
-
-bool RedisReply::array() const noexcept { return reply_ != nullptr && reply_->type == REDIS_REPLY_ARRAY; }
-
-bool RedisReply::is_integer() const noexcept { return reply_ != nullptr && reply_->type == REDIS_REPLY_INTEGER; }
-
-std::optional<std::string_view> RedisReply::error() const noexcept {
-  if (reply_ == nullptr || reply_->type != REDIS_REPLY_ERROR) return std::nullopt;
-  return std::string_view(reply_->str, static_cast<std::size_t>(reply_->len));
-}
-
-std::string_view RedisReply::text() const {
-  if (reply_ == nullptr || (reply_->type != REDIS_REPLY_STRING && reply_->type != REDIS_REPLY_STATUS)) unexpected();
-  return {reply_->str, static_cast<std::size_t>(reply_->len)};
-}
-
-long long RedisReply::integer() const {
-  if (reply_ != nullptr && reply_->type == REDIS_REPLY_INTEGER) return reply_->integer;
-  const std::string_view digits = text();
-  long long number = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
-  if (error != std::errc() || end != digits.data() + digits.size()) unexpected();
-  return number;
-}
-
-std::size_t RedisReply::size() const {
-  if (!array()) unexpected();
-  return reply_->elements;
-}
-
-RedisReply RedisReply::at(std::size_t i) const {
-  if (i >= size()) unexpected();
-  return RedisReply(reply_->element[i]);
-}
-
-void OwnedReply::Closer::operator()(redisReply* reply) const noexcept { freeReplyObject(reply); }
+// ---------------------------------------------------------------------------------------------------------- errors
 
 TierError redis_error(std::string_view text) {
   std::string_view word = text.substr(0, text.find_first_of(" :"));
@@ -120,6 +148,7 @@ RedisLink::RedisLink(const RedisAddress& address) {
                                             : redisConnectWithTimeout(address.host.c_str(), address.port, limit));
   if (link_ == nullptr) throw std::bad_alloc();
   if (!usable()) throw TierFailure({TierFault::kUnavailable, "", link_->errstr});
+  link_->reader->fn = in_arenas();
   duplicate_ = ::fcntl(link_->fd, F_DUPFD_CLOEXEC, 0);
   if (duplicate_ < 0 || ::fcntl(link_->fd, F_SETFD, FD_CLOEXEC) != 0) {  // nobody could cut it
     throw TierFailure({TierFault::kUnavailable, "", "the process has no more file descriptors"});
@@ -155,21 +184,30 @@ void RedisLink::greet(const RedisAddress& address) {
 }
 
 void RedisLink::append(std::span<const std::string_view> command) {
-  if (asking_ && redisAppendCommand(link_.get(), "ASKING") != REDIS_OK) throw std::bad_alloc();
-  std::vector<const char*> words;
-  std::vector<std::size_t> sizes;
-  words.reserve(command.size());
-  sizes.reserve(command.size());
-  for (const auto word : command) {
-    words.push_back(word.data());
-    sizes.push_back(word.size());
-  }
-  if (redisAppendCommandArgv(link_.get(), static_cast<int>(words.size()), words.data(), sizes.data()) != REDIS_OK) {
-    throw std::bad_alloc();
+  std::size_t most = 2 * kHead + 32;
+  for (const auto word : command) most += word.size() + kHead + 2;
+  const std::size_t before = out_.size();
+  out_.resize(before + most);
+  char* to = out_.data() + before;
+  if (asking_) to = write_word(write_head(to, '*', 1), "ASKING");
+  to = write_head(to, '*', command.size());
+  for (const auto word : command) to = write_word(to, word);
+  out_.resize(static_cast<std::size_t>(to - out_.data()));
+}
+
+void RedisLink::hand_over() {
+  constexpr std::size_t kKept = 65'536;
+  if (out_.empty()) return;
+  if (redisAppendFormattedCommand(link_.get(), out_.data(), out_.size()) != REDIS_OK) throw std::bad_alloc();
+  if (out_.capacity() > kKept) {
+    out_ = {};
+  } else {
+    out_.clear();
   }
 }
 
 void RedisLink::send() {
+  hand_over();
   for (int done = 0; done == 0;) {
     if (redisBufferWrite(link_.get(), &done) != REDIS_OK) {
       throw TierFailure({TierFault::kUnavailable, "", link_->errstr});
@@ -177,7 +215,17 @@ void RedisLink::send() {
   }
 }
 
+OwnedReply RedisLink::owned(void* reply) noexcept { return {static_cast<const RedisNode*>(reply), std::move(arena_)}; }
+
+void RedisLink::expect() {
+  if (arena_ != nullptr) return;  // a reply of which a part is here already
+  arena_ = std::make_unique<RedisArena>();
+  link_->reader->privdata = arena_.get();
+}
+
 OwnedReply RedisLink::read() {
+  hand_over();
+  expect();
   void* reply = nullptr;
   if (redisGetReply(link_.get(), &reply) != REDIS_OK || reply == nullptr) {
     const bool late = link_->err == REDIS_ERR_IO && (errno == EAGAIN || errno == EWOULDBLOCK);
@@ -185,16 +233,17 @@ OwnedReply RedisLink::read() {
     if (text.empty()) text = "the connection was lost";
     throw TierFailure({late ? TierFault::kTimeout : TierFault::kUnavailable, "", std::move(text)});
   }
-  return OwnedReply(static_cast<redisReply*>(reply));
+  return owned(reply);
 }
 
 std::optional<OwnedReply> RedisLink::read_if_there() {
   for (;;) {
+    expect();
     void* reply = nullptr;
     if (redisGetReplyFromReader(link_.get(), &reply) != REDIS_OK) {
       throw TierFailure({TierFault::kUnavailable, "", link_->errstr});
     }
-    if (reply != nullptr) return OwnedReply(static_cast<redisReply*>(reply));
+    if (reply != nullptr) return owned(reply);
     pollfd ready{link_->fd, POLLIN, 0};
     if (::poll(&ready, 1, 0) <= 0) return std::nullopt;
     if (redisBufferRead(link_.get()) != REDIS_OK) throw TierFailure({TierFault::kUnavailable, "", link_->errstr});

@@ -7,6 +7,7 @@
 // `append` and as many `read`. The socket is duplicated, and `cut` shuts the duplicate down: see postgres_link.hpp.
 #pragma once
 
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -15,10 +16,10 @@
 #include <utility>
 #include <vector>
 
+#include "core/remote/redis_reply.hpp"
 #include "core/remote/remote_tier.hpp"
 
 struct redisContext;  // hiredis's
-struct redisReply;
 
 namespace stillwarm {
 
@@ -39,36 +40,6 @@ struct RedisAddress {
     there.connect_timeout = limit;
     return there;
   }
-};
-
-// A reply, or a part of one. What is not of the expected kind throws: it is no answer to what was asked.
-class RedisReply {
- public:
-  explicit RedisReply(const redisReply* reply) noexcept : reply_(reply) {}
-
-  bool nil() const noexcept;
-  bool array() const noexcept;
-  bool is_integer() const noexcept;
-  std::optional<std::string_view> error() const noexcept;  // "OOM command not allowed ..."
-  std::string_view text() const;                           // of a bulk string or a status
-  long long integer() const;                               // also of digits in a string
-  std::size_t size() const;                                // of an array
-  RedisReply at(std::size_t i) const;
-
- private:
-  const redisReply* reply_;
-};
-
-// A reply that owns itself.
-class OwnedReply : public RedisReply {
- public:
-  explicit OwnedReply(redisReply* reply) noexcept : RedisReply(reply), owned_(reply) {}
-
- private:
-  struct Closer {
-    void operator()(redisReply* reply) const noexcept;
-  };
-  std::unique_ptr<redisReply, Closer> owned_;
 };
 
 class RedisLink {
@@ -113,7 +84,13 @@ class RedisLink {
   struct Closer {
     void operator()(redisContext* link) const noexcept;
   };
+  OwnedReply owned(void* reply) noexcept;
+  void hand_over();  // what was appended, to hiredis
+  void expect();     // a reply, for which there is room then
+
+  std::unique_ptr<RedisArena> arena_;  // of the reply that is being read
   std::unique_ptr<redisContext, Closer> link_;
+  std::string out_;  // what was appended, as it is sent
   int duplicate_ = -1;
   int version_ = 0;
   bool in_cluster_ = false;

@@ -89,6 +89,7 @@ RedisLookUp::Marks RedisLookUp::read_marks(const RedisReply& reply) const {
   marks.floor = number(2);
   marks.tagged = number(3);
   marks.all = {number(4), number(5), number(6)};
+  marks.types.reserve(types_.size());
   for (std::size_t i = 0; i < types_.size(); ++i) {
     marks.types.push_back({number(7 + 3 * i), number(8 + 3 * i), number(9 + 3 * i)});
   }
@@ -114,7 +115,7 @@ RedisLookUp::RedisLookUp(RedisTier& tier, std::span<Request* const> batch) : tie
                           {l.types[0], l.owner, std::to_string(std::max<Nanos>(1, l.lease_age / 1'000'000))});
     leases_.emplace_back(&l, std::move(call));
   }
-  fields_ = {"i", "n", "f", "t", "all", "~all", "@all"};
+  fields_.reserve(3 * types_.size());
   for (const auto type : types_) {
     for (const std::string_view kind : {"type:", "~type:", "@type:"}) fields_.emplace_back(kind).append(type);
   }
@@ -122,12 +123,14 @@ RedisLookUp::RedisLookUp(RedisTier& tier, std::span<Request* const> batch) : tie
 
 std::size_t RedisLookUp::ask(RedisSession& session) {
   RedisLink& link = session.link();
-  std::vector<std::string_view> words = {"HMGET", tier_.names().marks};
+  std::vector<std::string_view> words;
+  words.reserve(9 + fields_.size() + entries_.size());
+  words.assign({"HMGET", tier_.names().marks, "i", "n", "f", "t", "all", "~all", "@all"});
   words.insert(words.end(), fields_.begin(), fields_.end());
   link.append(words);  // first: what happens to an entry after it was read is younger than the moment that is told
   link.append({"TIME"});
   if (entries_.empty()) return 2;
-  words = {entries_.size() == 1 ? "GET" : "MGET"};
+  words.assign({entries_.size() == 1 ? "GET" : "MGET"});
   words.insert(words.end(), entries_.begin(), entries_.end());
   link.append(words);
   for (const auto& [request, call] : leases_) session.append(call);

@@ -47,7 +47,14 @@ class RedisNames {
     return text;
   }
   std::string entry(std::string_view type, std::string_view key) const {
-    std::string name = entries + spelled(type);
+    std::string name;
+    name.reserve(entries.size() + 3 * type.size() + 1 + key.size());
+    name += entries;
+    if (type.find_first_of("%:\n") == std::string_view::npos) {
+      name += type;
+    } else {
+      name += spelled(type);
+    }
     name += ':';
     return name += key;
   }

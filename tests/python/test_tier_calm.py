@@ -1,0 +1,210 @@
+"""Reads of the tier that need no Python: when they are allowed, that they end like the others, and what ends the calm.
+
+Thread rule: a read waits on a thread of its own for a server that is frozen.
+Refuses to know: how fast they are (benchmarks/remote), and what else a look-up may say (test_tier_contract).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from chaos import ChaosProxy
+from stillwarm import Cache, _core, _tier_health
+from tiers import Counted, Ground, eventually, function, with_port
+
+
+@pytest.fixture(params=["postgres", "redis"])
+def either(request: pytest.FixtureRequest) -> Ground:
+    return request.getfixturevalue("ground" if request.param == "postgres" else "redis_ground")  # type: ignore[no-any-return]
+
+
+def calm(cache: Cache) -> Cache:
+    """The cache, whose tier was used and had no trouble."""
+    assert cache._tier is not None
+    cache.get("nothing is here")
+    cache.get("nothing is here either")
+    assert cache._tier.reader.calm
+    return cache
+
+
+def reader_of(cache: Cache) -> _core.Reader:
+    assert cache._tier is not None
+    return cache._tier.reader
+
+
+@pytest.fixture
+def by_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The keys of reads that Python was asked about."""
+    asked: list[str] = []
+    slowly = _core.look_up
+
+    def seen(slot: int, keys: list[str], types: list[str], whole: bool = False) -> Any:
+        asked.extend(keys)
+        return slowly(slot, keys, types, whole)
+
+    monkeypatch.setattr(_core, "look_up", seen)
+    yield asked
+
+
+READS: dict[str, Callable[[Cache, str], Any]] = {
+    "get": lambda cache, key: cache.get(key, "none"),
+    "aget": lambda cache, key: asyncio.run(cache.aget(key, "none")),
+    "get_many": lambda cache, key: cache.get_many([key]).get(key, "none"),
+}
+
+
+@pytest.mark.parametrize("way", READS)
+def test_calm_reads_find_what_another_process_stored(either: Ground, way: str) -> None:
+    writer, cache = either.cache(ttl=3600), calm(either.cache(ttl=3600))
+    for key, value in (("a", {"n": [1, 2.5, None]}), ("b", "text"), ("c", None)):
+        writer.set(key, value, tags=["t"])
+        assert READS[way](cache, key) == value
+        assert cache.get(key, "none") == value  # memory has it
+    assert READS[way](cache, "missing") == "none"
+    stats = cache.stats()
+    assert (stats.hits, stats.remote_hits, stats.misses) == (6, 3, 3)
+    cache.invalidate(tag="t")
+    assert READS[way](cache, "a") == "none"
+
+
+@pytest.mark.parametrize("way", ["get", "get_many"])
+def test_calm_reads_do_not_ask_python(either: Ground, way: str, by_python: list[str]) -> None:
+    writer, cache = either.cache(ttl=3600), calm(either.cache(ttl=3600))
+    writer.set("k", 1)
+    by_python.clear()
+    assert READS[way](cache, "k") == 1
+    assert READS[way](cache, "missing") == "none"
+    assert by_python == []
+    reader_of(cache).calm = False
+    assert READS[way](cache, "other") == "none"
+    assert by_python == ["other"]
+
+
+def test_calm_calls_find_what_another_process_loaded(either: Ground, by_python: list[str]) -> None:
+    source = Counted()
+    f = function(either.cache(ttl=3600), source)
+    cache = calm(either.cache(ttl=3600))
+    g = function(cache, source)
+    assert f("k") == "k#1"
+    either.written()
+    by_python.clear()
+    assert g("k") == "k#1"
+    assert source.calls["k"] == 1
+    assert by_python == []
+    assert g.stats().hits == 1
+    assert (cache.stats().remote_hits, cache.stats().misses) == (1, 2)
+
+
+def test_calm_many_keys_come_from_memory_and_from_the_tier_in_one_look(either: Ground) -> None:
+    writer, cache = either.cache(ttl=3600), calm(either.cache(ttl=3600))
+    long = "x" * 300  # is stored under a digest
+    values = {f"k{i}": i for i in range(50)} | {"nul\0": "n", long: "long", "\udc80": "surrogate"}
+    writer.set_many(values)
+    assert cache.get("k7") == 7
+    asked = [*values, "absent", "k3", "k3"]
+    assert cache.get_many(asked) == values
+    assert cache.get_many([f"k{i}" for i in range(50)] + ["absent"]) == {f"k{i}": i for i in range(50)}
+    few = cache.get_many(f"k{i}" for i in range(3))
+    assert few == {"k0": 0, "k1": 1, "k2": 2}
+
+
+def test_calm_hits_of_what_memory_cannot_keep_are_counted(ground: Ground) -> None:
+    writer, cache = ground.cache(ttl=3600), calm(ground.cache(ttl=3600, max_bytes=2_000))
+    writer.set("k", "x" * 5_000)
+    for _ in range(3):
+        assert cache.get("k") == "x" * 5_000
+    assert cache._upkeep is not None
+    assert cache._upkeep.flush()
+    assert cache.top(1)[0].hits == 3
+
+
+def test_calm_ends_with_a_failure_and_is_back_after_the_window(
+    redis_ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert redis_ground.url is not None
+    proxy = ChaosProxy("127.0.0.1", int(redis_ground.url.split(":")[2].split("/")[0]))
+    try:
+        ground = Ground(with_port(redis_ground.url, proxy.port), timeout="2s")
+        cache = calm(ground.cache(ttl=3600))
+        for _ in range(100):
+            cache.get("nothing")
+        proxy.refuse = True
+        proxy.cut()
+        eventually(lambda: (cache.get("k"), not reader_of(cache).calm)[1])
+        tier = cache._tier
+        assert tier is not None
+        assert 0 < tier.error_share() < 0.5  # what was read in calm counts
+        proxy.refuse = False
+        eventually(lambda: (cache.get("k"), not tier._away_until)[1])
+        assert not tier.reader.calm
+        monkeypatch.setattr(_tier_health, "WINDOW", 0.0)
+        eventually(lambda: (cache.get("k"), tier.reader.calm)[1])
+        ground.close()
+    finally:
+        proxy.close()
+
+
+def test_calm_that_ends_while_a_read_waits_is_heeded(warm_redis: Any, redis_ground: Ground) -> None:
+    writer, cache = redis_ground.cache(ttl=3600), calm(redis_ground.cache(ttl=3600))
+    writer.set("k", 1)
+    got: list[Any] = []
+    warm_redis.freeze()
+    try:
+        waiting = threading.Thread(target=lambda: got.append(cache.get("k")))
+        waiting.start()
+        assert cache._tier is not None
+        core = cache._tier.core
+        eventually(lambda: _core.begin_key(cache, 0, "k", False)[0] == 3)  # FOLLOW: it has begun
+        held = object.__new__(type("Held", (), {"names": frozenset({"key:k"}), "xid": None}))
+        cache._tier.pending.append(held)  # as an open transaction does
+        cache._tier.reader.calm = False
+    finally:
+        warm_redis.thaw()
+    waiting.join(30)
+    assert got == [1]  # it began before
+    assert _core.peek(cache, 0, "k") is _core.MISSING  # and nobody after it gets it
+    cache._tier.pending.remove(held)
+    assert core.health()["failures"] == 0
+
+
+def test_calm_is_not_inherited_by_a_child(either: Ground) -> None:
+    writer, cache = either.cache(ttl=3600), calm(either.cache(ttl=3600))
+    writer.set("k", 1)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            was = reader_of(cache).calm
+            value = cache.get("k")
+            started = cache._upkeep is not None and cache._upkeep.runs
+            os._exit(0 if (was, value, started) == (False, 1, True) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_calm_values_that_cannot_be_read_are_counted_misses(either: Ground) -> None:
+    from stillwarm import codecs
+
+    writer = either.cache(ttl=3600, codec=codecs.codec_for("json"))
+    cache = calm(either.cache(ttl=3600))
+    writer.set("k", 1)
+    assert cache.get("k", "none") == "none"
+    assert cache.get_many(["k"]) == {}
+    assert asyncio.run(cache.aget("k", "none")) == "none"
+    assert cache._tier is not None
+    assert cache._tier.undecodable == {"codec": 3}
+
+
+def test_calm_is_not_for_a_closed_cache(either: Ground) -> None:
+    cache = calm(either.cache(ttl=3600))
+    reader = reader_of(cache)
+    cache.close()
+    assert not reader.calm
+    assert cache.get("k", "none") == "none"
+    assert not reader.calm
