@@ -103,6 +103,12 @@ void bind_reader(pb::module_& m) {
              Py_DECREF(value);
              return pb::object(std::move(result));
            })
+      .def("begin",
+           [](const Held& r, pb::handle cache, pb::handle key) {
+             if (!PyObject_TypeCheck(cache.ptr(), py::cache_base_type) || !PyUnicode_CheckExact(key.ptr()))
+               throw pb::type_error("begin(cache, key)");
+             return taken(py::begin_direct(r, cache.ptr(), key.ptr()));
+           })
       .def("begin_many",
            [](const Held&, pb::handle cache, pb::handle keys, bool count) {
              if (!PyObject_TypeCheck(cache.ptr(), py::cache_base_type) || !PyList_CheckExact(keys.ptr()))

@@ -76,6 +76,19 @@ bool adopted(PyFlight* f, PyObject* value, const Found& found, const Envelope& e
   return counted != nullptr;
 }
 
+// Null with an exception.
+std::shared_ptr<LookUp> look_up(std::string_view text) {
+  try {
+    auto look = std::make_shared<LookUp>();
+    look->keys.emplace_back(text);
+    look->types.emplace_back(kDirect);
+    return look;
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+    return nullptr;
+  }
+}
+
 PyObject* ask_python(const Reader& reader, PyObject* const* args, std::size_t count) {
   return PyObject_Vectorcall(reader.slowly, args, count, nullptr);
 }
@@ -84,8 +97,9 @@ PyObject* ask_python(const Reader& reader, PyObject* const* args, std::size_t co
 PyObject* left_to_python(const Reader& reader, PyObject** args, const std::shared_ptr<LookUp>& look,
                          const TierError& error) {
   PyObject* result = nullptr;
+  args[4] = request_of(look);
+  if (args[4] == nullptr) return nullptr;
   try {
-    args[4] = pybind11::cast(std::static_pointer_cast<Request>(look)).release().ptr();
     args[5] = error_or_none(error).release().ptr();
   } catch (pybind11::error_already_set& raised) {
     raised.restore();
@@ -157,6 +171,41 @@ bool perform(const Reader& reader, const std::shared_ptr<LookUp>& look, std::opt
   return false;
 }
 
+PyObject* request_of(const std::shared_ptr<LookUp>& look) {
+  try {
+    return pybind11::cast(std::static_pointer_cast<Request>(look)).release().ptr();
+  } catch (pybind11::error_already_set& raised) {
+    raised.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  }
+  return nullptr;
+}
+
+PyObject* begin_direct(const Reader& reader, PyObject* cache, PyObject* key) {
+  CacheBase* const base = as_cache(cache);
+  Probe probe;
+  if (!text_probe(base, 0, &key, probe)) return nullptr;
+  PyObject* const begun = begin(base, probe, true);
+  if (begun == nullptr) return nullptr;
+  PyObject* const step = PyTuple_GET_ITEM(begun, 0);
+  PyObject* const flight = PyTuple_GET_ITEM(begun, 2);
+  const bool leads = PyLong_AsLong(step) == kLead;
+  PyObject* request = Py_NewRef(Py_None);
+  const std::string_view text = leads ? storable(key) : std::string_view();
+  if (text.data() != nullptr) {
+    Py_DECREF(request);
+    const auto look = look_up(text);
+    request = look == nullptr ? nullptr : request_of(look);
+    reader.tier->listener->used();
+  }
+  PyObject* result =
+      request == nullptr ? nullptr : Py_BuildValue("OOON", step, PyTuple_GET_ITEM(begun, 1), flight, request);
+  if (result == nullptr && leads) land_missing(as_flight(flight));
+  Py_DECREF(begun);
+  return result;
+}
+
 PyObject* read_direct(Reader& reader, PyObject* cache, PyObject* key, PyObject* fallback) {
   PyObject* args[6] = {cache, key, fallback, nullptr, nullptr, nullptr};
   const std::string_view text = reader.calm && reader.decode != nullptr ? storable(key) : std::string_view();
@@ -174,16 +223,8 @@ PyObject* read_direct(Reader& reader, PyObject* cache, PyObject* key, PyObject* 
     return result;
   }
   PyFlight* const flight = as_flight(PyTuple_GET_ITEM(begun, 2));
-  std::shared_ptr<LookUp> look;
+  const auto look = look_up(text);
   std::optional<TierError> error;
-  try {
-    look = std::make_shared<LookUp>();
-    look->keys.emplace_back(text);
-    look->types.emplace_back(kDirect);
-  } catch (const std::bad_alloc&) {
-    look.reset();
-    PyErr_NoMemory();
-  }
   if (look != nullptr && perform(reader, look, error)) {
     const bool nothing = !*error && !look->found[0].found;
     if (nothing) {

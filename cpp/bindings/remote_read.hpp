@@ -49,11 +49,18 @@ void land_missing(PyFlight* flight);
 // not.
 std::string_view storable(PyObject* text);
 
+// The look-up as Python has it: a new reference, or nullptr with an exception.
+PyObject* request_of(const std::shared_ptr<LookUp>& look);
+
 // Performs the look-up on this thread. True: `error` says how it ended. False: an exception.
 bool perform(const Reader& reader, const std::shared_ptr<LookUp>& look, std::optional<TierError>& error);
 
 // A direct key that memory has not got.
 PyObject* read_direct(Reader& reader, PyObject* cache, PyObject* key, PyObject* fallback);
+
+// What `begin` says of a direct key, and the look-up that is to be asked where this caller leads: a new tuple (step,
+// value, flight, request or None). Python stores a key that is not storable as it is.
+PyObject* begin_direct(const Reader& reader, PyObject* cache, PyObject* key);
 
 // Many direct keys (a list of exact str, no two alike). A new tuple: dict of what memory has; the look-up for the rest,
 // or None; a list of (key, flight or None), in its order; a list of (key, step, value, flight) that Python has to look

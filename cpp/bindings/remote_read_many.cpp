@@ -2,7 +2,6 @@
 #include <memory>
 #include <new>
 
-#include "bindings/bind.hpp"
 #include "bindings/py_traits.hpp"
 #include "bindings/remote_read.hpp"
 
@@ -73,19 +72,6 @@ bool begin_all(PyObject* cache, PyObject* keys, bool count, PyObject* found, PyO
   return true;
 }
 
-// A new reference to the request as Python has it, or to None where nothing is to be asked.
-PyObject* request_of(const std::shared_ptr<LookUp>& look) {
-  if (look->keys.empty()) return Py_NewRef(Py_None);
-  try {
-    return pybind11::cast(std::static_pointer_cast<Request>(look)).release().ptr();
-  } catch (pybind11::error_already_set& raised) {
-    raised.restore();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  }
-  return nullptr;
-}
-
 }  // namespace
 
 PyObject* begin_many(PyObject* cache, PyObject* keys, bool count) {
@@ -96,7 +82,10 @@ PyObject* begin_many(PyObject* cache, PyObject* keys, bool count) {
   PyObject* const rest = PyList_New(0);
   PyObject* result = nullptr;
   if (found != nullptr && asked != nullptr && rest != nullptr) {
-    PyObject* request = begin_all(cache, keys, count, found, asked, rest, *look) ? request_of(look) : nullptr;
+    PyObject* request = nullptr;
+    if (begin_all(cache, keys, count, found, asked, rest, *look)) {
+      request = look->keys.empty() ? Py_NewRef(Py_None) : request_of(look);
+    }
     if (request != nullptr) result = Py_BuildValue("ONOO", found, request, asked, rest);
     if (result == nullptr) {
       land_all(asked, 1);

@@ -727,6 +727,8 @@ class Reader:
     def landed(
         self, flight: Flight, request: Request, i: int, decode: Callable[[bytes], Any], codec: int, /
     ) -> Any: ...
+    # (step, value, flight, the look-up that is to be asked or None)
+    def begin(self, cache: CacheBase, key: str, /) -> tuple[int, Any, Any, Request | None]: ...
     # what memory has, the look-up, (key, flight) of each key in it, (key, step, value, flight) of what Python has to
     # look at; None: a key is not storable as it is
     def begin_many(

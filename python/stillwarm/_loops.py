@@ -26,10 +26,9 @@ class Loop:
         self.tokens = itertools.count(1)
         loop.add_reader(self.completions.fileno(), self._ended)
 
-    def expect(self) -> tuple[int, asyncio.Future[None]]:
+    def expect(self, loop: asyncio.AbstractEventLoop) -> tuple[int, asyncio.Future[None]]:
+        """A token that ends with the future. `loop`: that of this object."""
         token = next(self.tokens)
-        loop = self.loop()
-        assert loop is not None
         future = self.futures[token] = loop.create_future()
         return token, future
 

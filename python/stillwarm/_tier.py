@@ -20,6 +20,7 @@ from stillwarm._loops import Loop
 from stillwarm._pool import Single
 from stillwarm._sql_types import quoted
 from stillwarm._tier_health import (
+    LOOK_UP,
     Error,
     Health,
     raised,
@@ -93,6 +94,7 @@ class Tier(Health):
         self.pending: list[Held] = []  # what open transactions invalidate
         self.closed = False
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Loop] = weakref.WeakKeyDictionary()
+        self._last_loop: Loop | None = None  # one of them
         self.core = self._core_for(url, connect_timeout, connections, queue, max_lag, pooler)
         if _url.is_unprotected(url):
             _log.warning(
@@ -157,10 +159,13 @@ class Tier(Health):
         import asyncio
 
         loop = asyncio.get_running_loop()
-        of_loop = self._loops.get(loop)
-        if of_loop is None:
-            of_loop = self._loops[loop] = Loop(loop)
-        token, future = of_loop.expect()
+        of_loop = self._last_loop
+        if of_loop is None or of_loop.loop() is not loop:
+            of_loop = self._loops.get(loop)
+            if of_loop is None:
+                of_loop = self._loops[loop] = Loop(loop)
+            self._last_loop = of_loop
+        token, future = of_loop.expect(loop)
         self.core.post(request, of_loop.completions, token)
         try:
             await future
@@ -168,7 +173,10 @@ class Tier(Health):
             of_loop.futures.pop(token, None)
             self.core.abandon(request)
             raise
-        return self.noted(request.error, request)
+        error = request.error
+        if error is None and request.kind == LOOK_UP and self.reader.calm:
+            return None  # as most do
+        return self.noted(error, request)
 
     def query(self, sql: str, params: Sequence[str | None] = (), timeout: float = 5.0) -> list[tuple[str | None, ...]]:
         """Any one statement with `$1` parameters, as a transaction of its own; rows of text.
@@ -250,6 +258,7 @@ class Tier(Health):
         self.pending.clear()
         self._denied.clear()
         self._loops = weakref.WeakKeyDictionary()
+        self._last_loop = None
         self._away_until = 0.0
         self.reader.calm = False  # nobody looks after it yet
 

@@ -32,7 +32,7 @@ _ERRORS: Final[tuple[Literal["last_error", "last_rejection", "listener_error"], 
     "last_rejection",
     "listener_error",
 )
-STORE, INVALIDATE, QUERY = 1, 2, 6  # Request.kind of a write, an invalidation, any one statement
+LOOK_UP, STORE, INVALIDATE, QUERY = 0, 1, 2, 6  # Request.kind of a read, a write, an invalidation, any one statement
 WINDOW: Final = 10.0  # s
 
 _log = logging.getLogger("stillwarm")

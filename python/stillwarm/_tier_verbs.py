@@ -168,7 +168,8 @@ def get_now(
 
 async def aget_now(tier: Tier, key: str, default: Any) -> Any:
     """`get_now` in a task."""
-    step, value, flight = _begin(tier.cache, key, True)
+    reader = tier.reader
+    step, value, flight, request = reader.begin(tier.cache, key)
     if step != LEAD or flight is None:
         if flight is not None and step != FOLLOW:
             finish(flight, ABANDONED, None)
@@ -176,16 +177,17 @@ async def aget_now(tier: Tier, key: str, default: Any) -> Any:
             return value
         return await adrive(tier, get(tier, key, default))
     try:
-        tier.used()
-        tier.core.used()
-        request = _core.look_up(0, [storable(key)], [DIRECT])
+        if request is None:
+            request = _core.look_up(0, [storable(key)], [DIRECT])
+        if not reader.calm:
+            tier.used()
         error = await tier.arun(request)
         if error is None:
             codec = tier.codec
             if codec.plain is not None:
-                found = tier.reader.landed(flight, request, 0, codec.plain, codec.id)
-                if found is not MISSING:
-                    return found
+                value = reader.landed(flight, request, 0, codec.plain, codec.id)
+                if value is not MISSING:
+                    return value
             if tier.dictionaries.lacking(request):
                 await adrive(tier, _dictionaries.lacking(tier, request))
         found = _looked(tier, key, flight, request, 0, error, True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,7 +39,7 @@ def reader_of(cache: Cache) -> _core.Reader:
 
 
 @pytest.fixture
-def by_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def by_python(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The keys of reads that Python was asked about."""
     asked: list[str] = []
     slowly = _core.look_up
@@ -49,7 +49,7 @@ def by_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return slowly(slot, keys, types, whole)
 
     monkeypatch.setattr(_core, "look_up", seen)
-    yield asked
+    return asked
 
 
 READS: dict[str, Callable[[Cache, str], Any]] = {
