@@ -48,6 +48,7 @@ struct TierFailure : std::runtime_error {
 };
 
 struct Request;
+class QueueWaiter;
 
 // Who is told that a request ended. Called under the queue's lock, and may be released there: takes short locks of its
 // own at most, and never the queue's.
@@ -85,6 +86,7 @@ struct Request {
   std::shared_ptr<Request> next;  // likewise: who keeps ended requests needs no memory for it
 
   // The queue's own.
+  QueueWaiter* waiter = nullptr;  // in RequestQueue::run
   Stage stage = Stage::kNew;
   bool tried = false;
   Nanos deadline = 0;

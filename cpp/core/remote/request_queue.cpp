@@ -12,19 +12,6 @@ namespace {
 
 auto when(Nanos moment) { return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(moment)); }
 
-// Who waits in `run` is in the list of waiters for exactly so long, however it leaves.
-class Listed {
- public:
-  Listed(std::vector<QueueWaiter*>& waiters, QueueWaiter& me) : waiters_(waiters), me_(me) { waiters.push_back(&me); }
-  Listed(const Listed&) = delete;
-  Listed& operator=(const Listed&) = delete;
-  ~Listed() { waiters_.erase(std::find(waiters_.begin(), waiters_.end(), &me_)); }
-
- private:
-  std::vector<QueueWaiter*>& waiters_;
-  QueueWaiter& me_;
-};
-
 }  // namespace
 
 RequestQueue::RequestQueue(std::shared_ptr<Connector> connector, Options options)
@@ -38,58 +25,25 @@ RequestQueue::~RequestQueue() {
 
 std::optional<TierError> RequestQueue::run(const std::shared_ptr<Request>& request, Nanos until) {
   const std::shared_ptr<State> s = state_;
-  State::Lock lock(s->mutex);
-  Nanos now = steady_now();
   Request& r = *request;
-  const Nanos timeout = s->timeout_of(r);
-  QueueWaiter me;
-  me.request = &r;
-  me.serves = timeout <= s->options.longest_on_caller;
+  QueueWaiter me(s->timeout_of(r) <= s->options.longest_on_caller);
+  State::Lock lock(s->mutex);
+  if (r.stage == Request::Stage::kNew && !s->enqueue(request, steady_now())) return r.error;
+  if (r.stage == Request::Stage::kDone) return r.error;
+  r.waiter = &me;
   std::optional<TierError> outcome;
-  {
-    const Listed listed(s->waiters, me);
-    if (r.stage == Request::Stage::kNew && !s->enqueue(request, now)) return r.error;
-    for (;;) {
-      if (r.stage == Request::Stage::kDone) {
-        outcome = r.error;
-        break;
-      }
-      now = steady_now();
-      bool patient = false;
-      const Nanos deadline = add(r.deadline, r.stage == Request::Stage::kServed ? Watchdog::kTick : 0);
-      if (now >= deadline) {
-        if (r.stage == Request::Stage::kWaiting) {
-          s->withdraw(r);
-          s->fail(request, TierFault::kTimeout, "", "no connection within the timeout");
-          s->report_unserved(now);
-        }
-        const bool doubtful = r.once && r.stage == Request::Stage::kServed;  // another thread waits for its answer
-        outcome = TierError{doubtful ? TierFault::kInDoubt : TierFault::kTimeout, "", "no answer within the timeout"};
-        break;
-      }
-      if (r.stage == Request::Stage::kWaiting) {
-        patient = s->is_left(r, now);
-        const auto first = me.serves && !patient ? s->first_for(timeout) : s->waiting.end();
-        if (first != s->waiting.end()) {
-          try {
-            s->serve(lock, first, r.deadline);
-          } catch (const std::bad_alloc&) {
-            if (s->withdraw(r)) {
-              s->fail(request, TierFault::kUnavailable, "", "no memory");
-              s->breaker.abandoned();
-            }
-            if (!s->idle.empty()) s->wake_one();
-            throw;
-          }
-          continue;
-        }
-        if (s->idle.empty() ? s->wants_connection(now) : !me.serves) s->need_worker();
-      }
-      if (now >= until) break;
-      me.wake.wait_until(lock, when(std::min({until, deadline, patient ? s->patient_until(r) : kForever})));
-    }
+  try {
+    outcome = s->wait(lock, request, me, until);
+  } catch (const std::bad_alloc&) {
+    s->leave(lock, r, me);
+    throw;
   }
+  const bool told = !lock.owns_lock();  // by another thread, that it is done
+  if (told && !me.owes_service()) return outcome;
+  if (told) lock.lock();
   if (!s->idle.empty()) s->wake_one();  // I may have been the one that was woken for it
+  if (told) return outcome;
+  s->leave(lock, r, me);
   return outcome;
 }
 

@@ -1,5 +1,6 @@
 // Who serves which requests, and how they end. Thread rule and invariants: see the headers.
 #include <algorithm>
+#include <chrono>
 #include <set>
 #include <utility>
 
@@ -51,6 +52,19 @@ RequestQueue::State::State(std::shared_ptr<Connector> c, const Options& o)
   idle.reserve(options.links);
 }
 
+QueueWaiter::Call QueueWaiter::wait(Nanos until) {
+  std::unique_lock lock(mutex_);
+  const auto told = [this] { return call_ != Call::kNothing; };
+  if (until == kForever) {
+    changed_.wait(lock, told);
+  } else {
+    changed_.wait_until(lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(until)), told);
+  }
+  if (call_ != Call::kServe) return call_;  // that it is done stays said
+  asked_ = false;
+  return std::exchange(call_, Call::kNothing);
+}
+
 // ------------------------------------------------------------------------------------------------ who does what next
 
 bool RequestQueue::State::alone(const Request& r) noexcept {
@@ -91,12 +105,8 @@ void RequestQueue::State::wake_one() noexcept {
   if (!idle.empty()) {
     const auto first = std::find_if(waiting.begin(), waiting.end(), [this](const auto& r) { return may_serve(*r); });
     if (first == waiting.end()) return;
-    const auto it = std::find_if(waiters.begin(), waiters.end(),
-                                 [&](const QueueWaiter* w) { return w->request == first->get() && w->serves; });
-    if (it != waiters.end()) {
-      (*it)->wake.notify_one();
-      return;
-    }
+    QueueWaiter* const waiter = (*first)->waiter;
+    if (waiter != nullptr && waiter->serves) return waiter->tell(QueueWaiter::Call::kServe);
   }
   need_worker();
 }
@@ -132,20 +142,18 @@ bool RequestQueue::State::withdraw(const Request& r) noexcept {
   return true;
 }
 
-void RequestQueue::State::finish(const std::shared_ptr<Request>& r) noexcept {
+QueueWaiter* RequestQueue::State::finish(const std::shared_ptr<Request>& r) noexcept {
   r->stage = Request::Stage::kDone;
   ++figures.served;
   if (r->error) ++figures.failures;
   if (const auto sink = std::exchange(r->sink, nullptr)) sink->ended(r);
-  for (QueueWaiter* w : waiters) {
-    if (w->request == r.get()) w->wake.notify_one();
-  }
+  return std::exchange(r->waiter, nullptr);
 }
 
 void RequestQueue::State::fail(const std::shared_ptr<Request>& r, TierFault fault, std::string_view state,
                                std::string_view text) noexcept {
   put(r->error, fault, state, text);
-  finish(r);
+  if (QueueWaiter* const waiter = finish(r)) waiter->tell(QueueWaiter::Call::kDone);
 }
 
 void RequestQueue::State::give_up(const std::shared_ptr<Request>& r) noexcept {
@@ -174,6 +182,60 @@ void RequestQueue::State::report_unserved(Nanos now) noexcept {
     breaker.abandoned();
   } else {
     report_failure(now);
+  }
+}
+
+std::optional<TierError> RequestQueue::State::wait(Lock& lock, const std::shared_ptr<Request>& request, QueueWaiter& me,
+                                                   Nanos until) {
+  Request& r = *request;
+  const Nanos timeout = timeout_of(r);
+  for (;;) {
+    if (r.stage == Request::Stage::kDone) return r.error;
+    const Nanos now = steady_now();
+    bool patient = false;
+    const Nanos deadline = add(r.deadline, r.stage == Request::Stage::kServed ? Watchdog::kTick : 0);
+    if (now >= deadline) {
+      if (r.stage == Request::Stage::kWaiting) {
+        withdraw(r);
+        fail(request, TierFault::kTimeout, "", "no connection within the timeout");
+        report_unserved(now);
+      }
+      const bool doubtful = r.once && r.stage == Request::Stage::kServed;  // another thread waits for its answer
+      return TierError{doubtful ? TierFault::kInDoubt : TierFault::kTimeout, "", "no answer within the timeout"};
+    }
+    if (r.stage == Request::Stage::kWaiting) {
+      patient = is_left(r, now);
+      const auto first = me.serves && !patient ? first_for(timeout) : waiting.end();
+      if (first != waiting.end()) {
+        try {
+          serve(lock, first, r.deadline);
+        } catch (const std::bad_alloc&) {
+          if (withdraw(r)) {
+            fail(request, TierFault::kUnavailable, "", "no memory");
+            breaker.abandoned();
+          }
+          if (!idle.empty()) wake_one();
+          throw;
+        }
+        continue;
+      }
+      if (idle.empty() ? wants_connection(now) : !me.serves) need_worker();
+    }
+    if (now >= until) return std::nullopt;
+    const Nanos till = std::min({until, deadline, patient ? patient_until(r) : kForever});
+    lock.unlock();
+    if (me.wait(till) == QueueWaiter::Call::kDone) return r.error;
+    lock.lock();
+  }
+}
+
+void RequestQueue::State::leave(Lock& lock, Request& r, QueueWaiter& me) noexcept {
+  if (r.waiter == &me) {
+    r.waiter = nullptr;
+    return;
+  }
+  lock.unlock();  // somebody is about to
+  while (me.wait(kForever) != QueueWaiter::Call::kDone) {
   }
 }
 
@@ -211,9 +273,11 @@ void RequestQueue::State::take_batch(const Waiting::iterator& first, Requests& b
 void RequestQueue::State::serve(Lock& lock, const Waiting::iterator& first, Nanos limit) {
   Requests batch;
   std::vector<Request*> requests;
+  std::vector<QueueWaiter*> ended;
   const std::size_t most = std::min(waiting.size(), options.most_merged);
   batch.reserve(most);
   requests.reserve(most);
+  ended.reserve(most);
   std::unique_ptr<Link> link = std::move(idle.back());
   idle.pop_back();
   take_batch(first, batch);
@@ -285,9 +349,13 @@ void RequestQueue::State::serve(Lock& lock, const Waiting::iterator& first, Nano
       } catch (const std::bad_alloc&) {  // then not
       }
     }
-    finish(r);
+    if (QueueWaiter* const waiter = finish(r)) ended.push_back(waiter);
   }
   if (!waiting.empty()) wake_one();
+  if (ended.empty()) return;
+  lock.unlock();
+  for (QueueWaiter* const waiter : ended) waiter->tell(QueueWaiter::Call::kDone);
+  lock.lock();
 }
 
 }  // namespace stillwarm

@@ -11,7 +11,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <deque>
+#include <optional>
 #include <string_view>
 
 #include "core/base/life.hpp"
@@ -19,11 +21,36 @@
 
 namespace stillwarm {
 
-// A caller that waits in `run`.
-struct QueueWaiter {
-  std::condition_variable wake;
-  const Request* request = nullptr;
-  bool serves = false;  // it may take a connection itself
+// A caller that waits in `run`, on a lock of its own: of many whose requests end at once none waits for the queue's.
+// Whose request is done leaves without it. That it is done is the last that
+// anybody tells it.
+class QueueWaiter {
+ public:
+  enum class Call : std::uint8_t { kNothing, kServe, kDone };
+
+  explicit QueueWaiter(bool serves_) : serves(serves_) {}
+  QueueWaiter(const QueueWaiter&) = delete;
+  QueueWaiter& operator=(const QueueWaiter&) = delete;
+  ~QueueWaiter() = default;
+
+  const bool serves;  // it may take a connection itself
+
+  void tell(Call call) noexcept {
+    const std::lock_guard lock(mutex_);
+    call_ = std::max(call_, call);
+    asked_ |= call == Call::kServe;
+    changed_.notify_one();  // with the lock: it may be gone as soon as that is free
+  }
+  // What it was told, if that comes by then.
+  Call wait(Nanos until);
+  // It was asked to serve, and heard of its own end instead: somebody else has to. For its thread, after the end.
+  bool owes_service() const noexcept { return asked_; }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Call call_ = Call::kNothing;
+  bool asked_ = false;
 };
 
 struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
@@ -49,7 +76,6 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
   std::condition_variable gone;  // a worker ended
   Waiting waiting;
   std::vector<std::unique_ptr<Link>> idle;
-  std::vector<QueueWaiter*> waiters;
   std::array<std::atomic<Link*>, kMostLinks> links{};  // every one that is open, for the child of a fork
   CircuitBreaker breaker;
   Health figures;
@@ -92,7 +118,8 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
   bool enqueue(const std::shared_ptr<Request>& r, Nanos now);
   // Takes it out of the line; false: it is not there.
   bool withdraw(const Request& r) noexcept;
-  void finish(const std::shared_ptr<Request>& r) noexcept;
+  // Whoever waits for it is to be told; null: nobody does. Nothing else may be done with it, and that must be done.
+  [[nodiscard]] QueueWaiter* finish(const std::shared_ptr<Request>& r) noexcept;
   void fail(const std::shared_ptr<Request>& r, TierFault fault, std::string_view state, std::string_view text) noexcept;
   // It waits, and there is nobody who would serve it.
   void give_up(const std::shared_ptr<Request>& r) noexcept;
@@ -101,6 +128,12 @@ struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
   void report_failure(Nanos now) noexcept;
   // The same for one that waited in vain: where there is no connection it is the tier that failed.
   void report_unserved(Nanos now) noexcept;
+
+  // Until it is done, by this thread or another, its time is over, or `until`: then nothing. Comes back without the
+  // lock where another thread has told `me` that it is done.
+  std::optional<TierError> wait(Lock& lock, const std::shared_ptr<Request>& request, QueueWaiter& me, Nanos until);
+  // `me` waits no more, and nobody will tell it anything.
+  void leave(Lock& lock, Request& r, QueueWaiter& me) noexcept;
 
   // Takes the first of a batch and what the same statement can serve out of the line. Both vectors have room.
   void take_batch(const Waiting::iterator& first, Requests& batch) noexcept;
