@@ -68,7 +68,8 @@ def _command(command: Any, name: str, level: int = 2) -> Iterator[str]:
     yield f"{_cell(command.help)}\n"
     rows = list(filter(None, map(_row, command.params)))
     if rows:
-        yield "\n".join(["| option | default | meaning |", "|---|---|---|", *rows, ""])
+        table = ["| option | default | meaning |", "|---|---|---|", *rows]
+        yield "\n".join(['<div class="options" markdown>', "", *table, "", "</div>", ""])
     for child, found in getattr(command, "commands", {}).items():
         yield from _command(found, f"{name} {child}", level + (level == 2 and name != "stillwarm"))
 

@@ -44,8 +44,10 @@ class JoinedInfo(NamedTuple):
 
     Attributes:
         calls: calls that came.
-        runs: runs of the function; errors: those that raised; seconds: the time of all of them.
+        runs: runs of the function.
         joined: calls that shared the run of another.
+        errors: runs that raised.
+        seconds: the time of all runs.
     """
 
     calls: int

@@ -12,6 +12,7 @@ import pytest
 
 from pages import DOCS, PAGES, README, ROOT, Page, parameters, run_program, run_suite
 from stillwarm._cache import _ARGUMENTS
+from stillwarm._readings import FIGURES, PREFIX
 from stillwarm._types import OPTIONS, TABLE_ONLY, TYPE_OPTIONS
 
 BY_NAME = {page.name: page for page in PAGES}
@@ -122,6 +123,13 @@ def test_docs_quote_messages_of_every_kind() -> None:
     assert len(_quoted()) >= 30
     control = "this is printed by nobody at all"
     assert not any(control in source for source in _SOURCES)
+
+
+def test_docs_metrics_are_those_that_there_are() -> None:
+    named = {name for page in PAGES for name in re.findall(r"`(stillwarm_[a-z_]+)", page.text)}
+    known = {f"{PREFIX}{name}" for name in FIGURES}
+    assert len(named) >= 8
+    assert {name.removesuffix("_total") for name in named} - known == set()
 
 
 def _sources() -> list[str]:

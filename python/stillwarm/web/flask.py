@@ -138,8 +138,11 @@ class Stillwarm:
             tags: for `cache.invalidate(tag=)`: a list, or a callable of the view's arguments.
             invalidates: what a successful write through this view makes invalid: tags, or {"type": ...}, {"key": ...},
                 {"pattern": ...}; a list, or a callable of the view's arguments.
-            stale_while_revalidate, stale_if_error, early_refresh, absent_ttl, jitter, max_body, ignore_cookies,
-                debug_token, classify, stale_on: see the guide.
+            stale_while_revalidate, stale_if_error, early_refresh, jitter, classify, stale_on: as for functions.
+            absent_ttl: how long a 404 or 410 is kept; not given: it is not.
+            max_body: of an answer, 8 MB; a larger one is not stored.
+            ignore_cookies: names ("*" at the end) of cookies that say nothing of the answer.
+            debug_token: 16 characters or more; a request that sends it in `Stillwarm-Debug` sees the key.
 
         Raises:
             ConfigError: an option does not exist or its value is not accepted, the type is unknown, there is no ttl.
