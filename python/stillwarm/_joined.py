@@ -83,7 +83,7 @@ class Joining(Upserting):
         The decorated function carries `__wrapped__` and `joined_info()`; `cache.stats()` leaves it out, since it has no
         hits.
 
-        Args:
+        Keyword Args:
             key: what makes calls identical, in place of all arguments: a template such as "report:{year}", or a
                 callable that returns the text. It is compared with calls of this function only.
             ignore: names of arguments in which identical calls may differ; those of the call that runs count.
