@@ -264,8 +264,8 @@ PyMethodDef cache_methods[] = {
      "timedelta, None for ever, 0 to store nothing.\n\nReturns False if it was not kept: too large, or 0.\n\nRaises:\n"
      "    ConfigError: a ttl that is not accepted, or none here and none given to the Cache."},
     {"get", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(cache_get)), METH_FASTCALL,
-     "get($self, key, default=None, /)\n--\n\nThe value stored under a str key, or `default`. Never loads and never "
-     "blocks."},
+     "get($self, key, default=None, /)\n--\n\nThe value stored under a str key, or `default`. Never loads; what is "
+     "not in memory is asked of the remote tier, if there is one."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyMemberDef cache_members[] = {{"__weaklistoffset__", T_PYSSIZET, offsetof(CacheBase, weakrefs), READONLY, nullptr},

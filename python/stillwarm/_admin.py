@@ -25,9 +25,16 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 class Found:
     """An entry in the database. Times are aware, in UTC; None: for ever.
 
-    `fresh_until` takes soft invalidations into account; `expires_at` is when nothing needs the row any more.
-    `value` is the payload as stored, or for a type with a table of its own the columns of the row, with the payload
-    among them where the table has one.
+    Attributes:
+        key: the readable key.
+        type: the name of its type.
+        value: what was stored; of a type with a table of its own the columns of the row, the payload among them where
+            the table has one; bytes where no function here reads it.
+        created_at: when it was stored.
+        fresh_until: soft invalidations are taken into account.
+        expires_at: when nothing needs the row any more.
+        hit_count: hits of all processes, as far as they were written.
+        tags: what it can be invalidated by.
     """
 
     key: str
@@ -55,7 +62,8 @@ class TypeStats:
 
     Attributes:
         entries: rows, expired ones included.
-        hits: sum of the hit counts; average_hits: per entry.
+        hits: sum of the hit counts.
+        average_hits: the same per entry.
         expired: rows whose time is over and which the purge has not met yet.
         bytes: of payloads in the shared table; of a table of its own its whole size with indexes.
         table: name of the type's own table, None for the shared one.
@@ -71,17 +79,24 @@ class TypeStats:
 
 @dataclass(frozen=True)
 class Figures:
-    """`stats()`: per type, and the size of the shared table with its indexes."""
+    """What `Cache.shared_stats()` returns.
+
+    Attributes:
+        types: figures per type, by name.
+        shared_table_bytes: size of the shared table with its indexes.
+    """
 
     types: Mapping[str, TypeStats]
     shared_table_bytes: int
 
     @property
     def entries(self) -> int:
+        """Of all types."""
         return sum(one.entries for one in self.types.values())
 
     @property
     def expired(self) -> int:
+        """Of all types."""
         return sum(one.expired for one in self.types.values())
 
 

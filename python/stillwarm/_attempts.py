@@ -31,7 +31,15 @@ _said: Final[set[tuple[str, str]]] = set()
 
 @dataclass(frozen=True)
 class Retried:
-    """What `hook=` hears before a wait: attempt number `failures` failed with `error`, the next begins in `delay` s."""
+    """What `hook=` hears before a wait.
+
+    Attributes:
+        name: of the policy.
+        failures: attempts that failed so far, this one included.
+        retries: how many retries the policy allows.
+        delay: seconds until the next attempt.
+        error: of this attempt.
+    """
 
     name: str
     failures: int
@@ -42,7 +50,14 @@ class Retried:
 
 @dataclass(frozen=True)
 class GaveUp:
-    """What `hook=` hears at the end of a call that failed with a retried error: why, after how many attempts."""
+    """What `hook=` hears at the end of a call that failed with a retried error.
+
+    Attributes:
+        name: of the policy.
+        failures: attempts that failed.
+        reason: why it ends, as in `RetryStats.given_up`.
+        error: of the last attempt.
+    """
 
     name: str
     failures: int

@@ -81,7 +81,8 @@ class Cache(Joining):
         strict: True raises TierError where the tier did not take a write or an invalidation (memory did), and never
             serves what the tier has not confirmed within `max_lag`.
         max_lag: how long after an invalidation in another process an older value may be served, while the tier answers.
-        connect_timeout, timeout: of a connection (libpq: 2 s at least), of an operation.
+        connect_timeout: of a connection; a duration, with libpq 2 s at least.
+        timeout: of an operation of the tier; a duration.
         connections: to the tier; one more listens.
         queue: how many requests may wait for them.
         pooler: True behind a pooler in transaction mode, such as PgBouncer: nothing is prepared or listened to.

@@ -33,8 +33,14 @@ class CacheInfo(tuple[int, int, "int | None", int]):
         misses: calls that had to wait for a load.
         maxsize: `max_entries` of the cache, or None: the whole cache's, since its functions share it.
         currsize: entries of this function.
-        stale_hits, loads, load_errors, joined, lost_fills, expired, bytes: counts.
+        stale_hits: of the hits, those with a stale value.
+        loads: runs of the loader.
+        load_errors: of these, those that raised.
         load_seconds: time spent in the loader.
+        joined: misses that shared another caller's load.
+        lost_fills: values that were loaded and not stored, because of an invalidation meanwhile.
+        expired: entries that left because their time was over.
+        bytes: of its entries, with their keys.
         removed: entries that left, by cause.
     """
 
@@ -58,18 +64,22 @@ class CacheInfo(tuple[int, int, "int | None", int]):
 
     @property
     def hits(self) -> int:
+        """Calls that were answered from memory, stale ones included."""
         return self[0]
 
     @property
     def misses(self) -> int:
+        """Calls that had to wait for a load."""
         return self[1]
 
     @property
     def maxsize(self) -> int | None:
+        """`max_entries` of the cache, or None."""
         return self[2]
 
     @property
     def currsize(self) -> int:
+        """Entries of this function."""
         return self[3]
 
     def __repr__(self) -> str:

@@ -38,10 +38,21 @@ class CacheBase:
     """The core of a Cache."""
 
     def __init__(self, max_entries: int, max_bytes: int) -> None: ...
-    def get(self, key: str, default: Any = None, /) -> Any: ...
-    def set(
-        self, key: str, value: Any, ttl: float | str | timedelta | None = ..., tags: Iterable[str] = ()
-    ) -> bool: ...
+    # As their docstrings at run time (cpp/bindings/cache_base.cpp); the reference of Cache is made from these.
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """The value stored under a str key, or `default`. Never loads; what is not in memory is asked of the remote
+        tier, if there is one."""
+
+    def set(self, key: str, value: Any, ttl: float | str | timedelta | None = ..., tags: Iterable[str] = ()) -> bool:
+        """Stores `value` under a str key for `ttl`: seconds, text such as "5m", timedelta, None for ever, 0 to store
+        nothing.
+
+        Returns:
+            False if it was not kept: too large, or 0.
+
+        Raises:
+            ConfigError: a ttl that is not accepted, or none here and none given to the Cache.
+        """
 
 @final
 class CachedCall:

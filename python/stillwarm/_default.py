@@ -50,7 +50,17 @@ if TYPE_CHECKING:
 
 
 def cached(type: Any = None, /, **options: Any) -> Any:
-    """`Cache.cached` of the process-wide cache: `@stillwarm.cached(ttl="5m")`."""
+    """Decorates a function so that its results are kept in one cache of the process: `@stillwarm.cached(ttl="5m")`.
+
+    That cache is made when the first function is decorated, from the environment (`default_cache`).
+
+    Args:
+        type: name of a type, defined with `default_cache().define(...)`.
+        options: as of `Cache.cached`.
+
+    Raises:
+        ConfigError: as of `Cache.cached`; or a variable of the environment is wrong.
+    """
     return default_cache().cached(type, **options)
 
 

@@ -44,8 +44,10 @@ class JoinedInfo(NamedTuple):
 
     Attributes:
         calls: calls that came.
-        runs: runs of the function; errors: those that raised; seconds: the time of all of them.
+        runs: runs of the function.
         joined: calls that shared the run of another.
+        errors: runs that raised.
+        seconds: the time of all runs.
     """
 
     calls: int
@@ -81,7 +83,7 @@ class Joining(Upserting):
         The decorated function carries `__wrapped__` and `joined_info()`; `cache.stats()` leaves it out, since it has no
         hits.
 
-        Args:
+        Keyword Args:
             key: what makes calls identical, in place of all arguments: a template such as "report:{year}", or a
                 callable that returns the text. It is compared with calls of this function only.
             ignore: names of arguments in which identical calls may differ; those of the call that runs count.

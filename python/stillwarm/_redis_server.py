@@ -106,6 +106,7 @@ class RedisServer:
         return self.folder / "socket"
 
     def url_of(self, database: int) -> str:
+        """The URL of a database of this server, by its number."""
         user = f":{self.password}@" if self.password else ""
         return f"redis://{user}{self.host}:{self.port}/{database}"
 

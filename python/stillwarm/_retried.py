@@ -176,10 +176,15 @@ _core.set_retry_hooks(_judging(lambda *state: functools.partial(_go, *state)), _
 class RetryStats:
     """What the retries of one name did in this process.
 
-    calls: that began; succeeded: of these, at whichever attempt; recovered: of these, after a failure;
-    failures: attempts that failed; retries: attempts that followed one; waited: s between attempts;
-    given_up: calls that ended with their error, by reason ("not transient", "retries exhausted", "deadline",
-    "retry budget exhausted", "the server asked for a longer wait than allowed", "an inner retry gave up").
+    Attributes:
+        calls: that began.
+        succeeded: of these, at whichever attempt.
+        recovered: of these, after a failure.
+        failures: attempts that failed.
+        retries: attempts that followed one.
+        waited: seconds between attempts.
+        given_up: calls that ended with their error, by reason ("not transient", "retries exhausted", "deadline",
+            "retry budget exhausted", "the server asked for a longer wait than allowed", "an inner retry gave up").
     """
 
     calls: int

@@ -59,7 +59,8 @@ class Retry:
             answer, and `CircuitOpen`: a circuit breaker has said when asking makes sense again (its `retry_after`),
             so the call ends at once, and takes nothing from the budget.
         retries: further attempts after the first, 0 to 1,000.
-        base, cap: durations (seconds, timedelta or text such as "200ms"); 0, or 1 ms and more.
+        base: duration of the first wait (seconds, timedelta or text such as "200ms"); 0, or 1 ms and more.
+        cap: duration that no wait is longer than; as `base`.
         factor: growth per attempt, 1 to 100.
         jitter: fraction of the wait, 0 to 1, or "full" (anything from 0 to the wait).
         deadline: duration of the call with all its attempts; no wait is begun that would not end before it.

@@ -37,9 +37,13 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class Migrated:
-    """What a migration did: nothing (`already`), or everything of its SQL that was not there yet.
+    """What a migration did.
 
-    `collapsed` counts per table the rows of an earlier layout that became one with a newer row of the same key.
+    Attributes:
+        already: everything was there, and nothing was done.
+        schema_version: of the layout that is there now.
+        tables: their names.
+        collapsed: per table, rows of an earlier layout that became one with a newer row of the same key.
     """
 
     already: bool

@@ -227,6 +227,7 @@ class PostgresServer:
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
+        """The URL of a database of this server."""
         return f"postgresql://{self.user}@{self.host}:{self.port}/{database}"
 
     @property

@@ -13,7 +13,15 @@ from typing import Any
 
 
 class State(str, enum.Enum):
-    """How well a cache is. Without a remote tier it is HEALTHY."""
+    """How well a cache is. Without a remote tier it is HEALTHY.
+
+    Attributes:
+        HEALTHY: the remote tier answers, or there is none.
+        WARMING: a warm-up runs.
+        DEGRADED: the tier is owed something, its messages do not arrive, or more than 5 % of the requests to it failed
+            in the last 10 s.
+        DOWN: it does not answer, or does not let this process in.
+    """
 
     HEALTHY = "HEALTHY"
     WARMING = "WARMING"
@@ -29,12 +37,15 @@ class Counters:
         hits: answered with a fresh value.
         stale_hits: answered with a stale one, while it is refreshed or in place of an error.
         misses: calls that had to wait for a load, `joined` ones included.
-        loads: runs of a loader, retries included; load_errors: those that raised; load_seconds: their time.
+        loads: runs of a loader, retries included.
+        load_errors: of these, those that raised.
+        load_seconds: the time of all of them.
         joined: misses that shared another caller's load.
         lost_fills: values that were loaded and not stored, because of an invalidation meanwhile.
         evictions: entries that left before their time, by cause: size, too_large, invalidated, not_found.
         expired: entries that left because their time was over.
-        entries, bytes: what is in memory now.
+        entries: how many are in memory now.
+        bytes: what they take, with their keys.
         skipped_refreshes: background refreshes that found the load pool full.
         remote_hits: hits that came from the remote tier; in `hits` and `stale_hits`, too.
         remote_errors: requests to the remote tier that failed; of the cache in all.
@@ -68,9 +79,17 @@ class Counters:
 
 @dataclass(frozen=True)
 class Stats(Counters):
-    """The figures of a cache in all, and per type in `types`. `state` as `Cache.state`; `tier`: of the remote tier's
-    connections and queues; in `tier["compression"]` what compression and dictionaries did with the values, by type in
-    its `types`."""
+    """The figures of a cache in all, and per type: `stats["scoring"]`.
+
+    Attributes:
+        types: the counters of each type, by name.
+        state: as `Cache.state`.
+        max_entries: the budget in entries, or None.
+        max_bytes: the budget in bytes, or None.
+        flights: loads that run now.
+        tier: of the remote tier's connections and queues; `tier["compression"]` is what compression and dictionaries
+            did with the values, by type in its `types`. Empty without a tier.
+    """
 
     types: Mapping[str, Counters] = field(default_factory=dict)
     state: State = State.HEALTHY
@@ -85,7 +104,14 @@ class Stats(Counters):
 
 @dataclass(frozen=True)
 class HotKey:
-    """One of the most used entries: `Cache.top()`."""
+    """One of the most used entries: `Cache.top()`.
+
+    Attributes:
+        key: the readable key.
+        type: the type of its function.
+        hits: how often it was used; in the remote tier by all processes.
+        bytes: what it takes in memory; 0 of one in the remote tier.
+    """
 
     key: str
     type: str

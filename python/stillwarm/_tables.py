@@ -57,6 +57,7 @@ class Step:
             raise ConfigError(f"history: sql={shown(self.sql)}: accepted: a list of SQL statements")
 
     def statements(self, table: TypedTable) -> list[str]:
+        """The SQL of this step for a table."""
         return list(self.sql(table) if callable(self.sql) else self.sql)
 
 

@@ -98,6 +98,10 @@ class Load:
 
     What is set here counts for this one value, once the loader returns.
 
+    Attributes:
+        ttl: how long this value is fresh, as in `cached`; not set: what the settings say.
+        tags: further tags of this value, a list to append to.
+
     The value that was stored before is offered to the loader as `kept`, as long as the cache has it (the option `keep=`
     makes that longer than it may be returned) and nothing invalidated it. A loader that learns from its source that
     nothing has changed returns `not_modified()`:

@@ -33,36 +33,72 @@ class Carried(Generic[P]):
     __qualname__: str
     __module__: str
 
-    def cache_info(self) -> CacheInfo: ...
-    def cache_clear(self) -> None: ...
-    def acache_clear(self) -> Coroutine[Any, Any, None]: ...
-    def cache_parameters(self) -> dict[str, Any]: ...
-    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str: ...
-    def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+    def cache_info(self) -> CacheInfo:
+        """Counts since the start or the last `cache_clear()`; unpacks to hits, misses, maxsize, currsize."""
+
+    def cache_clear(self) -> None:
+        """Drops every entry of this function and resets its counts. Loads in flight are not stored.
+
+        With a remote tier, its entries go there too; with `key=`, those of the whole type, whose keys it shares.
+        """
+
+    def acache_clear(self) -> Coroutine[Any, Any, None]:
+        """`cache_clear` for coroutines."""
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """The settings in force, by name; durations in seconds, None for ever or off."""
+
+    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The readable key of these arguments: what `invalidate(key=)`, patterns and logs see.
+
+        Raises:
+            KeyTypeError: an argument cannot be part of a key.
+        """
+
+    def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Whether a call with these arguments would be answered from memory, without waiting for a load."""
+
     @overload
     def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
     @overload  # a ParamSpec takes no keyword beside its own, so with stale= the arguments are not checked
     def cache_invalidate(self, *args: Any, stale: bool, **kwargs: Any) -> bool: ...
-    def cache_invalidate(self, *args: Any, **kwargs: Any) -> bool: ...
+    def cache_invalidate(self, *args: Any, **kwargs: Any) -> bool:
+        """Invalidates the entry of these arguments; True if there was one. `stale=True` keeps it as a stale value."""
+
     @overload
     def acache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, bool]: ...
     @overload
     def acache_invalidate(self, *args: Any, stale: bool, **kwargs: Any) -> Coroutine[Any, Any, bool]: ...
-    def acache_invalidate(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, bool]: ...
+    def acache_invalidate(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, bool]:
+        """`cache_invalidate` for coroutines."""
 
 
 class _Plain(Carried[P], Generic[P, R_co]):
     @property
     def __wrapped__(self) -> Callable[P, R_co]: ...
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    def get_many(self, arguments: Iterable[Any]) -> list[R_co]: ...
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Loads now and stores, also when a fresh value is there; returns the new value.
+
+        A load that runs already may have read what is outdated by now: it is not joined, and not stored.
+        """
+
+    def get_many(self, arguments: Iterable[Any]) -> list[R_co]:
+        """The results for many calls, in their order: one request to the remote tier, and one load for each that is
+        missing, or one call of `loader_many=` for all of them.
+
+        Args:
+            arguments: for each call its only argument, or a tuple of its positional ones.
+        """
 
 
 class _Async(Carried[P], Generic[P, R_co]):
     @property
     def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R_co]]: ...
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
-    def get_many(self, arguments: Iterable[Any]) -> Coroutine[Any, Any, list[R_co]]: ...
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+        """As of a cached plain function; await it."""
+
+    def get_many(self, arguments: Iterable[Any]) -> Coroutine[Any, Any, list[R_co]]:
+        """As of a cached plain function; await it."""
 
 
 class CachedFunction(_Plain[P, R_co]):
@@ -131,7 +167,8 @@ class Joined(Generic[P]):
     __qualname__: str
     __module__: str
 
-    def joined_info(self) -> JoinedInfo: ...
+    def joined_info(self) -> JoinedInfo:
+        """How many calls there were, how many runs, and how many calls shared another's."""
 
 
 class JoinedFunction(Joined[P], Generic[P, R_co]):

@@ -42,8 +42,16 @@ _UTC = ("utc", "etc/utc", "universal", "etc/universal", "zulu", "etc/zulu", "gmt
 
 @dataclass(frozen=True)
 class TableReport:
-    """A table as it is: columns as (name, type, not null, default), indexes as (name, definition), rows counted; None
-    where this role may not read them."""
+    """A table as it is.
+
+    Attributes:
+        name: with its schema.
+        exists: whether it is there.
+        columns: as (name, type, not null, default).
+        indexes: as (name, definition).
+        rows: counted; None where this role may not read them.
+        differences: what is not as expected, and what to do about it.
+    """
 
     name: str
     exists: bool
@@ -55,7 +63,17 @@ class TableReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What `verify` found. `differences` are wrong, `warnings` may hurt."""
+    """What `verify` found.
+
+    Attributes:
+        tables: each of them as it is.
+        time_zone: of the server.
+        server_version: as text.
+        server_number: as PostgreSQL counts, such as 150004.
+        schema_version: of stillwarm's tables; None: they are not there.
+        differences: what is wrong.
+        warnings: what may hurt.
+    """
 
     tables: tuple[TableReport, ...]
     time_zone: str
@@ -67,6 +85,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Whether there is no difference."""
         return not self.differences
 
     def as_dict(self) -> dict[str, Any]:

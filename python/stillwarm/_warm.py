@@ -33,7 +33,13 @@ _log = logging.getLogger("stillwarm")
 
 
 class Warmed(NamedTuple):
-    """What came of a warm-up: calls that returned, calls that raised, and how long it took."""
+    """What came of a warm-up.
+
+    Attributes:
+        done: calls that returned.
+        failed: calls that raised.
+        seconds: how long it took.
+    """
 
     done: int
     failed: int

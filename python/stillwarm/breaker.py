@@ -47,7 +47,16 @@ _FUNCTIONS: Final = "a function, coroutine function or method"
 
 @dataclass(frozen=True)
 class Figures:
-    """What a breaker has counted. `opened` and `refused` only grow; `calls` and `failures` are those of its window."""
+    """What a breaker has counted.
+
+    Attributes:
+        state: "closed", "half-open" or "open".
+        opened: how often it opened; only grows.
+        refused: calls that it refused; only grows.
+        calls: in its window.
+        failures: of these, those that failed.
+        in_a_row: failures since the last success.
+    """
 
     state: Circuit
     opened: int

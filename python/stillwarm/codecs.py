@@ -40,24 +40,46 @@ class OwnCodec(Protocol):
     """What `codec=` accepts beside names: an object of the user's."""
 
     @property
-    def id(self) -> int: ...
+    def id(self) -> int:
+        """128 to 255; it stands in each payload, and only a codec with the same id reads it."""
+
     @property
-    def name(self) -> str: ...
-    def encode(self, value: Any, /) -> bytes: ...
-    def decode(self, payload: bytes, /) -> Any: ...
+    def name(self) -> str:
+        """For texts and figures."""
+
+    def encode(self, value: Any, /) -> bytes:
+        """The payload; what is raised here keeps the value out of the tier."""
+
+    def decode(self, payload: bytes, /) -> Any:
+        """The value; what is raised here makes the look-up a miss."""
 
 
 class Codec:
-    """Value to payload and back. What goes wrong in `encode` and `decode` is a CodecError."""
+    """Value to payload and back. What goes wrong in `encode` and `decode` is a CodecError.
+
+    Attributes:
+        id: which codec made a payload; 1 to 127 are stillwarm's own.
+        name: for texts and figures.
+    """
 
     id: int
     name: str
     plain: Callable[[bytes], Any] | None = None  # `decode` but for its errors, if that is all it does
 
     def encode(self, value: Any) -> bytes:
+        """The payload of a value.
+
+        Raises:
+            CodecError: names the part of the value that cannot be encoded.
+        """
         raise NotImplementedError
 
     def decode(self, payload: bytes) -> Any:
+        """The value of a payload that this codec made.
+
+        Raises:
+            CodecError: it is damaged, or its value is not of the declared type.
+        """
         raise NotImplementedError
 
     def matches(self, codec_id: int) -> bool:

@@ -84,7 +84,11 @@ class TierTimeout(TierError):
 
 
 class TierRejected(TierError):
-    """The remote tier answered with an error; `sqlstate` is PostgreSQL's code of it, where there is one."""
+    """The remote tier answered with an error.
+
+    Attributes:
+        sqlstate: PostgreSQL's code of it, or the first word of Redis's error; None where there is none.
+    """
 
     def __init__(self, message: str = "", sqlstate: str | None = None) -> None:
         super().__init__(message)
@@ -92,7 +96,11 @@ class TierRejected(TierError):
 
 
 class CircuitOpen(StillwarmError):
-    """The call was not tried, because its circuit breaker is open; `retry_after`: in so many seconds it may be."""
+    """The call was not tried, because its circuit breaker is open.
+
+    Attributes:
+        retry_after: seconds until it may be.
+    """
 
     def __init__(self, message: str = "", retry_after: float = 0.0) -> None:
         super().__init__(message)

@@ -30,7 +30,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to `key` (readable form) of `type`."""
+    """Something happened.
+
+    Attributes:
+        type: the type of what it happened to.
+        key: its readable key.
+    """
 
     type: str
     key: str
@@ -48,14 +53,24 @@ class StaleServed(Event):
 
 @dataclass(frozen=True)
 class Missed(Event):
-    """There was no value: a load starts, or the caller waits for one that runs (`joined`)."""
+    """There was no value: a load starts, or the caller waits for one.
+
+    Attributes:
+        joined: it waits for one that runs already.
+    """
 
     joined: bool
 
 
 @dataclass(frozen=True)
 class Loaded(Event):
-    """A load succeeded after `seconds`. `stored`: "stored", "lost" (invalidated meanwhile), "too_large", "not_kept"."""
+    """A load succeeded.
+
+    Attributes:
+        seconds: how long it took.
+        stored: "stored", "lost" (invalidated meanwhile), "too_large" or "not_kept".
+        background: a refresh that no caller waited for.
+    """
 
     seconds: float
     stored: str
@@ -64,7 +79,12 @@ class Loaded(Event):
 
 @dataclass(frozen=True)
 class LoadFailed(Event):
-    """A load failed for good with `error`."""
+    """A load failed for good.
+
+    Attributes:
+        error: what it raised.
+        background: a refresh that no caller waited for.
+    """
 
     error: BaseException
     background: bool
@@ -94,6 +114,7 @@ class AlertCleared(Event):
 
 
 Hook = Callable[[Event], None]
+"""What `cache.subscribe` takes."""
 
 _log = logging.getLogger("stillwarm")
 

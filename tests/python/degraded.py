@@ -1,9 +1,9 @@
 """What callers get while Redis is of no use, verb by verb: made to happen, observed, and told as a table.
 
-    python tests/python/degraded.py     prints the table of the README
+    python tests/python/degraded.py     prints the table of python/docs/redis.md
 
 Thread rule: one thread, a server of its own for each kind of trouble.
-Refuses to know: what the README says (test_redis_degraded).
+Refuses to know: what the page says (test_redis_degraded).
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def eventually_state(one: Shared) -> str:
 
 
 def table() -> str:
-    """As the README has it."""
+    """As the page has it."""
     seen = [Observation(kind).cells for kind in TROUBLES]
     rows = [f"| | {' | '.join(TROUBLES)} |", f"|---|{'---|' * len(TROUBLES)}"]
     rows += [f"| {name} | {' | '.join(cells[name] for cells in seen)} |" for name in seen[0]]

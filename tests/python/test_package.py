@@ -6,12 +6,15 @@ Refuses to know: what the names do.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -121,6 +124,37 @@ def test_package_names_are_exactly_these() -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "__version__"])
 def test_package_names_say_what_they_are(name: str) -> None:
     assert getattr(stillwarm, name).__doc__
+
+
+MODULES = (
+    "alembic",
+    "breaker",
+    "codecs",
+    "errors",
+    "fastapi",
+    "flask",
+    "hooks",
+    "journal",
+    "metrics",
+    "otel",
+    "tables",
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_package_everything_public_says_what_it_is(module: str) -> None:
+    here = importlib.import_module(f"stillwarm.{module}".rstrip("."))
+    silent = []
+    for name in set(here.__all__) - {"__version__"}:
+        thing = getattr(here, name)
+        members = [name for name in dir(thing) if not name.startswith("_")] if isinstance(thing, type) else []
+        for member in members:
+            owner = next(cls for cls in thing.__mro__ if member in vars(cls))
+            found = inspect.unwrap(getattr(vars(owner)[member], "__func__", vars(owner)[member]))
+            if owner.__module__.startswith("stillwarm") and (callable(found) or isinstance(found, property)):
+                silent += [] if found.__doc__ else [f"{name}.{member}"]
+        silent += [] if thing.__doc__ or typing.get_origin(thing) is not None else [name]
+    assert silent == []
 
 
 def test_package_version_is_that_of_its_metadata() -> None:

@@ -1,72 +1,42 @@
-"""README.md and the page on HTTP say nothing that is not so: code runs; tests, settings, jobs and files exist."""
+"""README.md says nothing that is not so: code runs; tests, jobs and files exist. test_docs looks at the other pages.
+
+Thread rule: one thread; each block of code runs in this process.
+Refuses to know: how a block is found and run (pages).
+"""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-from stillwarm._cache import _ARGUMENTS
-from stillwarm._types import OPTIONS, TABLE_ONLY, TYPE_OPTIONS
+from pages import README as PAGE
+from pages import ROOT, Page, parameters, run_program, run_suite
 
-DATABASE = "postgresql://app@localhost/shop"
-REDIS = "redis://localhost:6379/0"
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [README, (ROOT / "python/stillwarm/web/README.md").read_text("utf-8")]
+README = PAGE.text
 
 
-def blocks(language: str) -> list[str]:
-    return [b for page in PAGES for b in re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)]
+@pytest.mark.parametrize(("page", "program"), parameters([PAGE], suites=False))
+def test_readme_program_runs(page: Page, program: str, request: pytest.FixtureRequest) -> None:
+    run_program(page, program, request)
 
 
-def heading(block: str) -> str:
-    """The heading above a block, for the name of its test."""
-    page = next(page for page in PAGES if block in page)
-    above = page[: page.index(block)]
-    return re.findall(r"^#+ (.*)$", above, re.MULTILINE)[-1].replace(" ", "_").replace(",", "")
-
-
-def settings_after(text: str) -> set[str]:
-    """The first column of the table that follows `text`."""
-    table = README[README.index(text) :].split("\n\n")[1]
-    return set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
-
-
-PROGRAMS = [block for block in blocks("python") if "\ndef test_" not in block]
-SUITES = [block for block in blocks("python") if "\ndef test_" in block]
-
-
-@pytest.mark.parametrize("program", [pytest.param(block, id=heading(block)) for block in PROGRAMS])
-def test_readme_program_runs(program: str, request: pytest.FixtureRequest) -> None:
-    if DATABASE in program:  # it gets one of its own
-        program = program.replace(DATABASE, request.getfixturevalue("warm_postgres").new_database())
-    if REDIS in program:
-        program = program.replace(REDIS, request.getfixturevalue("warm_redis").new_database())
-    namespace: dict[str, object] = {"__name__": "readme"}
-    exec(compile(program, "README.md", "exec", dont_inherit=True), namespace)
-    assert any(type(value).__module__.startswith("stillwarm") for value in namespace.values())
-
-
-@pytest.mark.parametrize("suite", [pytest.param(block, id=heading(block)) for block in SUITES])
+@pytest.mark.parametrize(("page", "suite"), parameters([PAGE], suites=True))
 @pytest.mark.parametrize("arguments", [[], ["--stillwarm-off"]], ids=["on", "off"])
-def test_readme_suite_passes(suite: str, arguments: list[str], pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(test_app=suite)
-    plugin = [] if _plugin_is_announced() else ["-p", "stillwarm.testing"]
-    result = pytester.runpytest_subprocess(*plugin, *arguments)
-    result.assert_outcomes(passed=suite.count("\ndef test_"))
-
-
-def _plugin_is_announced() -> bool:
-    import importlib.metadata
-
-    return bool(importlib.metadata.entry_points(group="pytest11", name="stillwarm"))
+def test_readme_suite_passes(page: Page, suite: str, arguments: list[str], pytester: pytest.Pytester) -> None:
+    run_suite(suite, arguments, pytester)
 
 
 def test_readme_has_code_of_every_kind() -> None:
-    assert len(PROGRAMS) >= 4
-    assert len(SUITES) == 2
+    assert len(parameters([PAGE], suites=False)) >= 4
+    assert len(parameters([PAGE], suites=True)) >= 1
+
+
+def test_readme_has_what_a_reader_looks_for() -> None:
+    headings = re.findall(r"^## (.*)$", README, re.MULTILINE)
+    wanted = ["Two commands", "Install", "The path of a call", "Benchmarks", "Flask", "FastAPI", "PostgreSQL", "Redis"]
+    assert [heading for heading in (*wanted, "Coming from another cache", "Limits") if heading not in headings] == []
+    assert README.count("\n") <= 650
 
 
 def test_readme_names_tests_that_exist() -> None:
@@ -83,11 +53,19 @@ def test_readme_every_guarantee_names_a_test() -> None:
     assert [row for row in rows if "`test_" not in row] == []
 
 
-def test_readme_settings_are_all_there_are() -> None:
-    assert settings_after("Of a function (`@cache.cached") == TYPE_OPTIONS
-    assert settings_after("Of a function only:") == OPTIONS - TYPE_OPTIONS
-    assert settings_after("Of a type only") == TABLE_ONLY
-    assert settings_after("Of the cache only:") == _ARGUMENTS
+def test_readme_benchmarks_are_those_of_the_run_that_it_names() -> None:
+    results = (ROOT / "benchmarks/results/in_process.md").read_text("utf-8")
+    named = re.search(r"From the run of (.+ UTC)\n", README)
+    measured = re.search(r"^- date: (.+)$", results, re.MULTILINE)
+    assert named is not None
+    assert measured is not None
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", PAGE.section("Benchmarks"), re.MULTILINE)[1:]
+    there = dict(re.findall(r"^\| (.+?) \| (.+? \| .+? \| .+?) \|.*\|$", results.split("\n## ")[0], re.MULTILINE))
+    assert len(rows) >= 6
+    for question, *figures in rows:
+        assert question in there
+        if named[1] == measured[1]:  # `make bench` writes a run of its own
+            assert there[question].startswith(" | ".join(figures))
 
 
 def test_readme_files_exist() -> None:
@@ -99,7 +77,7 @@ def test_readme_files_exist() -> None:
 def test_readme_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     extras = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
-    for job in re.findall(r"\bmake ([a-z]+)", "\n".join([*blocks("sh"), *re.findall(r"`(make [^`]*)`", README)])):
+    for job in re.findall(r"\bmake ([a-z]+)", "\n".join([*PAGE.blocks("sh"), *re.findall(r"`(make [^`]*)`", README)])):
         assert re.search(rf"^{job}: ", makefile, re.MULTILINE), job
     for extra in re.findall(r"'\.\[(\w+)\]'", README):
         assert extra in extras

@@ -110,7 +110,7 @@ def test_testing_redis_is_not_loaded_where_nobody_asks() -> None:
 
 
 def test_testing_redis_server_shows_what_an_app_does_without_it() -> None:
-    """As the README tells it."""
+    """As the page on testing tells it."""
     with stillwarm.testing.RedisServer() as server:
         with Cache(server.new_database(), ttl=60, purge_every=None) as cache:
 

@@ -66,7 +66,15 @@ _log = logging.getLogger("stillwarm")
 
 @dataclass(frozen=True)
 class Alert:
-    """One alert as it stands. `value` is the figure when it was last known, `crossings` how often it was raised."""
+    """One alert as it stands.
+
+    Attributes:
+        name: as in the table above.
+        active: whether it is raised.
+        crossings: how often it was raised.
+        value: the figure when it was last known; None: never.
+        threshold: what raises it.
+    """
 
     name: str
     active: bool

@@ -45,7 +45,12 @@ class ResponseCache:
     Args:
         app: the app behind it.
         cache: a stillwarm.Cache.
-        options: see `stillwarm.web.options.middleware_rules`.
+        options: `ttl` (for answers that say nothing of their lifetime; without it those are not stored),
+            `stale_while_revalidate`, `stale_if_error` (by default as long again as it was fresh), `absent_ttl` (404 and
+            410), `heuristic` (RFC 9111, 4.2.2), `ignore_cookies` (names, "*" at the end; requests with other cookies
+            pass by), `early_refresh`, `keep` (how long an answer with a validator is kept to ask the app whether it
+            still holds), `max_body` (8 MB), `max_key` (2,048 bytes), `debug_token`, `unless` (a callable of the
+            response), `classify`, `stale_on`, `type` (its name in the figures).
 
     Raises:
         ConfigError: names the option, its value and what is accepted.

@@ -97,6 +97,8 @@ class Stillwarm:
 
         Args:
             type: name of a type (`cache.define`, `CacheType`) whose settings hold where none is given here.
+
+        Keyword Args:
             ttl: how long an answer is fresh; a duration.
             key: template or callable of the path's and query's arguments, in place of host, path and query.
             per_user: a callable of the Request that returns who asks (it may be a coroutine function), or True: whoever
@@ -107,8 +109,12 @@ class Stillwarm:
             tags: for `cache.invalidate(tag=)`: a list, or a callable of the route's arguments.
             invalidates: what a successful write through this route makes invalid: tags, or {"type": ...}, {"key": ...},
                 {"pattern": ...}; a list, or a callable of the route's arguments.
-            stale_while_revalidate, stale_if_error, early_refresh, absent_ttl, jitter, max_body, ignore_cookies,
-                debug_token, classify, stale_on: see the guide.
+            stale_while_revalidate: as of a cached function; so are stale_if_error, early_refresh, jitter, classify and
+                stale_on.
+            absent_ttl: how long a 404 or 410 is kept; not given: it is not.
+            max_body: of an answer, 8 MB; a larger one is not stored.
+            ignore_cookies: names ("*" at the end) of cookies that say nothing of the answer.
+            debug_token: 16 characters or more; a request that sends it in `Stillwarm-Debug` sees the key.
 
         Raises:
             ConfigError: an option does not exist or its value is not accepted, the type is unknown, there is no ttl.

@@ -56,7 +56,15 @@ ROUTE: Final = RouteOptions.__optional_keys__
 
 
 class CacheType(str, enum.Enum):
-    """Five types that APIs often have, with their times to live; users define their own with `cache.define`."""
+    """Five types that APIs often have, with their times to live; users define their own with `cache.define`.
+
+    Attributes:
+        DASHBOARD: 5 minutes.
+        SEARCH: 1 hour.
+        USER: 30 minutes.
+        PRODUCT: 2 hours.
+        ANALYTICS: 10 minutes.
+    """
 
     DASHBOARD = "dashboard"
     SEARCH = "search"
@@ -88,12 +96,7 @@ def define_types(cache: Cache) -> None:
 def middleware_rules(cache: Cache, options: Mapping[str, Any]) -> Rules:
     """The rules of `ResponseCache`.
 
-    Options: `ttl` (for answers that say nothing about their lifetime; not given: those are not stored),
-    `stale_while_revalidate`, `stale_if_error` (not given: as long again as it was fresh), `absent_ttl` (404 and 410),
-    `heuristic` (RFC 9111, 4.2.2), `ignore_cookies` (names, "*" at the end; requests with other cookies pass by),
-    `early_refresh`, `keep` (how long an answer with a validator is kept for asking the app whether it still holds),
-    `max_body` (8 MB), `max_key` (2,048 bytes), `debug_token`, `unless` (a callable of the Response), `classify`,
-    `stale_on`, `type` (its name in the figures).
+    The options are those of `ResponseCache`.
     """
     if not isinstance(cache, _core.CacheBase):
         raise ConfigError(f"cache={shown(cache)}: accepted: a stillwarm.Cache")
