@@ -25,10 +25,21 @@ sys.exit(not (ok and os.path.exists(os.path.join(sysconfig.get_path("include"), 
 PY
 }
 
+# One list of pyproject.toml, an entry a line: requirements <python> build-system.requires.
+requirements() {
+  "$1" - "$2" <<'PY'
+import sys
+from pip._vendor import tomli
+found = tomli.load(open("pyproject.toml", "rb"))
+for name in sys.argv[1].split("."):
+    found = found[name]
+print(*found, sep="\n")
+PY
+}
+
 # What pyproject.toml needs to build, so that builds can go without isolation, which is quicker and rebuilds only changes.
 install_build_requirements() {
   local requires
-  mapfile -t requires < <("$1" -c 'from pip._vendor import tomli
-print(*tomli.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")')
+  mapfile -t requires < <(requirements "$1" build-system.requires)
   "$1" -m pip install -q "${requires[@]}"
 }

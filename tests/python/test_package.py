@@ -6,6 +6,7 @@ Refuses to know: what the names do.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import inspect
@@ -22,6 +23,7 @@ import pytest
 import stillwarm
 
 PACKAGE = Path(stillwarm.__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
     "Cache",
     "CacheInfo",
@@ -157,20 +159,12 @@ def test_package_everything_public_says_what_it_is(module: str) -> None:
     assert silent == []
 
 
-def test_package_version_is_that_of_its_metadata() -> None:
+def test_package_version_is_that_of_its_metadata_and_of_the_changelog() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+([abrc]+\d+)?", stillwarm.__version__)
-    assert declared_version() == stillwarm.__version__
-
-
-def declared_version() -> str:
-    """As installed; in a checkout that is only built, as pyproject.toml says."""
-    try:
-        return importlib.metadata.version("stillwarm")
-    except importlib.metadata.PackageNotFoundError:
-        text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-        found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
-        assert found is not None
-        return found[1]
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == stillwarm.__version__
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # in a checkout that is only built
+        assert importlib.metadata.version("stillwarm") == stillwarm.__version__
 
 
 def test_package_ships_its_types() -> None:
