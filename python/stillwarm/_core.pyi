@@ -701,12 +701,11 @@ class _Health(TypedDict):
     reconnects: int
     listener_error: _Error | None
 
-@final
 class Reader:
     """Reads of the remote tier that are performed without Python: see cpp/bindings/remote_read.hpp."""
 
-    def __new__(
-        cls,
+    def __init__(
+        self,
         tier: RemoteTier,
         dictionaries: Dictionaries,
         namespace: str,
@@ -715,7 +714,7 @@ class Reader:
         decode: Callable[[bytes], Any] | None,
         codec: int,
         /,
-    ) -> Reader: ...
+    ) -> None: ...
     calm: bool
     @property
     def get(self) -> Callable[[CacheBase, str, Any], Any]: ...

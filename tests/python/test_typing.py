@@ -93,7 +93,7 @@ def test_typing_stub_is_what_the_extension_is(tmp_path: Path) -> None:
                 r"stillwarm\._core\.CacheBase",  # has no text signature
                 # pybind11's metaclass
                 r"stillwarm\._core\.(Retry(Attempt|Policy)|Breaker(Call)?|Http(Front|Question))(\.__init__)?",
-                r"stillwarm\._core\.(Completions|Dictionaries|(Postgres|Redis|Remote)Tier|Request|Study|UpsertPlan)(\.__init__)?",
+                r"stillwarm\._core\.(Completions|Dictionaries|(Postgres|Redis|Remote)Tier|Reader|Request|Study|UpsertPlan)(\.__init__)?",
                 r"stillwarm\._core\.Forward(\.(__index__|__int__|__members__|name|value))?",  # and what its enums have
             ]
         )
