@@ -21,6 +21,7 @@ from stillwarm._url import (
     is_unprotected,
     redis_address,
     scheme_of,
+    usable_redis_address,
     without_password,
 )
 from stillwarm.errors import ConfigError, TierRejected, TierTimeout
@@ -95,7 +96,8 @@ def unsafe(url: str) -> str | None:
     """Why the way to the host can be read or changed by others; None where it cannot."""
     parts = urlsplit(url)
     if is_redis(url):
-        return f"host {parts.hostname} is reached without TLS" if is_unprotected(url) else None
+        how = "with TLS that does not verify who answers" if redis_address(url).tls else "without TLS"
+        return f"host {parts.hostname} is reached {how}" if is_unprotected(url) else None
     query = parse_qs(parts.query)
     host = (query.get("host") or [parts.hostname or ""])[0]
     if not host or host.startswith(("/", "127.")) or host in ("localhost", "::1"):
@@ -150,7 +152,7 @@ class connect_redis:  # noqa: N801  # used like the function that it stands for
         scheme_of(url)
         self._url = url
         self._core = _core.RedisTier(
-            *redis_address(url), 5 * _SECOND, namespace, f"tools-{os.urandom(8).hex()}", 1, 10 * _SECOND, 1_000,
+            *usable_redis_address(url), 5 * _SECOND, namespace, f"tools-{os.urandom(8).hex()}", 1, 10 * _SECOND, 1_000,
             _SECOND, _SECOND,
         )  # fmt: skip
 

@@ -13,6 +13,8 @@
 #include <charconv>
 #include <new>
 
+#include "core/remote/watchdog.hpp"
+
 namespace stillwarm {
 
 namespace {
@@ -142,15 +144,18 @@ void expect_ok(const RedisReply& reply) {
 
 void RedisLink::Closer::operator()(redisContext* link) const noexcept { redisFree(link); }
 
-RedisLink::RedisLink(const RedisAddress& address) {
+RedisLink::RedisLink(const RedisAddress& address) : tls_(address.tls.on) {
+  const Nanos deadline = steady_now() + address.connect_timeout;
   const timeval limit = time_of(address.connect_timeout);
   link_.reset(address.host.starts_with('/') ? redisConnectUnixWithTimeout(address.host.c_str(), limit)
                                             : redisConnectWithTimeout(address.host.c_str(), address.port, limit));
   if (link_ == nullptr) throw std::bad_alloc();
   if (!usable()) throw TierFailure({TierFault::kUnavailable, "", link_->errstr});
   link_->reader->fn = in_arenas();
+  const bool closes = ::fcntl(link_->fd, F_SETFD, FD_CLOEXEC) == 0;
+  if (tls_) begin_redis_tls(*link_, address.host, address.tls, deadline);
   duplicate_ = ::fcntl(link_->fd, F_DUPFD_CLOEXEC, 0);
-  if (duplicate_ < 0 || ::fcntl(link_->fd, F_SETFD, FD_CLOEXEC) != 0) {  // nobody could cut it
+  if (duplicate_ < 0 || !closes) {  // nobody could cut it
     throw TierFailure({TierFault::kUnavailable, "", "the process has no more file descriptors"});
   }
 }
@@ -246,7 +251,9 @@ std::optional<OwnedReply> RedisLink::read_if_there() {
     if (reply != nullptr) return owned(reply);
     pollfd ready{link_->fd, POLLIN, 0};
     if (::poll(&ready, 1, 0) <= 0) return std::nullopt;
-    if (redisBufferRead(link_.get()) != REDIS_OK) throw TierFailure({TierFault::kUnavailable, "", link_->errstr});
+    // What is readable under TLS may be less than a reply, or none of ours at all.
+    const int read = tls_ ? read_redis_tls(*link_) : redisBufferRead(link_.get());
+    if (read != REDIS_OK) throw TierFailure({TierFault::kUnavailable, "", link_->errstr});
   }
 }
 
