@@ -19,6 +19,8 @@ import pytest
 from certificates import Authority, with_tls
 from chaos import ChaosProxy
 from outages import Shared, answers, eventually, is_of, patient, shared
+from reliability import remote
+from served import Served
 from stillwarm import State
 from stillwarm._redis_server import RedisServer
 from stillwarm._redis_tls import RedisTls
@@ -284,3 +286,13 @@ def test_redis_tls_faults_children_of_forks_in_the_middle_of_handshakes(redis: R
                 thread.join()
         assert one.fresh("k") == first
         assert one.health["reconnects"] == 0
+
+
+@with_tls
+@pytest.mark.parametrize("how", remote.EXITS)
+def test_redis_tls_faults_exit_with_the_tier_in_use(redis: RedisServer, how: str) -> None:
+    """OpenSSL cleans up when a process ends, and threads may be inside it then."""
+    ended = remote.exit_of(how, Served("redis", redis))
+    assert ended.ok, ended
+    assert ended.errors == ""
+    assert ended.after_last_line < 10, "no order of magnitude above a second"

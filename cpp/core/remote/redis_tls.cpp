@@ -142,9 +142,9 @@ void expect_host(SSL* ssl, const std::string& host, bool verified) {
   if (!done) throw TierFailure({TierFault::kRejected, "TLS", "TLS: the host's name cannot be one of a certificate"});
 }
 
-[[noreturn]] void refuse(SSL* ssl, const std::string& host) {
+[[noreturn]] void refuse(SSL* ssl, const std::string& host, bool verified) {
   const long verdict = SSL_get_verify_result(ssl);
-  if (verdict != X509_V_OK) {
+  if (verified && verdict != X509_V_OK) {
     const std::string why = X509_verify_cert_error_string(verdict);
     throw TierFailure({TierFault::kRejected, "TLS", "TLS: the certificate of " + host + " is not accepted: " + why});
   }
@@ -233,7 +233,7 @@ void begin_redis_tls(redisContext& link, const std::string& host, const RedisTls
     Ssl made(SSL_new(context.get()));
     if (made == nullptr) throw std::bad_alloc();
     expect_host(made.get(), host, tls.verified);
-    if (redisInitiateSSL(&link, made.get()) != REDIS_OK) refuse(made.get(), host);
+    if (redisInitiateSSL(&link, made.get()) != REDIS_OK) refuse(made.get(), host, tls.verified);
     ssl = made.release();  // it is the connection's now
     explain_errors(link);
   }
@@ -244,7 +244,7 @@ void begin_redis_tls(redisContext& link, const std::string& host, const RedisTls
       const int done = SSL_do_handshake(ssl);
       if (done == 1) return;
       error = SSL_get_error(ssl, done);
-      if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) refuse(ssl, host);
+      if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) refuse(ssl, host, tls.verified);
     }
     wait_for(link, error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, deadline);
   }
