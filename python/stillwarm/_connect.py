@@ -21,6 +21,7 @@ from stillwarm._url import (
     is_unprotected,
     redis_address,
     scheme_of,
+    split,
     usable_redis_address,
     without_password,
 )
@@ -85,7 +86,7 @@ def without_passwords(text: str, url: str) -> str:
     """A text, such as a driver's message, without the password of the URL."""
     from urllib.parse import unquote
 
-    parts = urlsplit(url)
+    parts = split(url)
     secrets = [parts.password, *parse_qs(parts.query).get("password", [])]
     for secret in filter(None, secrets):
         text = text.replace(unquote(secret), "***").replace(secret, "***")
@@ -94,7 +95,7 @@ def without_passwords(text: str, url: str) -> str:
 
 def unsafe(url: str) -> str | None:
     """Why the way to the host can be read or changed by others; None where it cannot."""
-    parts = urlsplit(url)
+    parts = split(url)
     if is_redis(url):
         how = "with TLS that does not verify who answers" if redis_address(url).tls else "without TLS"
         return f"host {parts.hostname} is reached {how}" if is_unprotected(url) else None

@@ -30,11 +30,19 @@ _LOOKS_LIKE_REDIS: Final = re.compile(r"(?:redis|valkey|unix)", re.IGNORECASE)
 _ENCODED: Final = "in a user or a password '/' '?' '#' '@' '%' are written as %2F %3F %23 %40 %25"
 _CLUSTER: Final = re.compile(r"(?:redis|valkey)s?\+cluster://", re.IGNORECASE)
 _SENTINEL: Final = re.compile(r"(?:redis|valkey)s?\+sentinel://", re.IGNORECASE)
+_RFC_3986: Final = re.compile(r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 _PLACE: Final = re.compile(r"(?:\[([0-9a-fA-F:.%\w]+)\]|([^\[\]:,\s]+))(?::(\d{1,5}))?", re.ASCII)
 _ACCEPTED: Final = "accepted: postgresql://user@host:5432/database or redis://host:6379/0"
 _ACCEPTED_REDIS: Final = "accepted: redis://user:password@host:6379/0 or unix:///path/to/socket?db=0"
 _ACCEPTED_CLUSTER: Final = "accepted: redis+cluster://user:password@host1:7000,host2:7001"
 _ACCEPTED_SENTINEL: Final = "accepted: redis+sentinel://user:password@host1:26379,host2:26379/service_name/0"
+
+
+def split(url: str) -> SplitResult:
+    """`urlsplit` (RFC 3986, appendix B) of one that may have several hosts, of which newer Pythons refuse `[::1]`."""
+    match = _RFC_3986.fullmatch(url)
+    assert match is not None  # everything matches
+    return SplitResult(*(part or "" for part in match.groups()))
 
 
 def without_password(url: object) -> str:
@@ -222,10 +230,7 @@ class _Parts:
 
     def __init__(self, url: str, default_port: int, accepted: str) -> None:
         self._shown, self._accepted = without_password(url), accepted
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            raise self.refused("it cannot be read") from None
+        parts = split(url)
         if "@" in parts.path + parts.query + parts.fragment or url.endswith("#"):
             raise self.refused(f"a '#' or a second '@'; {_ENCODED}")
         self.tls, others = _tls(url, _pairs(parts), self.refused)
@@ -303,7 +308,7 @@ def is_unprotected(url: str) -> bool:
     """Whether what goes to this server could be read or changed on its way: another host, and TLS is not verified."""
     if _UNIX.match(url):
         return False
-    parts = urlsplit(url)
+    parts = split(url)
     query = dict(_pairs(parts))
     if _REDIS_TLS.match(url) and query.get("ssl_cert_reqs") != "none":
         return False

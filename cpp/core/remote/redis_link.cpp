@@ -126,7 +126,9 @@ char* write_word(char* to, std::string_view word) noexcept {
 
 TierError redis_error(std::string_view text) {
   std::string_view word = text.substr(0, text.find_first_of(" :"));
-  if (text.find("user executing the script can't run this command") != std::string_view::npos) word = "NOPERM";
+  for (const std::string_view denied : {"user executing the script can't run this command", "ACL failure in script"}) {
+    if (text.find(denied) != std::string_view::npos) word = "NOPERM";  // before Redis 7.2, and from there on
+  }
   TierFault fault = TierFault::kRejected;
   if (std::find(kGone.begin(), kGone.end(), word) != kGone.end()) fault = TierFault::kUnavailable;
   if (word == "BUSY") fault = TierFault::kTimeout;  // somebody's script runs
