@@ -13,18 +13,35 @@ namespace stillwarm {
 
 namespace pb = pybind11;
 
+namespace {
+
+using Tls = std::tuple<bool, std::string, std::string, std::string>;  // as RedisTls from `verified` on
+
+RedisTls redis_tls(const std::optional<Tls>& tls) {
+  if (!tls) return {};
+  return {true, std::get<0>(*tls), std::get<1>(*tls), std::get<2>(*tls), std::get<3>(*tls)};
+}
+
+}  // namespace
+
 void bind_redis(pb::module_& m) {
+#ifdef STILLWARM_REDIS_TLS
+  m.attr("REDIS_TLS") = true;
+#else
+  m.attr("REDIS_TLS") = false;
+#endif
+  m.def("check_redis_tls", [](const Tls& tls) { return check_redis_tls(redis_tls(tls)); });
   struct OfRedis : RemoteTier {
     using RemoteTier::RemoteTier;
   };
   pb::class_<OfRedis, RemoteTier>(m, "RedisTier")
       .def(pb::init([](std::string host, int port, int database, std::string user, std::string password,
-                       std::vector<RedisPlace> places, std::string service, bool cluster, Nanos connect_timeout,
-                       std::string namespace_name, std::string process, unsigned connections, Nanos timeout,
-                       std::size_t most_waiting, Nanos max_lag, Nanos lease_age) {
+                       std::vector<RedisPlace> places, std::string service, bool cluster, const std::optional<Tls>& tls,
+                       Nanos connect_timeout, std::string namespace_name, std::string process, unsigned connections,
+                       Nanos timeout, std::size_t most_waiting, Nanos max_lag, Nanos lease_age) {
              const RemoteTier::Settings settings{connections, timeout, most_waiting, max_lag, lease_age};
-             const RedisAddress address{std::move(host),     port,           database, std::move(user),
-                                        std::move(password), connect_timeout};
+             const RedisAddress address{std::move(host), port,          database, std::move(user), std::move(password),
+                                        connect_timeout, redis_tls(tls)};
              if (cluster) {
                auto nodes = std::make_shared<RedisCluster>(
                    RedisCluster::Options{address, std::move(places), std::move(namespace_name), std::move(process)},
@@ -44,9 +61,9 @@ void bind_redis(pb::module_& m) {
              return std::make_unique<OfRedis>(std::move(inbox), std::move(tier), std::move(ears), settings);
            }),
            pb::arg("host"), pb::arg("port"), pb::arg("database"), pb::arg("user"), pb::arg("password"),
-           pb::arg("places"), pb::arg("service"), pb::arg("cluster"), pb::arg("connect_timeout"), pb::arg("namespace"),
-           pb::arg("process"), pb::arg("connections"), pb::arg("timeout"), pb::arg("most_waiting"), pb::arg("max_lag"),
-           pb::arg("lease_age"));
+           pb::arg("places"), pb::arg("service"), pb::arg("cluster"), pb::arg("tls"), pb::arg("connect_timeout"),
+           pb::arg("namespace"), pb::arg("process"), pb::arg("connections"), pb::arg("timeout"),
+           pb::arg("most_waiting"), pb::arg("max_lag"), pb::arg("lease_age"));
 }
 
 }  // namespace stillwarm

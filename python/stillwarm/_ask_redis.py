@@ -11,12 +11,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from stillwarm._ask import ServerError
+from stillwarm._redis_tls import RedisTls
 
 __all__ = ["RedisConversation", "ask_redis"]
 
 
 def ask_redis(
-    address: tuple[str, int], commands: Sequence[Sequence[object]], timeout: float = 5.0, password: str | None = None
+    address: tuple[str, int],
+    commands: Sequence[Sequence[object]],
+    timeout: float = 5.0,
+    password: str | None = None,
+    tls: RedisTls | None = None,
 ) -> list[Any]:
     """Sends the commands on one connection; their answers: str, int, None, or lists of these. Bytes are latin-1.
 
@@ -26,7 +31,7 @@ def ask_redis(
     if password is not None:
         commands = [("AUTH", password), *commands]
     try:
-        with socket.create_connection(address, timeout) as connection:
+        with _connected(address[0], address[1], timeout, tls) as connection:
             connection.sendall(b"".join(map(_encoded, commands)))
             with connection.makefile("rb") as answers:
                 told = [_decoded(answers) for _ in commands]
@@ -44,15 +49,10 @@ class RedisConversation:
         ServerError: it was not there. When called: the server answered with an error, or took longer than `timeout` s.
     """
 
-    def __init__(self, host: str, port: int, timeout: float = 5.0) -> None:
+    def __init__(self, host: str, port: int, timeout: float = 5.0, tls: RedisTls | None = None) -> None:
         self._where = host if host.startswith("/") else f"{host}:{port}"
         try:
-            if host.startswith("/"):
-                self._connection = socket.socket(socket.AF_UNIX)
-                self._connection.settimeout(timeout)
-                self._connection.connect(host)
-            else:
-                self._connection = socket.create_connection((host, port), timeout)
+            self._connection = _connected(host, port, timeout, tls)
         except OSError as error:
             raise ServerError(f"Redis at {self._where}: {error}") from None
         self._answers = self._connection.makefile("rb")
@@ -70,6 +70,22 @@ class RedisConversation:
     def close(self) -> None:
         self._answers.close()
         self._connection.close()
+
+
+def _connected(host: str, port: int, timeout: float, tls: RedisTls | None) -> socket.socket:
+    if host.startswith("/"):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(timeout)
+        connection.connect(host)
+        return connection
+    connection = socket.create_connection((host, port), timeout)
+    if tls is None:
+        return connection
+    try:
+        return tls.context().wrap_socket(connection, server_hostname=host)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _encoded(words: Sequence[object]) -> bytes:

@@ -58,7 +58,7 @@ class RedisAt:
         """
         address = redis_address(self.url)
         try:
-            talk = RedisConversation(address.host, address.port)
+            talk = RedisConversation(address.host, address.port, tls=address.tls)
             try:
                 sign_in(talk, self.url)
                 return bool(talk("EXISTS", self.place.key("m")))

@@ -21,6 +21,8 @@ from stillwarm._url import (
     is_unprotected,
     redis_address,
     scheme_of,
+    split,
+    usable_redis_address,
     without_password,
 )
 from stillwarm.errors import ConfigError, TierRejected, TierTimeout
@@ -84,7 +86,7 @@ def without_passwords(text: str, url: str) -> str:
     """A text, such as a driver's message, without the password of the URL."""
     from urllib.parse import unquote
 
-    parts = urlsplit(url)
+    parts = split(url)
     secrets = [parts.password, *parse_qs(parts.query).get("password", [])]
     for secret in filter(None, secrets):
         text = text.replace(unquote(secret), "***").replace(secret, "***")
@@ -93,9 +95,10 @@ def without_passwords(text: str, url: str) -> str:
 
 def unsafe(url: str) -> str | None:
     """Why the way to the host can be read or changed by others; None where it cannot."""
-    parts = urlsplit(url)
+    parts = split(url)
     if is_redis(url):
-        return f"host {parts.hostname} is reached without TLS" if is_unprotected(url) else None
+        how = "with TLS that does not verify who answers" if redis_address(url).tls else "without TLS"
+        return f"host {parts.hostname} is reached {how}" if is_unprotected(url) else None
     query = parse_qs(parts.query)
     host = (query.get("host") or [parts.hostname or ""])[0]
     if not host or host.startswith(("/", "127.")) or host in ("localhost", "::1"):
@@ -150,7 +153,7 @@ class connect_redis:  # noqa: N801  # used like the function that it stands for
         scheme_of(url)
         self._url = url
         self._core = _core.RedisTier(
-            *redis_address(url), 5 * _SECOND, namespace, f"tools-{os.urandom(8).hex()}", 1, 10 * _SECOND, 1_000,
+            *usable_redis_address(url), 5 * _SECOND, namespace, f"tools-{os.urandom(8).hex()}", 1, 10 * _SECOND, 1_000,
             _SECOND, _SECOND,
         )  # fmt: skip
 

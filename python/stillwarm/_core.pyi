@@ -808,6 +808,10 @@ class PostgresTier(RemoteTier):
         /,
     ) -> int: ...  # its slot
 
+REDIS_TLS: Final[bool]  # whether this build has TLS for Redis
+
+def check_redis_tls(tls: tuple[bool, str, str, str], /) -> str: ...  # what is wrong with its files, or ""
+
 class RedisTier(RemoteTier):
     """Redis."""
 
@@ -821,6 +825,7 @@ class RedisTier(RemoteTier):
         places: Sequence[tuple[str, int]],  # hosts and ports of sentinels, or of a cluster's nodes
         service: str,  # that sentinels know; empty: there are none
         cluster: bool,
+        tls: tuple[bool, str, str, str] | None,  # see _redis_tls.RedisTls
         connect_timeout: int,
         namespace: str,
         process: str,

@@ -60,11 +60,11 @@ def examine(place: RedisPlace, url: str, cache: Any = None) -> list[Finding]:
     """
     found = []
     if reason := unsafe(url):
-        advice = "a tunnel (stunnel, WireGuard), a Unix socket, or a network that nobody else is in"
+        advice = "TLS (rediss://), a tunnel (stunnel, WireGuard), a Unix socket, or a network that nobody else is in"
         found.append(Finding("wrong", f"{reason}: what is cached, and the password, can be read and changed", advice))
     address = redis_address(url)
     try:
-        talk = RedisConversation(address.host, address.port)
+        talk = RedisConversation(address.host, address.port, tls=address.tls)
     except ServerError as error:
         raise TierUnavailable(str(error)) from None
     try:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from stillwarm._redis_server import RedisServer
+from stillwarm._redis_tls import RedisTls
 from stillwarm._servers import ServerError
 
 __all__ = ["RedisCluster", "RedisSentinel"]
@@ -75,6 +76,7 @@ class RedisSentinel(_Group):
         replicas: how many.
         down_after: s of silence after which a master counts as gone.
         settings: of every server's redis.conf, in addition.
+        tls: all of them speak TLS alone, as RedisServer has it.
 
     Raises:
         ServerMissing: Redis is not installed.
@@ -84,9 +86,15 @@ class RedisSentinel(_Group):
     service: Final = "main"
 
     def __init__(
-        self, *, replicas: int = 1, down_after: float = 0.5, settings: Mapping[str, str] | None = None
+        self,
+        *,
+        replicas: int = 1,
+        down_after: float = 0.5,
+        settings: Mapping[str, str] | None = None,
+        tls: RedisTls | None = None,
     ) -> None:
         super().__init__()
+        self._tls = tls
         self._databases = itertools.count(1)
         try:
             self.servers = [self._server(None, settings)]
@@ -96,7 +104,7 @@ class RedisSentinel(_Group):
                 f"sentinel down-after-milliseconds {self.service}": str(int(down_after * 1000)),
                 f"sentinel failover-timeout {self.service}": "2000",
             }
-            self.sentinels = [self._stack.enter_context(_Sentinel(settings=watched)) for _ in range(3)]
+            self.sentinels = [self._stack.enter_context(_Sentinel(settings=watched, tls=tls)) for _ in range(3)]
             _until(self._is_whole, "the sentinels did not find each other")
         except BaseException:
             self.close()
@@ -104,7 +112,7 @@ class RedisSentinel(_Group):
 
     def _server(self, master: int | None, settings: Mapping[str, str] | None) -> RedisServer:
         role = {} if master is None else {"replicaof": f"{self.host} {master}"}
-        return self._stack.enter_context(RedisServer(settings={**_QUICK, **role, **(settings or {})}))
+        return self._stack.enter_context(RedisServer(settings={**_QUICK, **role, **(settings or {})}, tls=self._tls))
 
     def _is_whole(self) -> bool:
         for sentinel in self.sentinels:
@@ -127,7 +135,9 @@ class RedisSentinel(_Group):
 
     def url_of(self, database: int) -> str:
         places = ",".join(f"{self.host}:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{places}/{self.service}/{database}"
+        if self._tls is None:
+            return f"redis+sentinel://{places}/{self.service}/{database}"
+        return f"rediss+sentinel://{places}/{self.service}/{database}?{self._tls.text}"
 
     def new_database(self) -> int:
         """The number of a database that nobody has used."""
@@ -184,6 +194,7 @@ class RedisCluster(_Group):
         replicas: of each master.
         node_timeout: s of silence after which a node counts as gone.
         settings: of every server's redis.conf, in addition.
+        tls: all of them speak TLS alone, as RedisServer has it.
 
     Raises:
         ServerMissing: Redis is not installed.
@@ -197,8 +208,10 @@ class RedisCluster(_Group):
         replicas: int = 1,
         node_timeout: float = 1.0,
         settings: Mapping[str, str] | None = None,
+        tls: RedisTls | None = None,
     ) -> None:
         super().__init__()
+        self._tls = tls
         own = {
             **_QUICK,
             "cluster-enabled": "yes",
@@ -208,7 +221,8 @@ class RedisCluster(_Group):
             **(settings or {}),
         }
         try:
-            self.nodes = [self._stack.enter_context(RedisServer(settings=own)) for _ in range(masters * (1 + replicas))]
+            count = masters * (1 + replicas)
+            self.nodes = [self._stack.enter_context(RedisServer(settings=own, tls=tls)) for _ in range(count)]
             self._form(masters)
         except BaseException:
             self.close()
@@ -253,7 +267,7 @@ class RedisCluster(_Group):
     @property
     def url(self) -> str:
         places = ",".join(f"{self.host}:{node.port}" for node in self.nodes)
-        return f"redis+cluster://{places}"
+        return f"redis+cluster://{places}" if self._tls is None else f"rediss+cluster://{places}?{self._tls.text}"
 
     def id_of(self, node: RedisServer) -> str:
         return str(node.command("CLUSTER", "MYID"))

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from stillwarm import _keeper
 from stillwarm._ask_redis import ask_redis
+from stillwarm._redis_tls import RedisTls
 from stillwarm._servers import Keeper, ServerError, ServerMissing, free_port, make_folder, spawn
 
 __all__ = ["RedisServer", "redis_program"]
@@ -54,12 +55,27 @@ def redis_program() -> Path:
     raise ServerMissing(f"no Redis server ({looked}): install the Debian package redis-server, or set REDIS_SERVER")
 
 
+def _with_tls(tls: RedisTls | None) -> dict[str, str]:
+    """Also between the servers of a group. They are clients of each other, and show each other the same certificate."""
+    if tls is None:
+        return {}
+    return {
+        "tls-cert-file": tls.certificate,
+        "tls-key-file": tls.key or tls.certificate,
+        "tls-ca-cert-file": tls.authorities,
+        "tls-auth-clients": "optional",
+        "tls-replication": "yes",
+        "tls-cluster": "yes",
+    }
+
+
 class RedisServer:
     """A Redis server of this process alone, started when made and removed by `close()` or at the end of a `with`.
 
     Args:
         durable: what was written is there again after `kill()`; otherwise a restart begins empty.
         settings: of redis.conf, in addition; `command("CONFIG", "SET", ...)` changes them later.
+        tls: it speaks TLS alone, with this certificate, and its URLs name these authorities.
 
     Raises:
         ServerMissing: Redis is not installed.
@@ -68,7 +84,9 @@ class RedisServer:
 
     host: Final = "127.0.0.1"
 
-    def __init__(self, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *, durable: bool = False, settings: Mapping[str, str] | None = None, tls: RedisTls | None = None
+    ) -> None:
         self._program_path = redis_program()
         self._program: subprocess.Popen[bytes] | None = None
         self._databases = itertools.count(1)
@@ -76,9 +94,10 @@ class RedisServer:
         self.folder = make_folder("warm-rd")
         self.port = 0
         self.password = (settings or {}).get("requirepass")
+        self.tls = tls
         self._keeper = Keeper(self.folder)
         own = {"appendonly": "yes", "appendfsync": "everysec"} if durable else {}
-        self._settings = {**_SETTINGS, **own, "dir": str(self.folder), **(settings or {})}
+        self._settings = {**_SETTINGS, **own, **_with_tls(tls), "dir": str(self.folder), **(settings or {})}
         try:
             for _ in range(10):  # another process may take the port between our look and the server's
                 self.port = free_port()
@@ -108,7 +127,9 @@ class RedisServer:
     def url_of(self, database: int) -> str:
         """The URL of a database of this server, by its number."""
         user = f":{self.password}@" if self.password else ""
-        return f"redis://{user}{self.host}:{self.port}/{database}"
+        if self.tls is None:
+            return f"redis://{user}{self.host}:{self.port}/{database}"
+        return f"rediss://{user}{self.host}:{self.port}/{database}?{self.tls.text}"
 
     def new_database(self) -> str:
         """The URL of a database that nobody has used."""
@@ -136,7 +157,10 @@ class RedisServer:
             ServerError: the server refused it, was not there, or took longer than `timeout` seconds.
         """
         commands: list[tuple[object, ...]] = [("SELECT", database)] if database else []
-        return ask_redis((self.host, self.port), [*commands, words], timeout, self.password)[-1]
+        tls = self.tls
+        if tls is not None and self._settings["tls-auth-clients"] != "yes":
+            tls = tls._replace(certificate="", key="")  # nobody asks us for one
+        return ask_redis((self.host, self.port), [*commands, words], timeout, self.password, tls)[-1]
 
     # -------------------------------------------------------------------------------------------------- its life
 
@@ -144,7 +168,8 @@ class RedisServer:
         """Starts it and waits until it answers, on the same port as before; nothing when it runs already."""
         if self.running:
             return
-        settings = {**self._settings, "port": str(self.port), "unixsocket": str(self.socket)}
+        ports = {"port": str(self.port)} if self.tls is None else {"port": "0", "tls-port": str(self.port)}
+        settings = {**self._settings, **ports, "unixsocket": str(self.socket)}
         path = self.folder / "redis.conf"
         path.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         path.chmod(0o666)  # the server's user is another, and a cluster's or a sentinel's is written by it

@@ -26,12 +26,12 @@ class RedisTier(Tier):
     name: ClassVar[str] = "Redis"
     speaks_sql: ClassVar[bool] = False
     leases_along: bool = True
-    denied: ClassVar[tuple[str, ...]] = ("NOAUTH", "WRONGPASS", "NOPERM", "CLUSTER", "CROSSSLOT")
+    denied: ClassVar[tuple[str, ...]] = ("NOAUTH", "WRONGPASS", "NOPERM", "CLUSTER", "CROSSSLOT", "TLS")
 
     def _core_for(
         self, url: str, connect_timeout: int, connections: int, queue: int, max_lag: int, pooler: bool
     ) -> _core.RemoteTier:
-        address = _url.redis_address(url)
+        address = _url.usable_redis_address(url)
         self.leases_along = not address.cluster  # there a lease and its entry are on different nodes
         self.walks = not address.cluster
         return _core.RedisTier(

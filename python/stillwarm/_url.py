@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 from stillwarm import _core
 from stillwarm._durations import shown
+from stillwarm._redis_tls import PARAMETERS, RedisTls
 from stillwarm.errors import ConfigError
 
 _POSTGRES: Final = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
@@ -21,18 +23,26 @@ _POSTGRES: Final = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 _FORMATS: Final = "-c DateStyle=ISO -c bytea_output=hex"
 _PLANS: Final = "-c enable_seqscan=off -c plan_cache_mode=force_generic_plan -c jit=off"
 _NEEDS: Final = "libpq-dev libhiredis-dev libzstd-dev libxxhash-dev"
-_REDIS: Final = re.compile(r"(?:redis|valkey)://", re.IGNORECASE)
-_REDIS_TLS: Final = re.compile(r"(?:rediss|valkeys)://", re.IGNORECASE)
+_REDIS: Final = re.compile(r"(?:redis|valkey)s?://", re.IGNORECASE)
+_REDIS_TLS: Final = re.compile(r"(?:redis|valkey)s(?:\+\w+)?://", re.IGNORECASE)
 _UNIX: Final = re.compile(r"(?:redis\+|valkey\+)?unix://", re.IGNORECASE)
 _LOOKS_LIKE_REDIS: Final = re.compile(r"(?:redis|valkey|unix)", re.IGNORECASE)
 _ENCODED: Final = "in a user or a password '/' '?' '#' '@' '%' are written as %2F %3F %23 %40 %25"
-_CLUSTER: Final = re.compile(r"(?:redis|valkey)\+cluster://", re.IGNORECASE)
-_SENTINEL: Final = re.compile(r"(?:redis|valkey)\+sentinel://", re.IGNORECASE)
+_CLUSTER: Final = re.compile(r"(?:redis|valkey)s?\+cluster://", re.IGNORECASE)
+_SENTINEL: Final = re.compile(r"(?:redis|valkey)s?\+sentinel://", re.IGNORECASE)
+_RFC_3986: Final = re.compile(r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 _PLACE: Final = re.compile(r"(?:\[([0-9a-fA-F:.%\w]+)\]|([^\[\]:,\s]+))(?::(\d{1,5}))?", re.ASCII)
 _ACCEPTED: Final = "accepted: postgresql://user@host:5432/database or redis://host:6379/0"
 _ACCEPTED_REDIS: Final = "accepted: redis://user:password@host:6379/0 or unix:///path/to/socket?db=0"
 _ACCEPTED_CLUSTER: Final = "accepted: redis+cluster://user:password@host1:7000,host2:7001"
 _ACCEPTED_SENTINEL: Final = "accepted: redis+sentinel://user:password@host1:26379,host2:26379/service_name/0"
+
+
+def split(url: str) -> SplitResult:
+    """`urlsplit` (RFC 3986, appendix B) of one that may have several hosts, of which newer Pythons refuse `[::1]`."""
+    match = _RFC_3986.fullmatch(url)
+    assert match is not None  # everything matches
+    return SplitResult(*(part or "" for part in match.groups()))
 
 
 def without_password(url: object) -> str:
@@ -70,11 +80,12 @@ def scheme_of(url: object) -> str:
         kind, name, core = "postgresql", "PostgreSQL", "PostgresTier"
     elif _REDIS.match(url) or _UNIX.match(url) or _SENTINEL.match(url) or _CLUSTER.match(url):
         kind, name, core = "redis", "Redis", "RedisTier"
-    elif _REDIS_TLS.match(url):
-        raise ConfigError(
-            f"url={without_password(url)}: this build of stillwarm has no TLS for Redis (it needs hiredis 1.0 or newer "
-            f"with TLS); nothing is sent unencrypted in its place. Accepted: redis:// in a trusted network, or a tunnel"
-        )
+        if _REDIS_TLS.match(url) and not getattr(_core, "REDIS_TLS", False):
+            raise ConfigError(
+                f"url={without_password(url)}: this build of stillwarm has no TLS for Redis (it needs hiredis 1.0 or "
+                "newer with TLS); nothing is sent unencrypted in its place. Accepted: redis:// in a trusted network, "
+                "or a tunnel"
+            )
     else:
         raise ConfigError(f"url={without_password(url)}: {_ACCEPTED}")
     if not hasattr(_core, core):
@@ -96,10 +107,12 @@ class RedisAddress(NamedTuple):
     places: tuple[tuple[str, int], ...] = ()  # of several servers: hosts and ports of all
     service: str = ""  # what the sentinels at these places call it
     cluster: bool = False  # these places are nodes of one
+    tls: RedisTls | None = None  # None: in the clear, or a Unix socket
 
 
 def redis_address(url: str) -> RedisAddress:
-    """What a `redis://`, `unix://`, `redis+sentinel://` or `redis+cluster://` URL says.
+    """What a `redis://`, `unix://`, `redis+sentinel://` or `redis+cluster://` URL says; with TLS `rediss` in place of
+    `redis`.
 
     Raises:
         ConfigError: it cannot be read; names what is accepted, and never the password.
@@ -122,11 +135,13 @@ def redis_address(url: str) -> RedisAddress:
         raise refused(f"a '#' or a second '@'; {_ENCODED}")
     if port == 0:
         raise refused("the port is no number from 1 to 65535")
-    pairs = _pairs(parts)
+    given = _pairs(parts)
+    tls, pairs = _tls(url, given, refused)
     query = dict(pairs)
     unknown = sorted(query.keys() - {"db"})
     if unknown:
-        raise refused(f"the parameter {shown(unknown[0])} is not known: the only one is db")
+        known = "the only one is db" if tls is None else f"they are db, {', '.join(PARAMETERS)}"
+        raise refused(f"the parameter {shown(unknown[0])} is not known: {known}")
     if is_path:
         host, place = unquote(parts.path), ""
         if not host.startswith("/") or host == "/" or parts.hostname or port:
@@ -143,7 +158,35 @@ def redis_address(url: str) -> RedisAddress:
         raise refused("what follows a % is no character of UTF-8")
     if user and not password:
         raise refused("a user without a password; a password alone is written redis://:password@host")
-    return RedisAddress(host, port or 6379, int(database), user, password)
+    return RedisAddress(host, port or 6379, int(database), user, password, tls=tls)
+
+
+def _tls(
+    url: str, given: list[tuple[str, str]], refused: Callable[[str], ConfigError]
+) -> tuple[RedisTls | None, list[tuple[str, str]]]:
+    """What a URL says of TLS, and its other parameters."""
+    if _REDIS_TLS.match(url) is None:
+        about = next((name for name, _ in given if name.startswith("ssl")), None)
+        if about is not None:
+            raise refused(f"the parameter {shown(about)} is of TLS, whose scheme is rediss")
+        return None, given
+    try:
+        tls = RedisTls.of([pair for pair in given if pair[0] in PARAMETERS])
+    except ValueError as error:
+        raise refused(str(error)) from None
+    return tls, [pair for pair in given if pair[0] not in PARAMETERS]
+
+
+def usable_redis_address(url: str) -> RedisAddress:
+    """`redis_address` of a URL that is about to be used: the files that it names are there.
+
+    Raises:
+        ConfigError: as there, or a file is not what it should be.
+    """
+    address = redis_address(url)
+    if address.tls is not None and (problem := _core.check_redis_tls(address.tls)):
+        raise ConfigError(f"url={without_password(url)}: {problem}; accepted: names of PEM files")
+    return address
 
 
 def _decoded(text: str | None) -> str | None:
@@ -164,7 +207,9 @@ def _sentinel_address(url: str) -> RedisAddress:
         raise parts.refused("the name of the service is missing")
     if not re.fullmatch(r"\d{1,6}", database or "0", re.ASCII):
         raise parts.refused(f"the database {shown(database)} is no number from 0 to 999999")
-    return RedisAddress(*parts.places[0], int(database or 0), parts.user, parts.password, parts.places, name)
+    return RedisAddress(
+        *parts.places[0], int(database or 0), parts.user, parts.password, parts.places, name, tls=parts.tls
+    )
 
 
 def _cluster_address(url: str) -> RedisAddress:
@@ -173,7 +218,7 @@ def _cluster_address(url: str) -> RedisAddress:
     database = parts.path.strip("/")
     if database not in ("", "0"):
         raise parts.refused(f"a cluster has the database 0 alone, not {shown(database)}")
-    return RedisAddress(*parts.places[0], 0, parts.user, parts.password, parts.places, cluster=True)
+    return RedisAddress(*parts.places[0], 0, parts.user, parts.password, parts.places, cluster=True, tls=parts.tls)
 
 
 class _Parts:
@@ -185,14 +230,13 @@ class _Parts:
 
     def __init__(self, url: str, default_port: int, accepted: str) -> None:
         self._shown, self._accepted = without_password(url), accepted
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            raise self.refused("it cannot be read") from None
+        parts = split(url)
         if "@" in parts.path + parts.query + parts.fragment or url.endswith("#"):
             raise self.refused(f"a '#' or a second '@'; {_ENCODED}")
-        if parts.query or parts.fragment:
-            raise self.refused("it has no parameters")
+        self.tls, others = _tls(url, _pairs(parts), self.refused)
+        if others or parts.fragment:
+            known = "" if self.tls is None else f" but {', '.join(PARAMETERS)}"
+            raise self.refused(f"it has no parameters{known}")
         account, _, hosts = parts.netloc.rpartition("@")
         if "@" in account:
             raise self.refused(f"a '#' or a second '@'; {_ENCODED}")
@@ -264,11 +308,13 @@ def is_unprotected(url: str) -> bool:
     """Whether what goes to this server could be read or changed on its way: another host, and TLS is not verified."""
     if _UNIX.match(url):
         return False
-    parts = urlsplit(url)
+    parts = split(url)
+    query = dict(_pairs(parts))
+    if _REDIS_TLS.match(url) and query.get("ssl_cert_reqs") != "none":
+        return False
     if "," in parts.netloc:
         hosts = parts.netloc.rpartition("@")[2].split(",")
         return any(is_unprotected(f"redis://{host}") for host in hosts)
-    query = dict(_pairs(parts))
     host = query.get("host") or parts.hostname or ""
     if not host or host.startswith("/") or host == "localhost":
         return False
@@ -284,7 +330,12 @@ def protection(url: str) -> str:
     """What whoever is warned of an unprotected URL can do."""
     if _POSTGRES.match(url):
         return "; add ?sslmode=verify-full"
+    if _REDIS_TLS.match(url):
+        return (
+            ", and so does the password: ssl_cert_reqs=none believes whoever answers, who reads it and can change what "
+            "is served; leave it out, and name your authority's certificate with ssl_ca_certs="
+        )
     return (
-        ", and so does the password: whoever is on the way reads it and can change what is served; use a tunnel "
-        "(stunnel, WireGuard) or a Unix socket"
+        ", and so does the password: whoever is on the way reads it and can change what is served; use rediss://, a "
+        "tunnel (stunnel, WireGuard) or a Unix socket"
     )

@@ -175,7 +175,7 @@ def test_cli_redis_wrong_password_is_named_and_not_shown(url: str, command: str)
     [
         (None, {"REDIS_URL": f"redis://:{SECRET}@h:x"}, "REDIS_URL='redis://:***@h:x': the port is no number"),
         (f"redis://:{SECRET}@h?x=1", {}, "url='redis://:***@h?x=1': the parameter 'x' is not known"),
-        (f"rediss://:{SECRET}@h", {}, "url='rediss://:***@h': this build of stillwarm has no TLS for Redis"),
+        (f"redis://:{SECRET}@h?ssl=1", {}, "url='redis://:***@h?ssl=1': the parameter 'ssl' is of TLS"),
         (f"mysql://:{SECRET}@h", {}, "url='mysql://:***@h': accepted: postgresql://user@host/database or redis://"),
         (None, {}, "no URL: give --url, or set STILLWARM_URL, DATABASE_URL or REDIS_URL"),
     ],

@@ -47,6 +47,20 @@ def test_codebase_the_core_knows_no_python(path: Path) -> None:
     assert not re.search(r"Python\.h|pybind11|PyObject", path.read_text())
 
 
+LIBRARIES = {
+    r"hiredis/": {"redis_link", "redis_tls"},
+    r"openssl/": {"redis_tls"},
+    r"libpq": {"postgres_link"},
+    r"z(?:std|dict)\.h": {"compressor"},
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_codebase_a_library_is_included_where_it_is_spoken_to(library: str) -> None:
+    files = {path.stem for path in SOURCES if re.search(rf"^#include <{library}", path.read_text(), re.MULTILINE)}
+    assert files == LIBRARIES[library]
+
+
 @pytest.mark.parametrize("path", SOURCES + PYTHON, ids=lambda p: str(p.relative_to(ROOT)))
 def test_codebase_files_are_short_and_say_what_they_are(path: Path) -> None:
     text = path.read_text()

@@ -80,7 +80,8 @@ class Ground:
         """One command in this ground's database."""
         assert self.direct_url is not None
         address = redis_address(self.direct_url)
-        return ask_redis((address.host, address.port), [("SELECT", address.database), words], PATIENCE)[-1]
+        commands = [("SELECT", address.database), words]
+        return ask_redis((address.host, address.port), commands, PATIENCE, tls=address.tls)[-1]
 
     @property
     def entries(self) -> str:

@@ -13,6 +13,8 @@
 #include <charconv>
 #include <new>
 
+#include "core/remote/watchdog.hpp"
+
 namespace stillwarm {
 
 namespace {
@@ -124,7 +126,9 @@ char* write_word(char* to, std::string_view word) noexcept {
 
 TierError redis_error(std::string_view text) {
   std::string_view word = text.substr(0, text.find_first_of(" :"));
-  if (text.find("user executing the script can't run this command") != std::string_view::npos) word = "NOPERM";
+  for (const std::string_view denied : {"user executing the script can't run this command", "ACL failure in script"}) {
+    if (text.find(denied) != std::string_view::npos) word = "NOPERM";  // before Redis 7.2, and from there on
+  }
   TierFault fault = TierFault::kRejected;
   if (std::find(kGone.begin(), kGone.end(), word) != kGone.end()) fault = TierFault::kUnavailable;
   if (word == "BUSY") fault = TierFault::kTimeout;  // somebody's script runs
@@ -142,15 +146,18 @@ void expect_ok(const RedisReply& reply) {
 
 void RedisLink::Closer::operator()(redisContext* link) const noexcept { redisFree(link); }
 
-RedisLink::RedisLink(const RedisAddress& address) {
+RedisLink::RedisLink(const RedisAddress& address) : tls_(address.tls.on) {
+  const Nanos deadline = steady_now() + address.connect_timeout;
   const timeval limit = time_of(address.connect_timeout);
   link_.reset(address.host.starts_with('/') ? redisConnectUnixWithTimeout(address.host.c_str(), limit)
                                             : redisConnectWithTimeout(address.host.c_str(), address.port, limit));
   if (link_ == nullptr) throw std::bad_alloc();
   if (!usable()) throw TierFailure({TierFault::kUnavailable, "", link_->errstr});
   link_->reader->fn = in_arenas();
+  const bool closes = ::fcntl(link_->fd, F_SETFD, FD_CLOEXEC) == 0;
+  if (tls_) begin_redis_tls(*link_, address.host, address.tls, deadline);
   duplicate_ = ::fcntl(link_->fd, F_DUPFD_CLOEXEC, 0);
-  if (duplicate_ < 0 || ::fcntl(link_->fd, F_SETFD, FD_CLOEXEC) != 0) {  // nobody could cut it
+  if (duplicate_ < 0 || !closes) {  // nobody could cut it
     throw TierFailure({TierFault::kUnavailable, "", "the process has no more file descriptors"});
   }
 }
@@ -246,7 +253,9 @@ std::optional<OwnedReply> RedisLink::read_if_there() {
     if (reply != nullptr) return owned(reply);
     pollfd ready{link_->fd, POLLIN, 0};
     if (::poll(&ready, 1, 0) <= 0) return std::nullopt;
-    if (redisBufferRead(link_.get()) != REDIS_OK) throw TierFailure({TierFault::kUnavailable, "", link_->errstr});
+    // What is readable under TLS may be less than a reply, or none of ours at all.
+    const int read = tls_ ? read_redis_tls(*link_) : redisBufferRead(link_.get());
+    if (read != REDIS_OK) throw TierFailure({TierFault::kUnavailable, "", link_->errstr});
   }
 }
 

@@ -1,7 +1,7 @@
 // One connection to Redis: commands in, replies out, and errors that say what they mean for the next call.
 //
 // Thread rule: used by one thread at a time; `cut` from any thread meanwhile.
-// Refuses to know: keys, scripts, caches. It alone includes hiredis (0.14 or newer).
+// Refuses to know: keys, scripts, caches, certificates. It alone includes hiredis (0.14 or newer), beside redis_tls.
 //
 // Commands are written into a buffer and go out together with the first reply that is asked for: a pipeline is several
 // `append` and as many `read`. The socket is duplicated, and `cut` shuts the duplicate down: see postgres_link.hpp.
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/remote/redis_reply.hpp"
+#include "core/remote/redis_tls.hpp"
 #include "core/remote/remote_tier.hpp"
 
 struct redisContext;  // hiredis's
@@ -32,6 +33,7 @@ struct RedisAddress {
   int database = 0;
   std::string user{}, password{};  // empty: none
   Nanos connect_timeout = 1'000'000'000;
+  RedisTls tls{};
 
   RedisAddress at(const RedisPlace& place, Nanos limit) const {
     RedisAddress there = *this;
@@ -44,7 +46,7 @@ struct RedisAddress {
 
 class RedisLink {
  public:
-  // Connects; blocks for the connect timeout at most. Throws TierFailure.
+  // Connects, with TLS if the address says so; blocks for the connect timeout at most. Throws TierFailure.
   explicit RedisLink(const RedisAddress& address);
   RedisLink(const RedisLink&) = delete;
   RedisLink& operator=(const RedisLink&) = delete;
@@ -95,6 +97,7 @@ class RedisLink {
   int version_ = 0;
   bool in_cluster_ = false;
   bool asking_ = false;
+  const bool tls_;
   std::string run_id_;
 };
 
