@@ -151,7 +151,7 @@ void RedisClusterLink::perform(std::span<Request* const> batch) {
       return cluster_->poll(nodes_);
     case Request::Kind::kLease: {
       auto& request = static_cast<Lease&>(*batch.front());
-      const std::uint32_t bucket = RedisNames::bucket(request.key);
+      const std::uint32_t bucket = RedisNames::bucket_of_lease(request.key);
       RedisLease work(cluster_->bucket(bucket), request);
       return run(bucket, work, request);
     }
@@ -182,6 +182,7 @@ void RedisClusterLink::look_up(std::span<Request* const> batch) {
     auto& whole = static_cast<LookUp&>(*r);
     whole.found.assign(whole.keys.size(), {});
     whole.seen.clear();
+    whole.taken = false;
     std::map<std::uint32_t, Part*> of_bucket;
     for (std::size_t i = 0; i < whole.keys.size(); ++i) {
       const std::uint32_t bucket = RedisNames::bucket(whole.keys[i]);
@@ -196,6 +197,11 @@ void RedisClusterLink::look_up(std::span<Request* const> batch) {
       part->asks.types.push_back(whole.types[i]);
       part->places.push_back(i);
     }
+    if (whole.keys.size() != 1 || whole.lease.empty()) continue;
+    if (RedisNames::bucket_of_lease(whole.lease) != parts.back().bucket) continue;
+    parts.back().asks.lease = whole.lease;
+    parts.back().asks.owner = whole.owner;
+    parts.back().asks.lease_age = whole.lease_age;
   }
   std::deque<RedisLookUp> works;
   std::vector<RedisNodes::Task> tasks;
@@ -214,6 +220,7 @@ void RedisClusterLink::look_up(std::span<Request* const> batch) {
     }
     if (!whole.seen.empty()) whole.seen += ';';
     ((whole.seen += std::to_string(part.bucket)) += '|') += part.asks.seen;
+    whole.taken = part.asks.taken;
     for (std::size_t i = 0; i < part.places.size(); ++i) whole.found[part.places[i]] = std::move(part.asks.found[i]);
   }
 }

@@ -61,7 +61,7 @@ void RedisClusterEar::poll() {
 void RedisClusterEar::renew(std::span<const HeldLease> leases, Nanos age) {
   std::map<std::uint32_t, Renewal> works;
   for (const auto& lease : leases) {
-    const std::uint32_t bucket = RedisNames::bucket(lease.key);
+    const std::uint32_t bucket = RedisNames::bucket_of_lease(lease.key);
     works.try_emplace(bucket, age).first->second.add(cluster_->bucket(bucket).names().lease(lease.key), lease.owner);
   }
   std::vector<RedisNodes::Task> tasks;
