@@ -21,7 +21,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/remote/redis_nodes.hpp"
@@ -49,6 +52,9 @@ class RedisCluster : public Connector, public std::enable_shared_from_this<Redis
   RedisSlots& slots() noexcept { return slots_; }
   RedisTier& bucket(std::uint32_t b) noexcept { return *buckets_[b]; }
   const std::shared_ptr<Inbox>& inbox() const noexcept { return inbox_; }
+
+  // Of an entry's name; nothing: it is no entry's.
+  std::optional<std::uint32_t> bucket_of(std::string_view entry) const;
 
   // Asks every bucket what happened. Throws TierFailure where one does not say.
   void poll(RedisNodes& nodes);

@@ -124,6 +124,11 @@ RedisSession& RedisNodes::session(const RedisPlace& place) {
   return *node.session;
 }
 
+bool RedisNodes::answers(const RedisPlace& place) const noexcept {
+  return std::any_of(nodes_.begin(), nodes_.end(),
+                     [&](const auto& node) { return node->place == place && node->session != nullptr; });
+}
+
 bool RedisNodes::ping() {
   bool answers = false;
   for (const auto& node : nodes_) {

@@ -60,6 +60,8 @@ class RedisNodes {
 
   // A node, outside of buckets: by place. Throws TierFailure.
   RedisSession& session(const RedisPlace& place);
+  // Whether there is a connection to it, and nothing is wrong with that.
+  bool answers(const RedisPlace& place) const noexcept;
   // Asks a node that answers which serves what, if that is due.
   void refresh();
   // Whether some node answers; connections that do not are given up.
