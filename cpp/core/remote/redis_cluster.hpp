@@ -88,6 +88,13 @@ class RedisClusterLink : public Link {
   void match_on(const RedisPlace& master, Invalidate& request, const std::vector<long long>& numbers);
   void flush(const Flush& request);
   void query(Query& request);
+  // What looks at all buckets or masters. False: it is no such query.
+  bool walk(Query& request);
+  void survey(Query& request);
+  void judge(const std::string& action, std::vector<std::pair<std::uint32_t, std::string>> entries, Query& request);
+  void hits(Query& request);
+  void forget_hits(const Query& request);
+  void size(Query& request);
   // One work of one bucket. Throws TierFailure.
   void run(std::uint32_t bucket, RedisWork& work, Request& request);
 

@@ -142,6 +142,7 @@ void RedisClusterLink::flush(const Flush& request) {
 }
 
 // "done": see RedisDone; the third parameter says what was written. "command": to some master, or where that sends it.
+// What looks at every bucket: redis_cluster_survey.cpp.
 void RedisClusterLink::query(Query& request) {
   request.sent = true;
   const auto& given = request.parameters;
@@ -152,6 +153,8 @@ void RedisClusterLink::query(Query& request) {
     RedisDone work(cluster_->bucket(bucket), request);
     return run(bucket, work, request);
   }
+  const bool complete = std::all_of(given.begin(), given.end(), [](const auto& word) { return word.has_value(); });
+  if (complete && walk(request)) return;
   if (request.text != "command" || given.empty()) {
     throw TierFailure({TierFault::kRejected, "ERR", "the Redis tier has no such query on a cluster"});
   }
