@@ -32,6 +32,7 @@ class RedisTier(Tier):
         self, url: str, connect_timeout: int, connections: int, queue: int, max_lag: int, pooler: bool
     ) -> _core.RemoteTier:
         address = _url.redis_address(url)
+        self.in_parts = address.cluster
         return _core.RedisTier(
             *address, connect_timeout, self.namespace, self.process, connections, self.timeout, queue, max_lag,
             LEASE_AGE,

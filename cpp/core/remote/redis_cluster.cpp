@@ -5,6 +5,7 @@
 #include <deque>
 
 #include "core/base/clock.hpp"
+#include "core/remote/watchdog.hpp"
 
 namespace stillwarm {
 
@@ -18,6 +19,13 @@ class ClusterInbox : public Inbox {
 
   std::string moment(std::string_view key) const override {
     return buckets_[RedisNames::bucket(key)]->inbox()->moment(key);
+  }
+  bool trusts(std::string_view key, Nanos now) const noexcept override {
+    return !waiting() && buckets_[RedisNames::bucket(key)]->inbox()->trusts(key, now);
+  }
+  void lost() noexcept override {
+    for (const auto& bucket : buckets_) bucket->inbox()->lost();
+    Inbox::lost();
   }
 
  private:
@@ -61,10 +69,28 @@ std::unique_ptr<Link> RedisCluster::connect(TierError& error) {
 
 void RedisCluster::set_process(const std::string& process) {
   for (const auto& bucket : buckets_) bucket->set_process(process);
+  masters_.reset();
+}
+
+RedisCluster::Parts RedisCluster::parts() const {
+  const auto places = slots_.masters();
+  const Nanos now = steady_now();
+  Parts parts{static_cast<unsigned>(places.size()), 0, masters_.some_answer(places)};
+  for (const auto& place : places) parts.away += masters_.is_away(place, now) ? 1 : 0;
+  return parts;
+}
+
+bool RedisCluster::is_away(std::string_view key) const {
+  try {
+    return masters_.failed_lately(slots_.owner(RedisNames::bucket(key)).place, steady_now());
+  } catch (const TierFailure&) {  // nobody serves it
+    return true;
+  }
 }
 
 void RedisCluster::lock() {
   slots_.lock();
+  masters_.lock();
   for (const auto& bucket : buckets_) {
     bucket->lock();
     bucket->inbox()->lock();
@@ -76,6 +102,7 @@ void RedisCluster::unlock() {
     bucket->inbox()->unlock();
     bucket->unlock();
   }
+  masters_.unlock();
   slots_.unlock();
 }
 
@@ -91,9 +118,11 @@ std::optional<std::uint32_t> RedisCluster::bucket_of(std::string_view entry) con
 void RedisCluster::poll(RedisNodes& nodes) {
   const Nanos began = Clock::now();
   const std::uint64_t round = inbox_->begin_poll().second;
+  std::vector<std::uint64_t> rounds;
   std::deque<RedisGlance> glances;
   std::vector<RedisNodes::Task> looks;
   for (std::uint32_t b = 0; b < RedisNames::kBuckets; ++b) {
+    rounds.push_back(buckets_[b]->inbox()->begin_poll().second);
     looks.emplace_back(b, &glances.emplace_back(*buckets_[b]), true);
   }
   nodes.run(looks);
@@ -105,6 +134,8 @@ void RedisCluster::poll(RedisNodes& nodes) {
       error = looks[b].error;
     } else if (glances[b].is_news()) {
       tasks.emplace_back(b, &polls.emplace_back(*buckets_[b]), true);
+    } else {
+      buckets_[b]->inbox()->confirm(rounds[b], began);
     }
   }
   if (!tasks.empty()) nodes.run(tasks);

@@ -50,6 +50,7 @@ class RedisClusterEar : public Ear {
   // gives now, and tells of the others.
   void examine(const std::vector<Doubt>& doubts, std::size_t at);
   void tell_of(std::string_view entry);
+  void limit();
 
   const std::shared_ptr<RedisCluster> cluster_;
   const std::string mine_;

@@ -6,15 +6,37 @@
 #include <optional>
 
 #include "core/remote/redis_cluster.hpp"
+#include "core/remote/watchdog.hpp"
 
 namespace stillwarm {
 
+namespace {
+
+constexpr Nanos kStep = 2'000'000'000;
+
+}  // namespace
+
 bool RedisClusterLink::serve(std::span<Request* const> batch) {
-  for (Request* r : batch) r->error = {};
+  Nanos deadline = 0;
+  for (Request* r : batch) {
+    r->error = {};
+    deadline = std::max(deadline, r->background ? 0 : r->deadline);
+  }
+  const Nanos now = steady_now();
+  const Nanos timeout = batch.front()->timeout > 0 ? batch.front()->timeout : cluster_->options().timeout;
+  // A master that does not answer must not make the watchdog cut the connections to the others.
+  // A request with time of its own walks far, and each of its steps is short.
+  const Nanos each = batch.front()->timeout > 0 ? std::max(cluster_->options().timeout, kStep) : kForever;
+  const bool polls = batch.front()->kind == Request::Kind::kPoll;  // a second round needs some time of its own
+  nodes_.set_limit(now + (deadline > now ? deadline - now : timeout) / 5 * (polls ? 3 : 4), each);
   try {
     perform(batch);
   } catch (const TierFailure& failure) {
     for (Request* r : batch) r->error = failure.error;
+  }
+  if (std::any_of(batch.begin(), batch.end(), [](const Request* r) { return bool(r->error); })) {
+    const bool some_answer = cluster_->parts().some_answer;
+    for (Request* r : batch) r->error.part = some_answer && r->error && r->error.fault != TierFault::kRejected;
   }
   return !nodes_.is_cut();
 }
@@ -162,13 +184,13 @@ void RedisClusterLink::query(Query& request) {
   if (masters.empty()) throw TierFailure({TierFault::kUnavailable, "CLUSTERDOWN", "no node of the cluster has a slot"});
   RedisPlace place = masters.front();
   for (int hops = 0;; ++hops) {
-    RedisCommand work(request);
-    RedisSession& session = nodes_.session(place);
-    const auto replies = session.read(work.ask(session));
-    const auto error = replies[0].error();
+    std::vector<std::string_view> words;
+    for (const auto& word : given) words.emplace_back(word ? std::string_view(*word) : std::string_view());
+    const OwnedReply reply = nodes_.command(place, words);
+    const auto error = reply.error();
     const bool moved = error && error->starts_with("MOVED ") && hops < RedisNodes::kMostRedirects;
     const auto there = moved ? RedisSlots::place_in(*error, place) : std::nullopt;
-    if (!there) return work.take(session, replies);
+    if (!there) return RedisCommand(request).tell(reply);
     place = *there;
   }
 }

@@ -145,8 +145,8 @@ void RedisClusterLink::survey(Query& request) {
   const std::string beginning = RedisNames::beginning_of(cluster_->options().namespace_name);
   {
     const std::string match = wider_glob(beginning) + "}:e:*";
-    const OwnedReply step =
-        nodes_.session(cursor.place).link().run({"SCAN", cursor.at, "MATCH", match, "COUNT", *given[2]});
+    const OwnedReply step = nodes_.command(cursor.place, {"SCAN", cursor.at, "MATCH", match, "COUNT", *given[2]});
+    expect_ok(step);
     cursor.at = step.at(0).text();
     for (std::size_t i = 0; i < step.at(1).size(); ++i) {
       const std::string_view entry = step.at(1).at(i).text();
@@ -235,7 +235,9 @@ void RedisClusterLink::forget_hits(const Query& request) {
 void RedisClusterLink::size(Query& request) {
   long long keys = 0;
   for (const auto& master : cluster_->slots().masters()) {
-    keys += nodes_.session(master).link().run({"DBSIZE"}).integer();
+    const OwnedReply told = nodes_.command(master, {"DBSIZE"});
+    expect_ok(told);
+    keys += told.integer();
   }
   request.rows = {{std::to_string(keys)}};
 }

@@ -95,7 +95,8 @@ void RedisClusterLink::match_on(const RedisPlace& master, Invalidate& request, c
   do {
     std::map<std::uint32_t, std::vector<std::string>> entries;
     {
-      const OwnedReply step = nodes_.session(master).link().run({"SCAN", cursor, "MATCH", match, "COUNT", kScanned});
+      const OwnedReply step = nodes_.command(master, {"SCAN", cursor, "MATCH", match, "COUNT", kScanned});
+      expect_ok(step);
       cursor = step.at(0).text();
       for (std::size_t i = 0; i < step.at(1).size(); ++i) {
         const std::string_view entry = step.at(1).at(i).text();

@@ -258,8 +258,9 @@ std::size_t RedisCommand::ask(RedisSession& session) {
   return 1;
 }
 
-void RedisCommand::take(RedisSession& /*session*/, std::span<const OwnedReply> replies) {
-  const RedisReply& reply = replies[0];
+void RedisCommand::take(RedisSession& /*session*/, std::span<const OwnedReply> replies) { tell(replies[0]); }
+
+void RedisCommand::tell(const RedisReply& reply) {
   expect_ok(reply);
   const auto text = [](const RedisReply& r) -> std::optional<std::string> {
     if (r.nil()) return std::nullopt;
