@@ -373,15 +373,15 @@ void bind_cache(pb::module_& m) {
   m.def("check_invariants", [](pb::handle self) { return cache_of(self)->flow->check_invariants(); });
   m.def(
       "begin_key",
-      [](pb::handle self, ScopeId scope, pb::handle key, bool count, bool anew, bool away) {
+      [](pb::handle self, ScopeId scope, pb::handle key, bool count, bool anew, int asked) {
         CacheBase* cache = cache_of(self);
         const Key k(cache, scope, key);
-        PyObject* result = py::begin(cache, k.probe, count, anew, away);
+        PyObject* result = py::begin(cache, k.probe, count, anew, static_cast<Asked>(asked));
         if (result == nullptr) throw pb::error_already_set();
         return pb::reinterpret_steal<pb::object>(result);
       },
       pb::arg("cache"), pb::arg("scope"), pb::arg("key"), pb::arg("count"), pb::arg("anew") = false,
-      pb::arg("away") = false);
+      pb::arg("asked") = 0);
   m.def("weigh", [](pb::handle value) { return py::weigh(value.ptr()); });
   m.def("tag_fingerprint", [](const pb::str& tag) {
     std::uint64_t fingerprint = 0;

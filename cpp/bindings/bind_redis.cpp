@@ -44,7 +44,8 @@ void bind_redis(pb::module_& m) {
                                         connect_timeout, redis_tls(tls)};
              if (cluster) {
                auto nodes = std::make_shared<RedisCluster>(
-                   RedisCluster::Options{address, std::move(places), std::move(namespace_name), std::move(process)},
+                   RedisCluster::Options{address, std::move(places), std::move(namespace_name), std::move(process),
+                                         timeout},
                    max_lag);
                auto ears = std::make_shared<RedisClusterEars>(nodes);
                return std::make_unique<OfRedis>(nodes->inbox(), nodes, std::move(ears), settings);

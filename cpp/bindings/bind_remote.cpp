@@ -80,6 +80,9 @@ pb::dict health(const RemoteTier& t) {
   d["failures"] = h.failures;
   d["recent_calls"] = h.recent_calls;
   d["recent_failures"] = h.recent_failures;
+  const auto parts = t.connector->parts();
+  d["parts"] = parts.all;
+  d["parts_away"] = parts.away;
   d["last_error"] = error_or_none(h.last_error);
   d["owed_invalidations"] = r.owed_invalidations;
   d["owed_writes"] = r.owed_writes;
@@ -178,6 +181,9 @@ void bind_remote(pb::module_& m) {
            })
       .def("applied", [](RemoteTier& t, std::uint64_t until) { t.inbox->applied(until); })
       .def("moment", [](const RemoteTier& t, std::string_view key) { return t.inbox->moment(key); })
+      .def("trusts", [](const RemoteTier& t, std::string_view key) { return t.inbox->trusts(key, Clock::now()); })
+      .def("is_away", [](const RemoteTier& t, std::string_view key) { return t.connector->is_away(key); })
+      .def_property_readonly("partly", [](const RemoteTier& t) { return t.connector->parts().some_answer; })
       .def("lost", [](RemoteTier& t) { t.inbox->lost(); })
       .def("trusted_until", [](const RemoteTier& t) { return t.inbox->trusted_until(); })
       .def("used", [](RemoteTier& t) { t.listener->used(); })

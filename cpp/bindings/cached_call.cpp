@@ -260,7 +260,7 @@ int python_step(const Decision& d) {
 
 }  // namespace
 
-PyObject* begin(CacheBase* cache, const Probe& probe, bool count, bool anew, bool away) {
+PyObject* begin(CacheBase* cache, const Probe& probe, bool count, bool anew, Asked asked) {
   PyFlow* flow = cache->flow;
   if (cache->inbox != nullptr && !flow->trusted(Clock::now()) && (*cache->inbox)->waiting()) {
     PyObject* drained = PyObject_CallOneArg(hooks.drain, reinterpret_cast<PyObject*>(cache));
@@ -273,7 +273,7 @@ PyObject* begin(CacheBase* cache, const Probe& probe, bool count, bool anew, boo
     const Nanos now = Clock::now();
     const std::uint64_t generation = flow->generation();
     const bool counts = count && !(spare != nullptr && spare->flight.background);
-    const Decision d = flow->look(probe, now, counts, anew, away);
+    const Decision d = flow->look(probe, now, counts, anew, asked);
     if (d.step == Step::kError) break;
     const bool leads = d.step == Step::kLead || d.step == Step::kRefresh;
     if (leads && spare == nullptr) {

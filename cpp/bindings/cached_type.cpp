@@ -58,9 +58,15 @@ PyObject* call_begin(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   PyObject** vector = nullptr;
   std::uint64_t hash = 0;
   PyObject* result = nullptr;
+  const long away = count > 3 ? PyLong_AsLong(args[3]) : 0;
+  if (away < 0) {
+    if (PyErr_Occurred() == nullptr) PyErr_SetString(PyExc_ValueError, "asked: accepted: 0 to 2");
+    return nullptr;
+  }
+  const auto asked = static_cast<Asked>(away);
   if (row_of(c, args[0], args[1], row, vector, hash)) {
     result = begin(as_cache(c->cache), probe_for(c, row.items, row.count, hash), count < 3 || args[2] == Py_True, false,
-                   count > 3 && args[3] == Py_True);
+                   asked);
   }
   row.clear();
   PyMem_Free(vector);

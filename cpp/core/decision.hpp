@@ -19,6 +19,10 @@ struct Flight;
 // kConfirm: there is a value, and the remote tier has to be asked whether it is still right.
 enum class Step : std::uint8_t { kReturn, kRefresh, kLead, kFollow, kAbsent, kError, kConfirm };
 
+// Whether the remote tier was asked if memory is right: it does not answer, or it has confirmed this very key (where a
+// tier has several parts, of which one is away, memory as a whole cannot be).
+enum class Asked : std::uint8_t { kNot, kAway, kConfirmed };
+
 struct Decision {
   Step step = Step::kError;
   Index entry = kNone;         // the value to return, or the one to fall back to (FAILSAFE)

@@ -16,7 +16,7 @@
 //  F3  A failed load never replaces a value, never shortens and never lengthens its life. Only a commit revives one.
 //  F4  An invalidation first takes its number and writes it down, then drops what it can.
 //  F5  With a remote tier nothing fresh is returned past `attention`: either memory is trusted and no message waits, or
-//      the owner has asked the tier (kConfirm) and heard that it is away.
+//      the owner has asked the tier (kConfirm) and heard that it is away, or that this key's part of it is not.
 #pragma once
 
 #include <array>
@@ -74,9 +74,9 @@ class Flow : public Stations<Traits> {
   }
 
   // [foreign] Where a call that wants a value goes. Counts hits; misses are counted by `lead` and `joined`. A call that
-  // has to look again after it was counted says so. `anew`: a call that wants a load whatever is stored. `away`: the
-  // tier was asked whether memory is right, and does not answer.
-  Decision look(const Probe& probe, Nanos now, bool count = true, bool anew = false, bool away = false) {
+  // has to look again after it was counted says so. `anew`: a call that wants a load whatever is stored. `asked`: what
+  // came of asking the tier whether memory is right.
+  Decision look(const Probe& probe, Nanos now, bool count = true, bool anew = false, Asked asked = Asked::kNot) {
     for (int tries = 0; tries < kFindRestarts; ++tries) {
       Index i = memory_.find(probe);
       if (i == kFindError) return {};
@@ -84,8 +84,8 @@ class Flow : public Stations<Traits> {
       State state = State::kGone;
       if (i != kNone) {
         state = state_of(memory_[i], scopes_[memory_[i].scope].durations, now);
-        if (state < State::kKept && !trusted(now) && !anew) {
-          if (!away) return {Step::kConfirm, i, nullptr, state};
+        if (state < State::kKept && asked != Asked::kConfirmed && !trusted(now) && !anew) {
+          if (asked == Asked::kNot) return {Step::kConfirm, i, nullptr, state};
           state = untrusted(i, state);
           if (state == State::kKept) i = kNone;
         }

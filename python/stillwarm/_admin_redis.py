@@ -1,7 +1,8 @@
 """What a namespace in Redis holds: hot keys, figures per type, the purge of what marks made invalid, the check.
 
 Thread rule: any thread. Redis lists keys only by a walk over all keys of the database (SCAN): each step is bounded, and
-others are served between the steps. A walk may meet a key twice while the server's table grows.
+others are served between the steps. A walk may meet a key twice while the server's table grows. On a cluster it goes
+over all masters and ends with TierUnavailable where slots move meanwhile.
 Refuses to know: scripts (cpp/core/remote/redis_scripts.hpp judges entries), and when it is time for what.
 """
 
@@ -22,6 +23,7 @@ from stillwarm._place import DICTIONARIES
 from stillwarm._sql_types import Row, Text
 from stillwarm._tier_health import raised
 from stillwarm._tier_values import DIRECT
+from stillwarm._url import redis_address
 from stillwarm.errors import ConfigError, TierError
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ _log = logging.getLogger("stillwarm")
 
 @dataclass(frozen=True)
 class RedisPlace:
-    """A namespace in Redis. `query` is a request of the tier: "command" with its words, or "survey"."""
+    """A namespace on one server. `query` is a request of the tier: "command" with its words, or "survey"."""
 
     query: Callable[[str, Sequence[Text]], list[Row]]
     namespace: str
@@ -57,6 +59,21 @@ class RedisPlace:
         """One of the namespace's own keys."""
         return f"stillwarm:{{{self.namespace}}}:{name}"
 
+    def hits(self, start: int = 0, count: int | None = None) -> list[tuple[str, int]]:
+        """Names of entries and their hits, the most used first: `count` from there on, or all."""
+        last = -1 if count is None else start + count - 1
+        rows = self.command("ZREVRANGE", self.key("h"), str(start), str(last), "WITHSCORES")
+        return [(str(name[0]), number(hits[0])) for name, hits in zip(rows[::2], rows[1::2], strict=True)]
+
+    def forget(self, names: Sequence[str]) -> None:
+        """The hits of these."""
+        self.command("ZREM", self.key("h"), *names)
+
+    def size(self) -> int:
+        """How many keys a walk looks at, others' too."""
+        ((keys,),) = self.command("DBSIZE")
+        return int(keys or 0)
+
 
 class _Seen(NamedTuple):
     name: str  # TYPE:KEY, the type escaped
@@ -66,7 +83,10 @@ class _Seen(NamedTuple):
 
 def place_of(tier: Tier, types: Sequence[str]) -> RedisPlace:
     """The namespace of a cache."""
-    return RedisPlace(lambda text, words: _asked(tier, text, words), tier.namespace, types)
+    from stillwarm._admin_cluster import ClusterPlace
+
+    place = ClusterPlace if redis_address(tier.url).cluster else RedisPlace
+    return place(lambda text, words: _asked(tier, text, words), tier.namespace, types)
 
 
 def _asked(tier: Tier, text: str, words: Sequence[Text]) -> list[Row]:
@@ -109,12 +129,10 @@ def top(place: RedisPlace, n: int = 10) -> list[Hot]:
     found: list[Hot] = []
     start, several = 0, max(_SEVERAL, n)
     while len(found) < n:
-        rows = place.command("ZREVRANGE", place.key("h"), str(start), str(start + several - 1), "WITHSCORES")
-        names = [str(row[0]) for row in rows[::2]]
-        if not names:
+        hits = dict(place.hits(start, several))
+        if not hits:
             break
-        hits = dict(zip(names, (_number(row[0]) for row in rows[1::2]), strict=True))
-        living = (seen.name for seen in _named(place, names) if seen.state not in (_GONE, _DEAD))
+        living = (seen.name for seen in _named(place, list(hits)) if seen.state not in (_GONE, _DEAD))
         found += [Hot(key, type, hits[name]) for name in living for type, key in [_parted(name)] if type in place]
         start += several
     return sorted(found, key=lambda hot: (-hot.hits, hot.key.encode(), hot.type))[:n]
@@ -123,8 +141,7 @@ def top(place: RedisPlace, n: int = 10) -> list[Hot]:
 def stats(place: RedisPlace) -> Figures:
     """Figures per type, by a walk over all keys. `expired` are entries that a mark made invalid and no purge has met;
     `bytes` are those of the entries as stored; hits are kept of the 10,000 most used."""
-    rows = place.command("ZRANGE", place.key("h"), "0", "-1", "WITHSCORES")
-    hits = {str(name[0]): _number(score[0]) for name, score in zip(rows[::2], rows[1::2], strict=True)}
+    hits = dict(place.hits())
     counted: dict[str, list[int]] = {name: [0, 0, 0, 0] for name in place.types}
     for _, entries in _walk(place, "look", STEP):
         for name, state, size in entries:
@@ -163,9 +180,8 @@ def purge(place: RedisPlace, progress: Progress | None = None, batch: int = STEP
         _log.info("purge of %s: another process is at it", place.namespace)
         return _told(place, counts)
     try:
-        ((size,),) = place.command("DBSIZE")
-        total = int(size or 0)
-        counted = {str(row[0]) for row in place.command("ZRANGE", place.key("h"), "0", "-1")}
+        total = place.size()
+        counted = {name for name, _ in place.hits()}
         for step, entries in _walk(place, "purge", batch):
             for name, state, _ in entries:
                 if state == _DEAD:
@@ -191,7 +207,7 @@ def _forget_hits(place: RedisPlace, names: Sequence[str]) -> None:
     for start in range(0, len(names), _SEVERAL):
         gone = [seen.name for seen in _named(place, names[start : start + _SEVERAL]) if seen.state == _GONE]
         if gone:
-            place.command("ZREM", place.key("h"), *gone)
+            place.forget(gone)
 
 
 def _walk(place: RedisPlace, action: str, batch: int) -> Iterator[tuple[int, list[_Seen]]]:
@@ -221,7 +237,8 @@ def _parted(name: str) -> tuple[str, str]:
     return spelled.replace("%3A", ":").replace("%0A", "\n").replace("%25", "%"), key
 
 
-def _number(text: Any) -> int:
+def number(text: Any) -> int:
+    """A score."""
     return int(float(text or 0))
 
 
@@ -235,4 +252,4 @@ def _told(place: RedisPlace, counts: Counter[str]) -> dict[str, int]:
     return {type: n for type, n in _ordered(place, counts) if n or type not in _UNNAMED}
 
 
-__all__ = ["RedisPlace", "check", "place_of", "purge", "stats", "top"]
+__all__ = ["RedisPlace", "check", "number", "place_of", "purge", "stats", "top"]

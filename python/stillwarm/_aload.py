@@ -21,10 +21,12 @@ from stillwarm._target import (
     ABANDONED,
     ABSENT,
     AGAIN,
+    AWAY,
     CONFIRM,
     ERROR,
     FOLLOW,
     LEAD,
+    NOT_ASKED,
     NOT_FOUND,
     REFRESH,
     REFRESH_EARLY,
@@ -66,12 +68,12 @@ async def areload(target: Any) -> Any:
 
 
 async def run(target: Any, anew: bool = False) -> Any:
-    count, away, settled = True, False, False
+    count, asked, settled = True, NOT_ASKED, False
     while True:
-        step, value, flight = target.begin_anew(count) if anew else target.begin(count, away)
+        step, value, flight = target.begin_anew(count) if anew else target.begin(count, asked)
         if step == CONFIRM:
-            away = not await target.cache._aconfirm()
-            if away:
+            asked = await target.cache._aasked(target)
+            if asked == AWAY:
                 target.silent = True
             continue
         if step == FOLLOW and not settled and _tier_loads.pending(target):
@@ -103,7 +105,7 @@ async def run(target: Any, anew: bool = False) -> Any:
             if flight.state == REMOTE:
                 _tier_loads.follow_up(target, refresh)
             return give(target, value)
-        count, away = False, False
+        count, asked = False, NOT_ASKED
 
 
 async def lead_inline(target: Any, flight: Any, anew: bool = False) -> Any:

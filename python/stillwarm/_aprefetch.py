@@ -95,9 +95,9 @@ class OnLoop(Prefetch):
             return
         flight = None
         try:
-            step, flight = self._claimed(target, False)
+            step, flight = self._claimed(target)
             if step == CONFIRM:
-                _, flight = self._claimed(target, not await self._cache._aconfirm())
+                _, flight = self._claimed(target, await self._cache._aasked(target))
             if flight is not None:
                 flight.loop, flight.thread = loop, 0
                 await _alone(_aload.run_load(target, flight))

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from stillwarm._admin import Figures, Hot
+from stillwarm._admin_cluster import BUCKETS, ClusterPlace, bucket_key
 from stillwarm._admin_redis import RedisPlace, purge, stats, top
 from stillwarm._apps import App
 from stillwarm._ask import ServerError
+from stillwarm._ask_cluster import ClusterConversation
 from stillwarm._ask_redis import RedisConversation
 from stillwarm._connect import connect_redis, without_passwords
 from stillwarm._sql_types import identifier
@@ -41,7 +43,8 @@ class RedisAt:
         self.url = url
         self._query: connect_redis | None = None
         types = tuple(getattr(app.cache, "_type_ids", ()))
-        self.place = RedisPlace(lambda text, words: self.query(text, words), namespace, types)
+        place = ClusterPlace if redis_address(url).cluster else RedisPlace
+        self.place = place(lambda text, words: self.query(text, words), namespace, types)
 
     @property
     def query(self) -> connect_redis:
@@ -58,6 +61,9 @@ class RedisAt:
         """
         address = redis_address(self.url)
         try:
+            if address.cluster:
+                with ClusterConversation(address.places, lambda talk: sign_in(talk, self.url), address.tls) as cluster:
+                    return any(has_bucket(cluster, self.place.namespace, bucket) for bucket in range(BUCKETS))
             talk = RedisConversation(address.host, address.port, tls=address.tls)
             try:
                 sign_in(talk, self.url)
@@ -81,6 +87,10 @@ class RedisAt:
 
     def examine(self, cache: Any) -> list[Finding]:
         """As _doctor_redis."""
+        if redis_address(self.url).cluster:
+            from stillwarm import _doctor_cluster
+
+            return _doctor_cluster.examine(self.place, self.url, cache)
         from stillwarm._doctor_redis import examine
 
         return examine(self.place, self.url, cache)
@@ -107,6 +117,16 @@ class RedisAt:
             self._query.close()
 
 
+def has_bucket(cluster: ClusterConversation, namespace: str, bucket: int) -> bool:
+    """Whether the bucket's marks are there.
+
+    Raises:
+        ServerError: its master does not answer.
+    """
+    key = bucket_key(namespace, bucket, "m")
+    return bool(cluster.of(key)("EXISTS", key))
+
+
 def sign_in(talk: RedisConversation, url: str) -> None:
     """AUTH and SELECT, as the URL says.
 
@@ -120,4 +140,4 @@ def sign_in(talk: RedisConversation, url: str) -> None:
         talk("SELECT", address.database)
 
 
-__all__ = ["RedisAt", "sign_in"]
+__all__ = ["RedisAt", "has_bucket", "sign_in"]

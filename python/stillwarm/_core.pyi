@@ -82,7 +82,7 @@ class CachedCall:
     @overload
     def __get__(self, instance: object, owner: Any = None, /) -> MethodType: ...
     def _begin(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, count: bool = True, away: bool = False, /
+        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, count: bool = True, asked: int = 0, /
     ) -> tuple[_Step, Any, Flight | None]: ...
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, /) -> _StoredKey: ...
     @property
@@ -206,7 +206,7 @@ def begin_key(
     key: _StoredKey,
     count: bool,
     anew: bool = False,  # a load is wanted whatever is stored
-    away: bool = False,  # the remote tier does not answer: memory is used as it is
+    asked: int = 0,  # NOT_ASKED, AWAY, CONFIRMED of _target: what came of asking the remote tier
 ) -> tuple[_Step, Any, Flight | None]: ...
 
 # (scope, key, hits, bytes, state) of each entry, what is kept included; scope -1: of all
@@ -679,6 +679,8 @@ def check_connection_string(text: str, /) -> str: ...  # what libpq has against 
 
 class _Health(TypedDict):
     circuit: str  # closed, open, half-open
+    parts: int  # servers that it is spread over; 0: it is one
+    parts_away: int  # of these, whose circuit is not closed
     connections: int
     waiting: int
     served: int
@@ -768,6 +770,10 @@ class RemoteTier:
     def messages(self) -> tuple[list[tuple[str, bool]], int]: ...  # (name, soft) each, and up to where they go
     def applied(self, until: int, /) -> None: ...
     def moment(self, key: str, /) -> str: ...  # the newest that this process knows of, where it counts for this key
+    def trusts(self, key: str, /) -> bool: ...  # a hit of this key is allowed, whatever is known of others
+    def is_away(self, key: str, /) -> bool: ...  # the part that has the key did not answer a moment ago
+    @property
+    def partly(self) -> bool: ...  # it has parts, and one of them answers
     def lost(self) -> None: ...
     def trusted_until(self) -> int: ...
     def used(self) -> None: ...

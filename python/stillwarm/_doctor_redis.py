@@ -7,10 +7,9 @@ Refuses to know: terminals, and how the tier works; that is _admin_redis's place
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from stillwarm._admin_redis import RedisPlace, stats
@@ -19,17 +18,13 @@ from stillwarm._ask_redis import RedisConversation
 from stillwarm._cli_redis import sign_in
 from stillwarm._connect import unsafe, without_passwords
 from stillwarm._doctor import _EXPIRED, _REUSED, Finding, _settings
+from stillwarm._doctor_census import Census, census_found
 from stillwarm._url import redis_address
 from stillwarm.errors import StillwarmError, TierUnavailable
 
-_STEPS: Final = 200  # of a walk over the database's keys, 1,000 keys each: enough to see who else is there
-_SAMPLE: Final = 100  # entries whose layout is looked at
 _PINGS: Final = 15
 _SLOW: Final = 5.0  # ms of a round trip
 _SKEW: Final = 2.0  # s
-_OURS: Final = re.compile(r"stillwarm:\{([^}]*)\}:")
-# The head of an entry (cpp/core/remote/redis_scripts.hpp).
-_HEAD: Final = re.compile(r"1.{8}\d{12}.{12}\d{33}", re.DOTALL)
 # What the tier and its tools run: K is a key, C the channel.
 _COMMANDS: Final = (
     "DBSIZE; DEL K; EVALSHA x 0; EXISTS K; GET K; GETRANGE K 0 1; HGET K f; HINCRBY K f 1; HLEN K; HMGET K f; "
@@ -58,10 +53,7 @@ def examine(place: RedisPlace, url: str, cache: Any = None) -> list[Finding]:
     Raises:
         TierUnavailable: nobody answers.
     """
-    found = []
-    if reason := unsafe(url):
-        advice = "TLS (rediss://), a tunnel (stunnel, WireGuard), a Unix socket, or a network that nobody else is in"
-        found.append(Finding("wrong", f"{reason}: what is cached, and the password, can be read and changed", advice))
+    found = reached(url)
     address = redis_address(url)
     try:
         talk = RedisConversation(address.host, address.port, tls=address.tls)
@@ -73,25 +65,46 @@ def examine(place: RedisPlace, url: str, cache: Any = None) -> list[Finding]:
             talk("PING")
         except ServerError as error:
             if not str(error).startswith(("NOPERM", "MISCONF", "LOADING")):  # what is behind these is found below
-                return [*found, _refused(without_passwords(str(error), url))]
-        asks = _Asks(talk, place, address.user or "default")
-        for look in (_server, _memory, _persistence, _writes, _scripts, _push, _rights, _way, _keys):
-            try:
-                found += look(asks)
-            except ServerError as error:  # noqa: PERF203  # each look for itself
-                found.append(Finding("wrong", f"{look.__name__[1:]}: {error}", "see the other findings"))
-                if str(error).startswith("Redis at "):  # the connection is gone
-                    break
+                return [*found, refused(without_passwords(str(error), url))]
+        asks = Asks(talk, place, address.user or "default")
+        found += looked(asks, _keys)
         is_there = asks.error("EXISTS", place.key("m")) is None and bool(talk("EXISTS", place.key("m")))
     finally:
         talk.close()
     if is_there and not any(one.level == "wrong" for one in found):  # the tier would make it
-        found += _contents(place)
+        found += contents(place)
     return found + _settings(cache)
 
 
-class _Asks:
-    """The server's answers, and what it says of itself."""
+def reached(url: str) -> list[Finding]:
+    """What is wrong with the way to the server."""
+    if not (reason := unsafe(url)):
+        return []
+    advice = "TLS (rediss://), a tunnel (stunnel, WireGuard), a Unix socket, or a network that nobody else is in"
+    return [Finding("wrong", f"{reason}: what is cached, and the password, can be read and changed", advice)]
+
+
+def looked(asks: Asks, *more: Callable[[Asks], Iterable[Finding]]) -> list[Finding]:
+    """What is found on one server: what it says of itself, and what it lets the user do."""
+    found: list[Finding] = []
+    for look in (_server, _memory, _persistence, _writes, _scripts, _push, _rights, _way, *more):
+        try:
+            found += look(asks)
+        except ServerError as error:  # noqa: PERF203  # each look for itself
+            found.append(Finding("wrong", f"{look.__name__.lstrip('_')}: {error}", "see the other findings"))
+            if str(error).startswith("Redis at "):  # the connection is gone
+                break
+    return found
+
+
+class Asks:
+    """The server's answers, and what it says of itself.
+
+    Attributes:
+        commands: what the tier and its tools run.
+    """
+
+    commands: Sequence[str] = tuple(_COMMANDS.split("; "))
 
     def __init__(self, talk: RedisConversation, place: RedisPlace, user: str) -> None:
         self.talk, self.place, self.user = talk, place, user
@@ -124,14 +137,15 @@ class _Asks:
         return _GRANT.format(user=self.user)
 
 
-def _refused(text: str) -> Finding:
+def refused(text: str) -> Finding:
+    """What the server has against the account."""
     for word, (what, advice) in _REFUSED.items():
         if text.startswith(word):
             return Finding("wrong", f"{what}: {text}", advice)
     return Finding("wrong", f"the server refuses: {text}", "see its log")
 
 
-def _server(asks: _Asks) -> Iterator[Finding]:
+def _server(asks: Asks) -> Iterator[Finding]:
     info = asks.info
     if not info:
         advice = f"ACL SETUSER {asks.user} +info; the rest below does not need it"
@@ -151,18 +165,20 @@ def _server(asks: _Asks) -> Iterator[Finding]:
     if mode == "sentinel":
         yield Finding("wrong", "this is a sentinel, which holds no data", "give the URL of the master that it watches")
     elif mode == "cluster":
-        error = asks.error("GET", asks.place.key("m"))
+        error = asks.error("EXISTS", asks.place.key("m"))
         if error is not None:
             what = f"this node of a cluster does not serve the namespace: {error}"
             yield Finding(
-                "wrong", what, "a single server; or a node whose cluster is whole (CLUSTER INFO, CLUSTER SLOTS)"
+                "wrong",
+                what,
+                "the cluster's own URL, redis+cluster://host1:port,host2:port, once it is whole (CLUSTER INFO)",
             )
     if info.get("role") == "slave":
         master = f"{info.get('master_host')}:{info.get('master_port')}"
         yield Finding("wrong", "the server is a replica and takes no writes", f"give the URL of its master, {master}")
 
 
-def _memory(asks: _Asks) -> Iterator[Finding]:
+def _memory(asks: Asks) -> Iterator[Finding]:
     info = asks.info
     if "maxmemory" not in info:
         return
@@ -188,7 +204,7 @@ def _memory(asks: _Asks) -> Iterator[Finding]:
         yield Finding("note", what, f"{lru}: every look-up touches the marks, which keeps them")
 
 
-def _persistence(asks: _Asks) -> Iterator[Finding]:
+def _persistence(asks: Asks) -> Iterator[Finding]:
     info = asks.info
     if info.get("rdb_last_bgsave_status", "ok") != "ok" or info.get("aof_last_write_status", "ok") != "ok":
         what = "the last write to the server's disk failed, after which it may refuse all writes (MISCONF)"
@@ -201,7 +217,7 @@ def _persistence(asks: _Asks) -> Iterator[Finding]:
         yield Finding("note", what, "for a cache no persistence is best (CONFIG SET save ''); else appendonly yes")
 
 
-def _snapshots(asks: _Asks) -> bool:
+def _snapshots(asks: Asks) -> bool:
     """Whether it makes them by itself, as far as the user may know."""
     try:
         answer = asks.talk("CONFIG", "GET", "save")
@@ -210,7 +226,7 @@ def _snapshots(asks: _Asks) -> bool:
     return bool(answer and len(answer) > 1 and answer[1])
 
 
-def _writes(asks: _Asks) -> Iterator[Finding]:
+def _writes(asks: Asks) -> Iterator[Finding]:
     error = asks.error("SET", asks.place.key("x:doctor"), "1", "PX", "1000")
     if error is None:
         asks.error("DEL", asks.place.key("x:doctor"))
@@ -221,14 +237,14 @@ def _writes(asks: _Asks) -> Iterator[Finding]:
         "READONLY": "give the URL of the master: INFO replication names it",
         "MISCONF": "room and rights in the server's folder, or CONFIG SET save ''",
         "NOPERM": asks.grant,
-        "MOVED": "this is a node of a cluster, which the doctor does not know; caches take redis+cluster://host1:port,host2:port",
+        "MOVED": "this is a node of a cluster, whose URL is redis+cluster://host1:port,host2:port",
         "CLUSTERDOWN": "the cluster is not whole: CLUSTER INFO",
         "LOADING": "the server reads its data: ask again in a moment",
     }.get(word, "see the server's log")
     yield Finding("wrong", f"the server takes no writes: {error}", advice)
 
 
-def _scripts(asks: _Asks) -> Iterator[Finding]:
+def _scripts(asks: Asks) -> Iterator[Finding]:
     try:
         digest = asks.talk("SCRIPT", "LOAD", "return 1")
         asks.talk("EVALSHA", digest, "0")
@@ -239,7 +255,7 @@ def _scripts(asks: _Asks) -> Iterator[Finding]:
         yield Finding("wrong", what, f"ACL SETUSER {asks.user} +script|load +evalsha; or {asks.grant}")
 
 
-def _push(asks: _Asks) -> Iterator[Finding]:
+def _push(asks: Asks) -> Iterator[Finding]:
     """Client tracking. That a subscription is allowed, which would end the conversation, is found by _rights."""
     if asks.version >= (6,) or not asks.info:
         try:
@@ -254,11 +270,11 @@ def _push(asks: _Asks) -> Iterator[Finding]:
             yield Finding("note", what, f"ACL SETUSER {asks.user} +client|id +client|tracking; or {asks.grant}")
 
 
-def _rights(asks: _Asks) -> Iterator[Finding]:
+def _rights(asks: Asks) -> Iterator[Finding]:
     """By ACL DRYRUN, where the user may ask for it (Redis 7)."""
     key, channel = asks.place.key("m"), asks.place.key("c")
     denied = []
-    for line in (*_COMMANDS.split("; "), "SUBSCRIBE __redis__:invalidate"):
+    for line in (*asks.commands, "SUBSCRIBE __redis__:invalidate"):
         words = [{"K": key, "C": channel}.get(word, word) for word in line.split()]
         try:
             told = asks.talk("ACL", "DRYRUN", asks.user, *words)
@@ -274,7 +290,7 @@ def _rights(asks: _Asks) -> Iterator[Finding]:
         yield Finding("wrong", what, asks.grant)
 
 
-def _way(asks: _Asks) -> Iterator[Finding]:
+def _way(asks: Asks) -> Iterator[Finding]:
     took = []
     for _ in range(_PINGS):
         began = time.perf_counter()
@@ -295,64 +311,14 @@ def _way(asks: _Asks) -> Iterator[Finding]:
         yield Finding("note", what, advice)
 
 
-def _keys(asks: _Asks) -> Iterator[Finding]:
-    """Who else is in the database, and what of the namespace is not of this layout."""
-    place = asks.place
-    entries, mine = place.key("e:"), place.key("")
-    others: set[str] = set()
-    foreign, older, strange, looked = "", "", 0, 0
-    for name in _walk(asks.talk):
-        ours = _OURS.match(name)
-        if ours is None:
-            older = older or (name if name.startswith("stillwarm:") else "")
-            foreign = foreign or ("" if name.startswith("stillwarm:") else name)
-        elif not name.startswith(mine):
-            others.add(ours[1])
-        elif name.startswith(entries) and looked < _SAMPLE:
-            looked += 1
-            strange += not _is_entry(asks, name)
-    shared = sorted(others) + ([f"keys such as {json.dumps(foreign)}"] if foreign else [])
-    if place.namespace == "default" and shared:
-        what = f"the namespace is 'default' in a database that others share: {', '.join(shared[:5])}"
-        yield Finding(
-            "wrong", what, "give each app a namespace of its own: Cache(url, namespace=...) or STILLWARM_NAMESPACE"
-        )
-    if not asks.talk("EXISTS", place.key("m")):
-        there = f"; there are: {', '.join(sorted(others)[:5])}" if others else ""
-        what = f"nothing of the namespace {place.namespace!r} is in this database{there}"
-        yield Finding(
-            "note", what, "nothing, if no cache has used it yet; else --namespace, and the database in the URL"
-        )
-    if strange:
-        what = f"{strange} of {looked} entries of the namespace are not of this version's layout, or others wrote them"
-        yield Finding(
-            "note", what, "one version of stillwarm in all processes; whoever reads such an entry counts a miss"
-        )
-    if older:
-        what = f"keys of another layout are there, such as {json.dumps(older)}"
-        yield Finding("note", what, "delete them, once no older version of stillwarm runs")
+def _keys(asks: Asks) -> Iterator[Finding]:
+    census = Census()
+    census.count(asks)
+    return census_found(asks.place, census, bool(asks.talk("EXISTS", asks.place.key("m"))))
 
 
-def _walk(talk: Callable[..., Any]) -> Iterator[str]:
-    cursor = "0"
-    for _ in range(_STEPS):
-        cursor, names = talk("SCAN", cursor, "COUNT", "1000")
-        yield from names
-        if cursor == "0":
-            return
-
-
-def _is_entry(asks: _Asks, name: str) -> bool:
-    try:
-        head = asks.talk("GETRANGE", name.encode("latin-1"), "0", "65")
-    except ServerError as error:
-        if str(error).startswith("Redis at "):
-            raise
-        return False  # a list, a hash
-    return head == "" or _HEAD.fullmatch(head) is not None
-
-
-def _contents(place: RedisPlace) -> Iterator[Finding]:
+def contents(place: RedisPlace) -> Iterator[Finding]:
+    """What the entries tell."""
     try:
         figures = stats(place)
     except StillwarmError as error:
@@ -367,4 +333,4 @@ def _contents(place: RedisPlace) -> Iterator[Finding]:
             yield Finding("note", what, "a longer ttl, fewer arguments in the key, or no cache at all")
 
 
-__all__ = ["examine"]
+__all__ = ["Asks", "contents", "examine", "looked", "reached", "refused"]

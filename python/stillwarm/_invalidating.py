@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from stillwarm import _core, _keys, _tier_invalidation, _tier_transactions, _tier_values, hooks
 from stillwarm._durations import shown
+from stillwarm._target import NOT_ASKED
 from stillwarm._tier import Steps, adrive, drive
 from stillwarm._tier_health import Error, raised
 from stillwarm._tier_redis import NEEDS_SQL
@@ -21,6 +22,7 @@ from stillwarm.errors import ConfigError
 
 if TYPE_CHECKING:
     from stillwarm._place import Place
+    from stillwarm._target import Target
 
 T = TypeVar("T")
 NO_REMOTE: Final = 'this cache has memory only; accepted: Cache("postgresql://...")'
@@ -145,6 +147,24 @@ class Invalidating(Verbs):
         return self._tier is None or await adrive(self._tier, _tier_invalidation.confirm(self._tier))
 
     _aconfirm = aconfirm
+
+    def _asked(self, target: Target) -> int:
+        """What comes of asking the tier whether memory is right of this key."""
+        tier = self._tier
+        return (
+            NOT_ASKED
+            if tier is None
+            else drive(tier, _tier_invalidation.asked(tier, _tier_values.text_of(tier, target)))
+        )
+
+    async def _aasked(self, target: Target) -> int:
+        """`_asked` for coroutines."""
+        tier = self._tier
+        return (
+            NOT_ASKED
+            if tier is None
+            else await adrive(tier, _tier_invalidation.asked(tier, _tier_values.text_of(tier, target)))
+        )
 
     # ----------------------------------------------------------------------------------------------------- intents
 

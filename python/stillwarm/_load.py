@@ -22,11 +22,13 @@ from stillwarm._target import (
     ABANDONED,
     ABSENT,
     AGAIN,
+    AWAY,
     CONFIRM,
     ERROR,
     FOLLOW,
     LEAD,
     MISSING,
+    NOT_ASKED,
     NOT_FOUND,
     REFRESH,
     REFRESH_EARLY,
@@ -85,12 +87,12 @@ def reload(target: Any) -> Any:
 
 
 def run(target: Any, anew: bool = False) -> Any:
-    count, away, settled = True, False, False
+    count, asked, settled = True, NOT_ASKED, False
     while True:
-        step, value, flight = target.begin_anew(count) if anew else target.begin(count, away)
+        step, value, flight = target.begin_anew(count) if anew else target.begin(count, asked)
         if step == CONFIRM:  # memory has a value, and only the tier knows whether it is still right
-            away = not target.cache._confirm()
-            if away:
+            asked = target.cache._asked(target)
+            if asked == AWAY:
                 target.silent = True
             continue
         if step == FOLLOW and not settled and _tier_loads.pending(target):
@@ -116,7 +118,7 @@ def run(target: Any, anew: bool = False) -> Any:
             raise
         if value is not AGAIN:
             return give(target, value)
-        count, away = False, False
+        count, asked = False, NOT_ASKED
 
 
 def lead(target: Any, flight: Any, fallback: Any, anew: bool = False) -> Any:

@@ -17,6 +17,7 @@ from stillwarm._target import (
     ABANDONED,
     ABSENT,
     AGAIN,
+    AWAY,
     CONFIRM,
     FOLLOW,
     LEAD,
@@ -154,12 +155,12 @@ class Batch:
     def _begin(self, i: int, target: Any) -> None:
         step, value, flight = target.begin(True)
         if step == CONFIRM:
-            step, value, flight = target.begin(True, not self.call._cache._confirm())
+            step, value, flight = target.begin(True, self.call._cache._asked(target))
         if step == CONFIRM:  # trust ran out in between
-            step, value, flight = target.begin(True, True)
+            step, value, flight = target.begin(True, AWAY)
         if step == FOLLOW and _tier_loads.pending(target):
             self.call._cache._confirm()
-            step, value, flight = target.begin(False, True)
+            step, value, flight = target.begin(False, AWAY)
         if step == FOLLOW:
             self.following.append((i, target, flight, value))
         elif step == ABSENT:

@@ -26,6 +26,7 @@ from stillwarm._target import (
     CONFIRM,
     ERROR,
     LEAD,
+    NOT_ASKED,
     REFRESH,
     REFRESH_EARLY,
     REMOTE,
@@ -145,9 +146,9 @@ class Prefetch:
         life = _core.life(self._cache, *target.key())
         return life is None or life[1] <= self._early
 
-    def _claimed(self, target: Target, away: bool) -> tuple[int, Any]:
+    def _claimed(self, target: Target, asked: int = NOT_ASKED) -> tuple[int, Any]:
         """The step, and the flight of a refresh that is now this schedule's to run; None: there is nothing to do."""
-        step, _, flight = target.begin(False, away)
+        step, _, flight = target.begin(False, asked)
         if step == RETURN and self._expires(target):
             step, _, flight = target.begin_anew(False)
         if step not in (LEAD, REFRESH, REFRESH_EARLY):
@@ -188,9 +189,9 @@ class Prefetch:
         def run() -> None:
             flight = None
             try:
-                step, flight = self._claimed(target, False)
+                step, flight = self._claimed(target)
                 if step == CONFIRM:
-                    _, flight = self._claimed(target, not self._cache._confirm())
+                    _, flight = self._claimed(target, self._cache._asked(target))
                 if flight is not None:
                     run_detached(target, flight)
                     self._judge(flight)

@@ -268,18 +268,13 @@ class Shared(Prefetching):
         """Where this cache's entries are, if that is Redis.
 
         Raises:
-            ConfigError: there is no remote tier, or it is a cluster.
+            ConfigError: there is no remote tier.
         """
         tier = self._tier
         if tier is None:
             raise ConfigError(NO_TIER)
         if tier.speaks_sql:
             return None
-        if not tier.walks:
-            raise ConfigError(
-                "top, shared_stats and purge look at one server, and the cache is on a cluster; there entries end by "
-                "their ttl or are evicted. Accepted: redis:// or redis+sentinel://"
-            )
         from stillwarm import _admin_redis
 
         return _admin_redis.place_of(tier, (*self._type_ids, _tier_values.DIRECT))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from stillwarm._tier import Tier
 
 RETURN, REFRESH, LEAD, FOLLOW, ABSENT, RETURN_STALE, REFRESH_EARLY, CONFIRM = range(8)  # Step of cpp/core, and more
+# What came of asking the tier whether memory is right (core/decision.hpp).
+NOT_ASKED, AWAY, CONFIRMED = range(3)
 RUNNING, VALUE, ERROR, ABANDONED, STALE, REMOTE = range(6)  # FlightState of cpp/bindings/flight.hpp
 FATAL, NOT_FOUND, TRANSIENT = range(3)  # ErrorKind
 MISSING: Final = _core.MISSING
@@ -63,9 +65,9 @@ class Target:
         self.args = args
         self.kwargs = kwargs or {}
 
-    def begin(self, count: bool, away: bool = False) -> tuple[int, Any, Any]:
-        """Where the call goes. `away`: the remote tier was asked whether memory is right, and does not answer."""
-        return self.call._begin(self.args, self.kwargs, count, away)  # type: ignore[no-any-return]
+    def begin(self, count: bool, asked: int = NOT_ASKED) -> tuple[int, Any, Any]:
+        """Where the call goes. `asked`: what came of asking the remote tier whether memory is right."""
+        return self.call._begin(self.args, self.kwargs, count, asked)  # type: ignore[no-any-return]
 
     def begin_anew(self, count: bool) -> tuple[int, Any, Any]:
         """`begin` whatever is stored: the load that runs, or one that starts now."""

@@ -55,7 +55,6 @@ class Tier(Health):
 
     name: ClassVar[str] = "PostgreSQL"
     speaks_sql: ClassVar[bool] = True
-    walks: bool = True  # all of its entries can be looked at: top, shared_stats, purge
     leases_along: bool = False  # a look-up may take a lease, and a store give it back
     denied: ClassVar[tuple[str, ...]] = _DENIED  # errors that will not pass by themselves
 

@@ -54,6 +54,7 @@ class Health:
 
     name: ClassVar[str]
     speaks_sql: ClassVar[bool]
+    in_parts: bool = False  # several servers, of which one may be away while the others answer
     denied: ClassVar[tuple[str, ...]]  # errors that will not pass by themselves
 
     core: _core.RemoteTier
@@ -98,7 +99,7 @@ class Health:
         if error[0] == REJECTED and error[1] in self.denied and (self.speaks_sql or kind_of_request != QUERY):
             self._denied[kind_of_request] = error[1]
         self.errors += 1
-        if error[0] != REJECTED:
+        if error[0] != REJECTED and not (self.in_parts and self.core.partly):
             self._away_until = now + 0.1
         kind = error[1] or error[2]
         if kind not in self._said and error[0] != CLOSED:
@@ -135,12 +136,14 @@ class Health:
         if not health["owed_invalidations"]:
             self._denied.pop(INVALIDATE, None)
         denied = self._denied or (rejection is not None and rejection[1] in self.denied)
-        if health["circuit"] != "closed" or gone or denied:
+        parts, parts_away = health["parts"], health["parts_away"]
+        if health["circuit"] != "closed" or gone or denied or 0 < parts == parts_away:
             return State.DOWN
         unlinked = health["reconnects"] and not health["linked"]
         if (
             health["owed_invalidations"]
             or health["owed_writes"]
+            or parts_away
             or unlinked
             or rejection is not None
             or self.error_share() > 0.05

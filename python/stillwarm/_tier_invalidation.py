@@ -14,6 +14,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from stillwarm import _core, _dictionaries
+from stillwarm._target import AWAY, CONFIRMED, NOT_ASKED
 from stillwarm._tier import Steps
 from stillwarm._tier_health import REJECTED, Error
 
@@ -79,6 +80,25 @@ def confirm(tier: Tier) -> Steps[bool]:
     drain(cache)
     settle(tier, asked, outcomes)
     return True
+
+
+def asked(tier: Tier, key: str | None) -> Steps[int]:
+    """What comes of asking the tier whether memory is right of this key (None: it has no text in the tier).
+
+    Of a tier that is several servers one may be away, and then memory as a whole is never confirmed. What concerns a
+    key is told by the server that has it, so its word is enough.
+    """
+    if key is None or not tier.in_parts:
+        return NOT_ASKED if (yield from confirm(tier)) else AWAY
+    cache = tier.used()
+    tier.core.used()
+    drain(cache)
+    if tier.core.trusts(key):
+        return CONFIRMED
+    if (yield from confirm(tier)):
+        return NOT_ASKED
+    drain(cache)
+    return CONFIRMED if tier.core.trusts(key) else AWAY
 
 
 def settle(tier: Tier, asked: list[Held], outcomes: list[str]) -> None:

@@ -118,7 +118,7 @@ def look(target: Target, reading: Reading, whole: bool = False) -> Steps[None]:
     place = reading.place
     tier.used()
     tier.core.used()
-    if getattr(target, "silent", False) and tier.away:
+    if getattr(target, "silent", False) and (tier.away or (tier.in_parts and tier.core.is_away(place.key))):
         reading.seen, reading.value = "", None
         return
     request = _core.look_up(place.slot, [place.key], [place.type], whole)

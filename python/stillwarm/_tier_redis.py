@@ -32,8 +32,7 @@ class RedisTier(Tier):
         self, url: str, connect_timeout: int, connections: int, queue: int, max_lag: int, pooler: bool
     ) -> _core.RemoteTier:
         address = _url.usable_redis_address(url)
-        self.leases_along = not address.cluster  # there a lease and its entry are on different nodes
-        self.walks = not address.cluster
+        self.in_parts = address.cluster
         return _core.RedisTier(
             *address, connect_timeout, self.namespace, self.process, connections, self.timeout, queue, max_lag,
             LEASE_AGE,

@@ -90,6 +90,16 @@ def place_of(tier: Tier, scope: int, key: Any) -> Place:
     return Place(storable(text), type_name, tier.slot_of(type_name))
 
 
+def text_of(tier: Tier, target: Any) -> str | None:
+    """The text key of what a call wants; None: it has none."""
+    if not tier.in_parts:
+        return None  # nobody asks for it
+    try:
+        return place_of(tier, *target.key()).key
+    except (KeyTypeError, KeyError):
+        return None
+
+
 def storable(text: str) -> str:
     """The text as a database takes it: up to 200 bytes of UTF-8 without NUL, else its beginning and a digest."""
     try:

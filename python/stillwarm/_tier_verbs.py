@@ -19,10 +19,12 @@ from stillwarm._landing import LOST, finish
 from stillwarm._target import (
     ABANDONED,
     ABSENT,
+    AWAY,
     CONFIRM,
     FOLLOW,
     LEAD,
     MISSING,
+    NOT_ASKED,
     REMOTE,
     RETURN,
     RETURN_STALE,
@@ -53,8 +55,8 @@ class KeyLook(Target):
         self.args, self.kwargs = (), {}
         self.text = text
 
-    def begin(self, count: bool, away: bool = False) -> tuple[int, Any, Any]:
-        return _core.begin_key(self.cache, 0, self.text, count, False, away)
+    def begin(self, count: bool, asked: int = NOT_ASKED) -> tuple[int, Any, Any]:
+        return _core.begin_key(self.cache, 0, self.text, count, False, asked)
 
     def key(self) -> tuple[int, Any]:
         return 0, self.text
@@ -75,10 +77,11 @@ def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str,
     try:
         for key, step, value, flight in steps:
             if step == CONFIRM:
-                silent = not (yield from _tier_invalidation.confirm(tier))
-                step, value, flight = _begin(cache, key, count, silent)
+                asked_tier = yield from _tier_invalidation.asked(tier, storable(key))
+                silent = silent or asked_tier == AWAY
+                step, value, flight = _begin(cache, key, count, asked_tier)
                 if step == CONFIRM:
-                    step, value, flight = _begin(cache, key, count, True)
+                    step, value, flight = _begin(cache, key, count, AWAY)
             if step in (LEAD, FOLLOW):
                 asked.append((key, flight if step == LEAD else None))
                 request = None
@@ -113,8 +116,8 @@ def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str,
     return found
 
 
-def _begin(cache: Cache, key: str, count: bool, away: bool = False) -> tuple[int, Any, Any]:
-    return _core.begin_key(cache, 0, key, count, False, away)
+def _begin(cache: Cache, key: str, count: bool, asked: int = NOT_ASKED) -> tuple[int, Any, Any]:
+    return _core.begin_key(cache, 0, key, count, False, asked)
 
 
 def _looked(

@@ -100,7 +100,7 @@ class Upkeep:
                 self._analyzed = True
         if cache._tier.pending:
             drive(cache._tier, _tier_invalidation.confirm(cache._tier))
-        if self._purge_every and cache._tier.walks and time.monotonic() >= self._purge_at:
+        if self._purge_every and time.monotonic() >= self._purge_at:
             self._purge_at = time.monotonic() + self._purge_every
             try:
                 cache.purge()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 from stillwarm import _core, _load, _off, _tier_invalidation, _tier_values, _tier_verbs
 from stillwarm._durations import shown
 from stillwarm._observed import KEPT, Observed
-from stillwarm._target import Target
+from stillwarm._target import NOT_ASKED, Target
 from stillwarm._tier import Steps, adrive, drive
 from stillwarm._tier_health import raised
 from stillwarm._types import FOREVER, Settings, resolve, tag_names, ttl_ns
@@ -333,8 +333,8 @@ class KeyTarget(Target):
         self.text = text
         self.loader = loader
 
-    def begin(self, count: bool, away: bool = False) -> tuple[int, Any, Any]:
-        return _core.begin_key(self.cache, 0, self.text, count, False, away)
+    def begin(self, count: bool, asked: int = NOT_ASKED) -> tuple[int, Any, Any]:
+        return _core.begin_key(self.cache, 0, self.text, count, False, asked)
 
     def load(self) -> Any:
         return self.loader()

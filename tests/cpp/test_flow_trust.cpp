@@ -27,7 +27,7 @@ struct Trusting : Cache {
   }
   Index hit() { return flow.hit(probe(kKey), now); }
   Decision look_away() {
-    const Decision d = flow.look(probe(kKey), now, true, false, true);
+    const Decision d = flow.look(probe(kKey), now, true, false, Asked::kAway);
     release_dead();
     return d;
   }
@@ -64,6 +64,15 @@ TEST(FlowTrust, AHitIsAllowedBeforeAttentionOnly) {
   EXPECT_EQ(cache.stats().hits, 1u) << "a call that has to ask the tier is not counted yet";
   cache.attention = kStart + 2 * kSecond;  // it was asked
   EXPECT_TRUE(is_entry(cache.hit()));
+}
+
+TEST(FlowTrust, AKeyThatWasConfirmedByItselfIsServedAsItIs) {
+  Trusting cache(true);
+  cache.attention = 0;
+  const Decision d = cache.flow.look(cache.probe(kKey), cache.now, true, false, Asked::kConfirmed);
+  EXPECT_EQ(d.step, Step::kReturn);
+  EXPECT_EQ(cache.value_at(d.entry), 10u);
+  EXPECT_EQ(cache.look(kKey).step, Step::kConfirm) << "that one time";
 }
 
 TEST(FlowTrust, AMessageThatWaitsStopsEveryHit) {
@@ -167,7 +176,7 @@ TEST(FlowTrust, AnAbsenceIsNotServedWhileTheTierIsAway) {
   EXPECT_EQ(cache.look(2).step, Step::kAbsent);
   cache.attention = 0;
   EXPECT_EQ(cache.look(2).step, Step::kConfirm);
-  EXPECT_EQ(cache.flow.look(cache.probe(2), cache.now, true, false, true).step, Step::kLead);
+  EXPECT_EQ(cache.flow.look(cache.probe(2), cache.now, true, false, Asked::kAway).step, Step::kLead);
 }
 
 TEST(FlowTrust, WhatIsLoadedWhileTheTierIsAwayIsServedForTenSeconds) {

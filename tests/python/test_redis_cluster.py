@@ -18,7 +18,7 @@ import pytest
 from failovers import load, naive
 from outages import eventually, forget
 from redis_stub import RedisStub
-from stillwarm import Cache, ConfigError, State
+from stillwarm import Cache, State
 from stillwarm._redis_clusters import RedisCluster
 from stillwarm._redis_server import RedisServer
 from stillwarm.errors import TierError
@@ -203,18 +203,6 @@ def test_redis_cluster_failover_under_load(cluster: RedisCluster, way: str, reco
         assert callers.errors == []
         assert callers.wrong == 0
         assert callers.outdated() == []
-
-
-def test_redis_cluster_is_checked_and_not_walked_through(shared_cluster: RedisCluster) -> None:
-    with cache_of(shared_cluster.url, purge_every="1s") as cache:
-        cache.set("k", 1, ttl=100)
-        cache.check()
-        for call in (cache.purge, cache.shared_stats):
-            with pytest.raises(ConfigError, match="on a cluster"):
-                call()
-        assert cache._upkeep is not None
-        cache._upkeep._purge_at = 0.0
-        cache._upkeep.tick()  # purges nothing, and says nothing
 
 
 def test_redis_cluster_in_the_child_of_a_fork(shared_cluster: RedisCluster) -> None:

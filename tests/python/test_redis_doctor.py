@@ -266,8 +266,8 @@ def test_redis_doctor_reads_what_the_server_is(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch, said: dict[str, str], level: str, what: str
 ) -> None:
     used(server.url)
-    info = _doctor_redis._Asks._info
-    monkeypatch.setattr(_doctor_redis._Asks, "_info", lambda asks: {**info(asks), **said})
+    info = _doctor_redis.Asks._info
+    monkeypatch.setattr(_doctor_redis.Asks, "_info", lambda asks: {**info(asks), **said})
     assert one(examine(server.url), what).level == level
 
 

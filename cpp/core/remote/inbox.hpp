@@ -111,11 +111,25 @@ class Inbox {
   }
 
   // The link is gone, or this is the child of a fork: nothing is trusted before the next poll.
-  void lost() noexcept {
+  virtual void lost() noexcept {
     const std::lock_guard lock(mutex_);
     ++round_;
     trusted_until_ = 0;
     publish();
+  }
+
+  // A look that began at `began` found nothing new.
+  void confirm(std::uint64_t round, Nanos began) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (round != round_ || began < began_) return;
+    began_ = began;
+    trusted_until_ = began + max_lag_;
+    publish();
+  }
+
+  // Whether a hit of this key is allowed, whatever is known of others.
+  virtual bool trusts(std::string_view /*key*/, Nanos now) const noexcept {
+    return now < attention_.load(std::memory_order_acquire);
   }
 
   // Everything that waits, in its order, and the number to give back with `applied`. It stays here until then: two

@@ -89,6 +89,13 @@ class RedisNames {
   static std::uint32_t bucket(std::string_view key) noexcept {
     return static_cast<std::uint32_t>((hash(key) * 0x9E3779B97F4A7C15ULL) >> 58);
   }
+  // A lease is named TYPE, a line break, KEY (_tier_values.py), and is in the bucket of its entry: one script takes it
+  // where there is no entry. The name of a type may have a line break too; then they may be apart, and it is taken
+  // alone.
+  static std::uint32_t bucket_of_lease(std::string_view name) noexcept {
+    const auto end = name.find('\n');
+    return bucket(end == std::string_view::npos ? name : name.substr(end + 1));
+  }
   // What every key of every bucket begins with; the bucket's number follows.
   static std::string beginning_of(const std::string& namespace_name) { return "stillwarm:{" + namespace_name + "."; }
 

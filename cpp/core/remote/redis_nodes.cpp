@@ -1,7 +1,8 @@
 #include "core/remote/redis_nodes.hpp"
 
+#include <poll.h>
+
 #include <algorithm>
-#include <deque>
 #include <utility>
 
 #include "core/remote/guarded.hpp"
@@ -11,14 +12,9 @@ namespace stillwarm {
 
 namespace {
 
-constexpr Nanos kOnDemand = 100'000'000;  // for a connection while requests wait; new links have the whole timeout
+constexpr Nanos kLeastRound = 40'000'000;  // also where what was asked before has taken all the time
 constexpr Nanos kFirstPause = 50'000'000;
 constexpr Nanos kLongestPause = 1'000'000'000;
-
-bool begins_with(const OwnedReply& reply, std::string_view word) {
-  const auto error = reply.error();
-  return error && error->starts_with(word);
-}
 
 }  // namespace
 
@@ -60,6 +56,8 @@ void RedisNodes::connect(Node& node, Nanos limit) {
     node.pause = 0;
   } catch (const TierFailure&) {
     lose(node);
+    if (limit < std::min(kOnDemand, cluster_.options().timeout) / 2) throw;  // which says nothing of the node
+    node.outcome = RedisMasters::Outcome::kFailed;
     node.pause = std::clamp(node.pause * 2, kFirstPause, kLongestPause);
     node.away_until = steady_now() + node.pause;
     throw;
@@ -80,22 +78,29 @@ void RedisNodes::open() {
   const Nanos limit = cluster_.options().account.connect_timeout;
   TierError error;
   bool found = false;
-  for (const auto& place : cluster_.slots().candidates()) {
+  const auto is_well = [&](const auto& place) { return !cluster_.masters().failed_lately(place, steady_now()); };
+  auto candidates = cluster_.slots().candidates();
+  std::stable_partition(candidates.begin(), candidates.end(), is_well);
+  for (const auto& place : candidates) {
     try {
       Node& node = node_at(place);
       connect(node, limit);
       guarded(watchdog_, *node.session, limit, [&] { learn_from(node); });
       found = true;
+      cluster_.masters().probed(place, true, steady_now());
       break;
     } catch (const TierFailure& failure) {
+      cluster_.masters().probed(place, false, steady_now());
       if (!error || failure.error.fault == TierFault::kRejected) error = failure.error;
     }
   }
   if (!found) throw TierFailure(error);
   for (const auto& place : cluster_.slots().masters()) {
+    if (answers(place) || !is_well(place)) continue;
     try {
       connect(node_at(place), limit);
     } catch (const TierFailure&) {  // the rest works
+      cluster_.masters().probed(place, false, steady_now());
     }
   }
 }
@@ -109,30 +114,45 @@ void RedisNodes::learn_from(Node& node) {
 void RedisNodes::refresh() {
   if (!cluster_.slots().is_due(steady_now())) return;
   for (const auto& node : nodes_) {
-    if (node->session == nullptr || cut_) continue;
+    if (node->session == nullptr || cut_ || cluster_.masters().failed_lately(node->place, steady_now())) continue;
     try {
-      return guarded(watchdog_, *node->session, kOnDemand, [&] { learn_from(*node); });
+      return guarded(watchdog_, *node->session, left(kOnDemand), [&] { learn_from(*node); });
     } catch (const TierFailure&) {
+      node->outcome = RedisMasters::Outcome::kFailed;
       lose(*node);
     }
   }
 }
 
-RedisSession& RedisNodes::session(const RedisPlace& place) {
+OwnedReply RedisNodes::command(const RedisPlace& place, std::span<const std::string_view> words) {
+  const Round round(*this);
   Node& node = node_at(place);
-  connect(node, kOnDemand);
-  return *node.session;
+  permit(node);
+  connect(node, left(kOnDemand));
+  node.session->link().append(words);
+  return std::move(replies(node, 1).front());
+}
+
+bool RedisNodes::answers(const RedisPlace& place) const noexcept {
+  return std::any_of(nodes_.begin(), nodes_.end(),
+                     [&](const auto& node) { return node->place == place && node->session != nullptr; });
 }
 
 bool RedisNodes::ping() {
   bool answers = false;
+  set_limit(steady_now() + cluster_.options().timeout / 5 * 4);
+  const Round round(*this);
+  for (const auto& node : nodes_) {
+    if (node->session != nullptr) node->session->link().append({"PING"});
+  }
   for (const auto& node : nodes_) {
     if (node->session == nullptr) continue;
     try {
-      node->session->link().run({"PING"});
+      expect_ok(replies(*node, 1).front());
       answers = true;
-    } catch (const TierFailure&) {
-      lose(*node);
+      cluster_.masters().probed(node->place, true, steady_now());
+    } catch (const TierFailure&) {  // the others may
+      if (!cut_) cluster_.masters().probed(node->place, false, steady_now());
     }
   }
   return answers && !cut_;
@@ -153,192 +173,74 @@ void RedisNodes::forget() noexcept {
   }
 }
 
-// ------------------------------------------------------------------------------------------------------------ works
+// ----------------------------------------------------------------------------------------------------------- rounds
 
-RedisNodes::Node& RedisNodes::node_of(std::uint32_t bucket, Begun& now) {
-  const RedisSlots::Owner owner = cluster_.slots().owner(bucket);
-  Node& node = node_at(owner.place);
-  connect(node, kOnDemand);
-  now = {owner.epoch, node.opened};
-  return node;
-}
-
-void RedisNodes::run(std::span<Task> tasks) {
-  refresh();
-  begin(tasks);
-  run_raw(tasks);
-  for (Task& task : tasks) {
-    if (task.error) continue;
-    Node& node = *nodes_[task.node];
-    try {
-      if (node.session == nullptr) throw TierFailure({TierFault::kUnavailable, "", "the connection was lost"});
-      task.work->take(*node.session, task.replies);
-    } catch (const TierFailure& failure) {
-      task.error = failure.error;
-      if (node.session != nullptr && !node.session->link().usable()) lose(node);
-    }
-  }
-}
-
-// Meets the marks of buckets that this connection does not know yet, all in one round trip.
-void RedisNodes::begin(std::span<Task> tasks) {
-  std::deque<RedisBeginning> works;
-  std::vector<Task> begins;
-  for (const Task& task : tasks) {
-    const auto same = [&](const Task& other) { return other.bucket == task.bucket; };
-    if (std::any_of(begins.begin(), begins.end(), same)) continue;
-    try {
-      Begun now;
-      node_of(task.bucket, now);
-      if (begun_[task.bucket] == now) continue;
-    } catch (const TierFailure&) {
-      continue;  // the task meets the same
-    }
-    works.emplace_back(cluster_.bucket(task.bucket));
-    begins.emplace_back(task.bucket, &works.back(), true);
-    begins.back().begins = true;
-  }
-  if (begins.empty()) return;
-  run_raw(begins);
-  for (Task& task : begins) {
-    if (task.error) continue;
-    Node& node = *nodes_[task.node];
-    try {
-      if (node.session == nullptr) continue;
-      const RedisSlots::Owner owner = cluster_.slots().owner(task.bucket);
-      task.work->take(*node.session, task.replies);
-      if (owner.place == node.place) begun_[task.bucket] = {owner.epoch, node.opened};
-    } catch (const TierFailure&) {  // the task meets it itself
-    }
-  }
-}
-
-void RedisNodes::run_raw(std::span<Task> tasks) {
-  for (Task& task : tasks) ask(task);
+void RedisNodes::begin_round() noexcept {
+  const Nanos now = steady_now();
+  round_until_ = each_ == kForever ? until_ : std::min(until_, now + each_);
+  const Nanos whole = cluster_.options().timeout / 5 * 4;
+  hurried_ = round_until_ - now < whole / 2;
+  round_until_ = std::max(round_until_, now + std::min(kLeastRound, whole));
   for (const auto& node : nodes_) {
-    if (node->session == nullptr) continue;
-    try {
-      node->session->link().send();
-    } catch (const TierFailure&) {  // whoever reads finds out
-    }
+    node->permitted = node->refused = false;
+    node->outcome = RedisMasters::Outcome::kUnasked;
   }
-  for (Task& task : tasks) {
-    if (!task.error && !task.again) read(task);
-  }
-  for (Task& task : tasks) follow(task);
 }
 
-void RedisNodes::ask(Task& task) {
+void RedisNodes::end_round() noexcept {
+  const Nanos now = steady_now();
+  for (const auto& node : nodes_) {
+    // Whoever cut them all does not know which one was to blame.
+    if (cut_ && node->outcome == RedisMasters::Outcome::kFailed) node->outcome = RedisMasters::Outcome::kUnasked;
+    if (probing_) {
+      if (node->outcome == RedisMasters::Outcome::kUnasked) continue;
+      cluster_.masters().probed(node->place, node->outcome == RedisMasters::Outcome::kAnswered, now);
+    } else if (node->permitted) {
+      cluster_.masters().report(node->place, node->outcome, now);
+    }
+  }
+}
+
+Nanos RedisNodes::left(Nanos most) const {
+  const Nanos left = round_until_ - steady_now();
+  if (left <= 0) throw TierFailure({TierFault::kTimeout, "", "no answer within the timeout"});
+  return std::min(most, left);
+}
+
+void RedisNodes::permit(Node& node) {
+  if (probing_ || node.permitted) return;
+  if (!node.refused && cluster_.masters().allow(node.place, steady_now())) {
+    node.permitted = true;
+    return;
+  }
+  node.refused = true;
+  throw TierFailure({TierFault::kUnavailable, "", "the circuit breaker of a master of the cluster is open"});
+}
+
+std::vector<OwnedReply> RedisNodes::replies(Node& node, std::size_t due) {
   try {
-    Begun now;
-    Node& node = node_of(task.bucket, now);
-    task.node = node.index;
-    if (!task.begins && begun_[task.bucket] != now) {  // it moved this very moment, or could not be met
-      task.again = true;
-      return;
-    }
-    task.due = task.work->ask(*node.session);
-    task.sent = true;
-  } catch (const TierFailure& failure) {
-    task.error = failure.error;
-  }
-}
-
-void RedisNodes::read(Task& task) {
-  Node& node = *nodes_[task.node];
-  try {
-    if (node.session == nullptr) throw TierFailure({TierFault::kUnavailable, "", "the connection was lost"});
-    task.replies = node.session->read(task.due);
-  } catch (const TierFailure& failure) {
-    task.error = failure.error;
-    if (node.session != nullptr) lose(node);
-  }
-}
-
-const OwnedReply* RedisNodes::redirect_in(const Task& task) {
-  for (const auto& reply : task.replies) {
-    if (begins_with(reply, "MOVED ") || begins_with(reply, "ASK ") || begins_with(reply, "NOSCRIPT")) return &reply;
-  }
-  return nullptr;
-}
-
-// One task after the other: nothing else is on its way.
-void RedisNodes::follow(Task& task) {
-  bool repeated = false;
-  for (int hops = 0;; ++hops) {
-    const OwnedReply* const redirect = task.error ? nullptr : redirect_in(task);
-    if (task.error) {
-      if (!task.repeats || repeated || cut_ || task.error.fault != TierFault::kUnavailable) return;
-      repeated = true;
-      refresh();
-    } else if (redirect == nullptr && !task.again) {
-      return;
-    }
-    if (hops == kMostRedirects) {
-      task.error = {TierFault::kUnavailable, "MOVED", "a cluster's nodes sent each other's requests on too often"};
-      return;
-    }
-    try {
-      Node* node = nullptr;
-      bool asking = false;
-      if (redirect != nullptr && begins_with(*redirect, "ASK ")) {
-        const auto place = RedisSlots::place_in(*redirect->error(), nodes_[task.node]->place);
-        if (!place) throw TierFailure(redis_error(*redirect->error()));
-        node = &node_at(*place);
-        connect(*node, kOnDemand);
-        asking = true;
-      } else {
-        if (redirect != nullptr && begins_with(*redirect, "MOVED ")) {
-          cluster_.slots().moved(task.bucket, *redirect->error(), nodes_[task.node]->place);
-        }
-        Begun now;
-        node = &node_of(task.bucket, now);
-        if (redirect != nullptr && begins_with(*redirect, "NOSCRIPT")) node->session->renewed(task.replies);
-        if (!task.begins && begun_[task.bucket] != now) {
-          RedisBeginning meets(cluster_.bucket(task.bucket));
-          if (!meet(*node, meets, task)) continue;
-          begun_[task.bucket] = now;
-        }
+    RedisLink& link = node.session->link();
+    link.send();
+    std::vector<OwnedReply> replies;
+    replies.reserve(due);
+    while (replies.size() < due) {
+      if (auto reply = link.read_if_there()) {
+        replies.push_back(std::move(*reply));
+        continue;
       }
-      task.error = {};
-      task.again = false;
-      task.node = node->index;
-      node->session->link().set_asking(asking);
-      task.sent = true;
-      task.due = task.work->ask(*node->session);
-      node->session->link().set_asking(false);
-      task.replies = asking ? read_asked(*node->session, task.due) : node->session->read(task.due);
-    } catch (const TierFailure& failure) {
-      task.error = failure.error;
-      for (const auto& node : nodes_) {
-        if (node->session == nullptr) continue;
-        node->session->link().set_asking(false);
-        if (!node->session->link().usable()) lose(*node);
-      }
+      pollfd ready{link.descriptor(), POLLIN, 0};
+      ::poll(&ready, 1, static_cast<int>(std::min<Nanos>(left(kForever) / 1'000'000 + 1, 60'000)));
     }
-  }
-}
-
-// Meets the bucket's marks before the task itself. False: they have moved, and the task with them.
-bool RedisNodes::meet(Node& node, RedisWork& work, Task& task) {
-  try {
-    node.session->run(work);
-    return true;
+    if (node.outcome == RedisMasters::Outcome::kUnasked) node.outcome = RedisMasters::Outcome::kAnswered;
+    return replies;
   } catch (const TierFailure& failure) {
-    if (failure.error.state != "MOVED") throw;
-    cluster_.slots().moved(task.bucket, failure.error.message, node.place);
-    task.error = {};
-    task.replies.clear();
-    task.again = true;
-    return false;
+    if (!hurried_ || failure.error.fault != TierFault::kTimeout) node.outcome = RedisMasters::Outcome::kFailed;
+    lose(node);
+    throw;
+  } catch (...) {  // no memory: there is more to be read
+    lose(node);
+    throw;
   }
-}
-
-std::vector<OwnedReply> RedisNodes::read_asked(RedisSession& session, std::size_t due) {
-  auto replies = session.read(2 * due);  // each after that of ASKING
-  for (std::size_t i = 0; i < due; ++i) replies[i] = std::move(replies[2 * i + 1]);
-  while (replies.size() > due) replies.pop_back();
-  return replies;
 }
 
 }  // namespace stillwarm

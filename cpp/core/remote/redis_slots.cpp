@@ -45,6 +45,11 @@ RedisSlots::Owner RedisSlots::owner(std::uint32_t bucket) const {
   return owner;
 }
 
+bool RedisSlots::is_at(std::uint32_t bucket, const RedisPlace& place) const {
+  const std::lock_guard lock(mutex_);
+  return owners_.at(bucket).place == place;
+}
+
 std::vector<std::uint64_t> RedisSlots::epochs() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::uint64_t> epochs;

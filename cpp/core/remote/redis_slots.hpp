@@ -32,6 +32,8 @@ class RedisSlots {
   };
   // Throws TierFailure: nobody serves it.
   Owner owner(std::uint32_t bucket) const;
+  // Whether it is served there, as far as anybody knows.
+  bool is_at(std::uint32_t bucket, const RedisPlace& place) const;
   std::vector<std::uint64_t> epochs() const;
   // Of all buckets, each once.
   std::vector<RedisPlace> masters() const;

@@ -149,7 +149,10 @@ RedisStores::RedisStores(RedisTier& tier, std::span<Request* const> batch) : tie
          std::to_string(RedisNames::stripe(s.key)), s.type, RedisNames::spelled(s.type), s.key, s.version, s.expected,
          milliseconds(s.fresh_for), milliseconds(s.keep_for), s.origin.empty() ? mine : s.origin, names.channel,
          std::to_string(tags.size()), tags + s.payload, s.owner});
-    if (!s.lease.empty()) call.keys.push_back(names.lease(s.lease));
+    const auto bucket = tier.options().bucket;
+    if (!s.lease.empty() && (!bucket || RedisNames::bucket_of_lease(s.lease) == *bucket)) {
+      call.keys.push_back(names.lease(s.lease));
+    }
     call.arguments.insert(call.arguments.end(), s.tags.begin(), s.tags.end());
     calls_.push_back(std::move(call));
     stores_.push_back(&s);
@@ -255,8 +258,9 @@ std::size_t RedisCommand::ask(RedisSession& session) {
   return 1;
 }
 
-void RedisCommand::take(RedisSession& /*session*/, std::span<const OwnedReply> replies) {
-  const RedisReply& reply = replies[0];
+void RedisCommand::take(RedisSession& /*session*/, std::span<const OwnedReply> replies) { tell(replies[0]); }
+
+void RedisCommand::tell(const RedisReply& reply) {
   expect_ok(reply);
   const auto text = [](const RedisReply& r) -> std::optional<std::string> {
     if (r.nil()) return std::nullopt;

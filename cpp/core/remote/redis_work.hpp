@@ -190,6 +190,9 @@ class RedisCommand : public RedisWork {
  public:
   explicit RedisCommand(Query& request) : request_(request) {}
 
+  // The answer becomes the request's rows. Throws TierFailure: it is an error.
+  void tell(const RedisReply& reply);
+
   std::size_t ask(RedisSession& session) override;
   void take(RedisSession& session, std::span<const OwnedReply> replies) override;
 

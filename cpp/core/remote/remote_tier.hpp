@@ -16,6 +16,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -37,6 +38,7 @@ struct TierError {
   TierFault fault = TierFault::kOk;
   std::string state;    // SQLSTATE, or the first word of a Redis error
   std::string message;  // never holds a password
+  bool part = false;    // of a tier that has parts: another one answers, so this is no failure of the whole
 
   explicit operator bool() const noexcept { return fault != TierFault::kOk; }
 };
@@ -223,6 +225,15 @@ class Connector {
 
   // A name for this process, by which it knows its own messages. It has another after a fork.
   virtual void set_process(const std::string& /*process*/) {}
+
+  // Of a tier that is several servers. A part is away while its circuit is not closed.
+  struct Parts {
+    unsigned all = 0, away = 0;
+    bool some_answer = false;
+  };
+  virtual Parts parts() const { return {}; }
+  // Whether the part that has this key did not answer a moment ago.
+  virtual bool is_away(std::string_view /*key*/) const { return false; }
   // Held across a fork by whoever forks.
   virtual void lock() {}
   virtual void unlock() {}

@@ -11,6 +11,7 @@ namespace stillwarm {
 namespace {
 
 bool is_outage(const TierError& error) {
+  if (error.part) return false;
   return error.fault == TierFault::kUnavailable || error.fault == TierFault::kTimeout ||
          error.fault == TierFault::kInDoubt;
 }

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from stillwarm import _core, _load
 from stillwarm._landing import finish
-from stillwarm._target import ABANDONED, FOLLOW, RUNNING, TRANSIENT, Target, innermost
+from stillwarm._target import ABANDONED, FOLLOW, NOT_ASKED, RUNNING, TRANSIENT, Target, innermost
 from stillwarm.errors import LoadTimeout, RecursiveLoadError
 from stillwarm.web.facts import AppRaisedError, NoAnswerError, Response, ServerSideError, Stored, Unstored, Variants
 from stillwarm.web.front import Front
@@ -107,9 +107,9 @@ class Ask(Target):
         self.left = 0
         self.started = _core.clock_now()
 
-    def begin(self, count: bool, away: bool = False) -> tuple[int, Any, Any]:
+    def begin(self, count: bool, asked: int = NOT_ASKED) -> tuple[int, Any, Any]:
         self.left = self.front.life(self.question.key)  # now: a refresh may be over before this request is answered
-        found = _core.begin_key(self.cache, self.front.scope, self.question.key, count, False, away)
+        found = _core.begin_key(self.cache, self.front.scope, self.question.key, count, False, asked)
         self.step = found[0]
         return found
 

@@ -44,6 +44,9 @@ TEST(RedisSlots, AnOwnerHasAnotherEpochWheneverTheBucketChangesHands) {
   slots.moved(0, "MOVED 1 y:1", node);
   slots.moved(0, "MOVED 1 x:1", node);
   EXPECT_EQ(slots.owner(0).place, first.place);
+  EXPECT_TRUE(slots.is_at(0, RedisPlace("x", 1)));
+  EXPECT_FALSE(slots.is_at(0, RedisPlace("y", 1)));
+  EXPECT_FALSE(slots.is_at(1, RedisPlace("x", 1)));
   EXPECT_EQ(slots.owner(0).epoch, first.epoch + 2) << "it was another's meanwhile";
   EXPECT_EQ(slots.epochs()[1], 0U);
   EXPECT_EQ(slots.masters(), std::vector<RedisPlace>{RedisPlace("x", 1)});
@@ -64,6 +67,14 @@ TEST(RedisSlots, MomentsOfSeveralBuckets) {
   EXPECT_EQ(moment_in("1|5:5:/abc;17|6:6:/def", 17), "6:6:/def");
   EXPECT_EQ(moment_in("1|5:5:/abc;17|6:6:/def", 7), "");
   EXPECT_EQ(moment_in("", 7), "");
+}
+
+TEST(RedisSlots, ALeaseIsInTheBucketOfItsEntry) {
+  for (int i = 0; i < 1'000; ++i) {
+    const std::string key = "f:" + std::to_string(i) + (i % 2 == 0 ? "\nmore" : "");
+    EXPECT_EQ(RedisNames::bucket_of_lease("type\n" + key), RedisNames::bucket(key));
+  }
+  EXPECT_EQ(RedisNames::bucket_of_lease("check:1"), RedisNames::bucket("check:1"));
 }
 
 TEST(RedisSlots, KeysOfEveryStripeAreInEveryBucket) {
