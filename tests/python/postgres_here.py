@@ -21,9 +21,10 @@ import pytest
 
 from stillwarm._ask import environment
 from stillwarm._connect import connect_query
+from stillwarm._servers import binaries
 from stillwarm._sql_types import Query
 
-BIN = Path("/usr/lib/postgresql/15/bin")
+BIN = binaries()
 
 
 @dataclass
