@@ -13,14 +13,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psycopg
 import pytest
 
 from chaos import ChaosProxy
-from stillwarm import Cache, NotFound
+from stillwarm import Cache
 from stillwarm._redis_server import RedisServer
 from stillwarm.errors import TierError
 from tiers import PATIENCE, Counted, Ground, eventually, function, with_port
+
+
+@pytest.fixture
+def ground(each_ground: Ground) -> Ground:
+    return each_ground
 
 
 @pytest.fixture
@@ -91,7 +95,7 @@ def test_away_what_is_owed_is_done_when_it_is_back(ground: Ground, proxy: ChaosP
     f = function(cache, source)
     f("k")
     cache.set("d", 1, ttl=100)
-    eventually(lambda: len(ground.rows()) == 2)
+    eventually(lambda: ground.stored() == 2)
     assert cache.confirm()
     away(ground, proxy)
     cache.invalidate(key="f:'k'")
@@ -112,41 +116,6 @@ def test_away_is_not_what_a_first_load_finds(ground: Ground, warm_clock: Any) ->
     ground.caches[0].invalidate(tag="t", stale=True)
     f("k")
     eventually(lambda: source.total == 2)
-
-
-def test_away_an_absence_is_not_kept_beside_a_transaction(ground: Ground) -> None:
-    cache = ground.cache()
-    there: list[int] = []
-
-    def load(key: Any) -> int:
-        if not there:
-            raise NotFound("not yet")
-        return there[0]
-
-    f = function(cache, load, tags=["t"], negative_ttl=100)
-    with psycopg.connect(str(ground.url)) as connection:
-        cache.invalidate(tag="t", connection=connection)
-        with pytest.raises(NotFound):
-            f("k")
-        there.append(1)
-        ground.written()
-        connection.commit()
-        assert f("k") == 1
-
-
-def test_away_callers_of_an_open_transaction_do_not_join_what_began_before(ground: Ground) -> None:
-    cache, source = ground.cache(), Counted()
-    f = function(cache, source, tags=["t"])
-    with psycopg.connect(str(ground.url)) as connection, ThreadPoolExecutor(2) as pool:
-        cache.invalidate(tag="t", connection=connection)
-        source.gate.clear()
-        running = pool.submit(f, "k")
-        assert source.begun.acquire(timeout=PATIENCE)
-        connection.commit()
-        second = pool.submit(f, "k")
-        assert source.begun.acquire(timeout=PATIENCE)
-        source.gate.set()
-        assert (running.result(PATIENCE), second.result(PATIENCE)) == ("k#1", "k#2")
 
 
 def test_away_increments_of_many_threads_all_count(ground: Ground, caplog: pytest.LogCaptureFixture) -> None:
