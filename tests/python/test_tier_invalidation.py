@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fleet_child import Child
-from stillwarm import _tier_invalidation
+from stillwarm import _core, _tier_invalidation
 from tiers import PATIENCE, Counted, Ground, eventually, function
 
 INTENTS: list[dict[str, Any]] = [
@@ -87,6 +87,22 @@ def test_invalidation_is_heard_without_messages_within_max_lag(ground: Ground, w
     ground.mark_type()
     warm_clock.move(1)
     assert g() == "k#2"
+
+
+def test_invalidation_is_heard_after_a_clock_that_was_moved_is_back(ground: Ground) -> None:
+    """As after a test of its own: what was trusted by the moved clock is not trusted until the real one is there."""
+    a, b = ground.cache(), ground.cache()
+    a.set("k", 1, ttl=10_000)
+    assert b.get("k") == 1
+    _core.clock_set(_core.clock_now() + 600 * 10**9)
+    assert b.confirm()
+    _core.clock_set(0)
+    ground.mark_type("direct")
+    eventually(lambda: b.get("k") is None)
+    assert b._tier is not None
+    seen = b._tier.core.moment("k")
+    a.set("k", 2, ttl=10_000)
+    eventually(lambda: b.get("k") == 2 and b._tier.core.moment("k") != seen)
 
 
 def test_invalidation_is_heard_although_listeners_are_cut(ground: Ground) -> None:
