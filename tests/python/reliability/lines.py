@@ -49,12 +49,11 @@ def told(ended: children.Ended, figures: str) -> str:
     return figures if ended.ok else str(ended)
 
 
-def written(path: Path, plan: Plan, parts: Iterable[Part]) -> None:
-    """The report, as Markdown."""
+def written(path: Path, plan: Plan, parts: Iterable[Part], seconds: float) -> None:
+    """The report, as Markdown; `seconds` of the whole run."""
     parts = list(parts)
     lines = [line for part in parts for line in part.lines]
     broken = sum(not line.ok for line in lines)
-    seconds = sum(part.seconds for part in parts)
     begun = f"{datetime.datetime.now():%Y-%m-%d %H:%M}"
     text = [
         "# The long reliability run",

@@ -1,4 +1,4 @@
-"""The long run of the tiers: faults, cancels, exits, forks, Ctrl-C, invalidation between processes, stampedes.
+"""The long run of the tiers: faults, exits, Ctrl-C, changes seen by other processes, stampedes; cancels and forks.
 
 Thread rule: one measurement after the other. Figures of time are those of an idle machine.
 Refuses to know: pytest.
@@ -34,37 +34,50 @@ def of_postgres(plan: Plan) -> Iterator[Line]:
     """The PostgreSQL tier."""
     with PostgresServer() as server:
         yield from _of_any(plan, "remote", Served("postgres", server))
-        hits, lost = remote.hits_lost(server)
-        yield Line(lost == 0, "remote: hit counts, answers cut and a restart", f"{hits:,} hits, {lost} lost")
 
 
 def of_redis(plan: Plan) -> Iterator[Line]:
-    """The Redis tier: what holds for any, and what only it has to fear: marks that are evicted, data of before."""
-    for line in redis_run.lines(plan.seed):
-        yield Line(*line)
+    """The Redis tier."""
     with RedisServer() as server:
         yield from _of_any(plan, "redis", Served("redis", server))
 
 
+def of_both(plan: Plan) -> Iterator[Line]:
+    """What is counted on both and has no limit of time: wrong answers, lost counts, stuck forks, evicted marks."""
+    for line in redis_run.lines(plan.seed):
+        yield Line(*line)
+    wrong = asyncio.run(remote.naive_run(2_000, plan.seed))
+    yield Line(wrong > 0, "tiers: control that goes on after a cancel is caught", f"{wrong} wrong of 2,000")
+    with RedisServer() as redis, PostgresServer() as postgres:
+        for server in (Served("redis", redis), Served("postgres", postgres)):
+            cancelled, ended, wrong = remote.cancels_run(server, CANCELS, plan.seed)
+            figures = f"{cancelled:,} cancelled, {ended:,} ended, {wrong} wrong"
+            ok = wrong == 0 and cancelled > CANCELS // 10
+            yield Line(ok, f"tiers: {server.kind}, {CANCELS:,} cancels and time-outs", figures)
+        hits, lost = remote.hits_lost(postgres)
+        yield Line(lost == 0, "tiers: hit counts, answers cut and a restart", f"{hits:,} hits, {lost} lost")
+    for kind in ("redis", "postgres"):
+        control = children.run("tier_forks", 3, kind, "naive", watchdog=120)
+        yield Line(
+            control.ok and "failed: 0" not in control.output,
+            f"tiers: {kind}, control that shares a connection over a fork is caught",
+            control.output.strip() + " of 3",
+        )
+        forks = children.run("tier_forks", FORKS, kind, watchdog=3_600)
+        ok = forks.ok and "failed: 0\nerrors of the parent: 0" in forks.output
+        yield Line(ok, f"tiers: {kind}, {FORKS} forks under load", told(forks, ", ".join(forks.output.split("\n"))))
+
+
 def _of_any(plan: Plan, part: str, server: Served) -> Iterator[Line]:
-    yield from _faults(plan, part, server)
-    yield from _processes(part, server)
+    for name, outcome in remote.faults(server):
+        ok = outcome.wrong == 0 and outcome.overrun < LONGEST_OVERRUN and outcome.recovery < LONGEST_RECOVERY
+        yield Line(ok, f"{part}: {name}", str(outcome))
+    yield from _ends(part, server)
     yield from _heard(plan, part, server)
     yield from _stampedes(part, server)
 
 
-def _faults(plan: Plan, part: str, server: Served) -> Iterator[Line]:
-    for name, outcome in remote.faults(server):
-        ok = outcome.wrong == 0 and outcome.overrun < LONGEST_OVERRUN and outcome.recovery < LONGEST_RECOVERY
-        yield Line(ok, f"{part}: {name}", str(outcome))
-    wrong = asyncio.run(remote.naive_run(2_000, plan.seed))
-    yield Line(wrong > 0, f"{part}: control that goes on after a cancel is caught", f"{wrong} wrong of 2,000")
-    cancelled, ended, wrong = remote.cancels_run(server, CANCELS, plan.seed)
-    figures = f"{cancelled:,} cancelled, {ended:,} ended, {wrong} wrong"
-    yield Line(wrong == 0 and cancelled > CANCELS // 10, f"{part}: {CANCELS:,} cancels and time-outs", figures)
-
-
-def _processes(part: str, server: Served) -> Iterator[Line]:
+def _ends(part: str, server: Served) -> Iterator[Line]:
     for how in remote.EXITS:
         runs = [remote.exit_of(how, server) for _ in range(EXITS_EACH)]
         good = [run for run in runs if run.ok and run.after_last_line < LONGEST_EXIT and not run.errors]
@@ -72,15 +85,6 @@ def _processes(part: str, server: Served) -> Iterator[Line]:
         longest = max(run.after_last_line for run in runs)
         figures = f"{len(good)} of {len(runs)} with exit code 0 within {LONGEST_EXIT:g} s, longest {longest:.2f} s{bad}"
         yield Line(len(good) == len(runs), f"{part}: exit with {how.replace('_', ', ')}", figures)
-    control = children.run("tier_forks", 3, server.kind, "naive", watchdog=120)
-    yield Line(
-        control.ok and "failed: 0" not in control.output,
-        f"{part}: control that shares a connection over a fork is caught",
-        control.output.strip() + " of 3",
-    )
-    forks = children.run("tier_forks", FORKS, server.kind, watchdog=3_600)
-    ok = forks.ok and "failed: 0\nerrors of the parent: 0" in forks.output
-    yield Line(ok, f"{part}: {FORKS} forks under load", told(forks, ", ".join(forks.output.split("\n"))))
     ctrl_c = children.run("tier_interrupts", server.kind, watchdog=300)
     took = [float(line.split()[1]) for line in ctrl_c.output.splitlines() if line.startswith("took")]
     ok = ctrl_c.ok and len(took) >= 10 and max(took) < LONGEST_INTERRUPT
@@ -122,4 +126,4 @@ def _stampedes(part: str, server: Served) -> Iterator[Line]:
     yield Line(ok, f"{part}: {asked}, its owner killed in the middle of {LOADERS[1]:g} s", str(one))
 
 
-__all__ = ["of_postgres", "of_redis"]
+__all__ = ["of_both", "of_postgres", "of_redis"]
