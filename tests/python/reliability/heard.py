@@ -199,7 +199,7 @@ def of_cuts(server: Served, rounds: int, seed: int, kind: str = "ours") -> dict[
 def _hearing(url: str, kind: str) -> Iterator[Hearing]:
     if kind == "ours" and url.startswith("postgres"):
         with Cache(url, timeout="20s", connect_timeout="20s") as cache:
-            eventually(lambda: cache.migrate() is not None or True)
+            cache.migrate()
     other = Hearing(url, kind)
     try:
         yield other
