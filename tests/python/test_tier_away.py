@@ -17,7 +17,6 @@ import pytest
 
 from chaos import ChaosProxy
 from stillwarm import Cache
-from stillwarm._redis_server import RedisServer
 from stillwarm.errors import TierError
 from tiers import PATIENCE, Counted, Ground, eventually, function, with_port
 
@@ -136,43 +135,42 @@ def test_away_increments_of_many_threads_all_count(ground: Ground, caplog: pytes
 
 
 @pytest.mark.parametrize("way", ["call", "await", "verb"])
-def test_away_no_call_waits_for_the_tier_twice(chaos: Any, warm_redis: RedisServer, way: str) -> None:
+def test_away_no_call_waits_for_the_tier_twice(ground: Ground, proxy: ChaosProxy, way: str) -> None:
     """Memory is to be confirmed, and the server has just stopped to answer: the load that follows asks no more."""
-    proxy = chaos(warm_redis.port)
-    url = f"redis://127.0.0.1:{proxy.port}/{warm_redis.new_database().rpartition('/')[2]}"
-    with Cache(url, ttl=100, timeout="250ms") as cache:
-        asked: list[int] = []
-        tier = cache._tier
-        assert tier is not None
+    cache = through(ground, proxy, ttl=100, timeout="1s", connect_timeout="20s")
+    cache.check()
+    asked: list[int] = []
+    tier = cache._tier
+    assert tier is not None
 
-        @cache.cached(name="f")
-        def f() -> int:
-            return 1
+    @cache.cached(name="f")
+    def f() -> int:
+        return 1
 
-        @cache.cached(name="g")
-        async def g() -> int:
-            return 1
+    @cache.cached(name="g")
+    async def g() -> int:
+        return 1
 
-        def ask() -> Any:
-            if way == "verb":
-                return cache.get("k")
-            return f() if way == "call" else asyncio.run(_awaited(g))
+    def ask() -> Any:
+        if way == "verb":
+            return cache.get("k")
+        return f() if way == "call" else asyncio.run(_awaited(g))
 
-        cache.set("k", 1)
+    cache.set("k", 1)
+    assert ask() == 1
+    assert tier.core.drain(int(PATIENCE * 1e9))
+    proxy.behave(frozen=True)
+    tier.core.lost()
+    original = type(tier).noted
+
+    def noted(self: Any, error: Any, request: Any) -> Any:
+        asked.append(request.kind)
+        return original(self, error, request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(tier), "noted", noted)
         assert ask() == 1
-        assert tier.core.drain(int(PATIENCE * 1e9))
-        proxy.behave(frozen=True)
-        tier.core.lost()
-        original = type(tier)._noted
-
-        def noted(self: Any, error: Any, request: Any) -> Any:
-            asked.append(request.kind)
-            return original(self, error, request)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(tier), "_noted", noted)
-            assert ask() == 1
-        assert len([kind for kind in asked if kind in (0, 3)]) == 1, "look-ups and polls"
+    assert len([kind for kind in asked if kind in (0, 3)]) == 1, "look-ups and polls"
 
 
 async def _awaited(function: Any) -> Any:

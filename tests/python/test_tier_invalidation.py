@@ -249,7 +249,8 @@ async def test_invalidation_that_is_cancelled_while_it_is_under_way(ground: Grou
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            a.get("k")  # may find the value of before, and keep it
+            if not ground.is_redis:  # there it would wait behind the write
+                a.get("k")  # may find the value of before, and keep it
         end = time.monotonic() + PATIENCE
         while a.get("k") == 1:
             assert time.monotonic() < end, "memory goes on with the value of before"
@@ -273,7 +274,8 @@ def test_invalidation_that_is_interrupted_while_it_is_under_way(ground: Ground) 
             with pytest.raises(KeyboardInterrupt):
                 doing()
             interrupting.join()
-            a.get("k")  # may find the value of before, and keep it
+            if not ground.is_redis:  # there it would wait behind the write
+                a.get("k")  # may find the value of before, and keep it
         eventually(lambda: a.get("k") != 1, "memory goes on with the value of before")
 
 
