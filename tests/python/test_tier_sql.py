@@ -6,6 +6,7 @@ Refuses to know: what any tier has to keep (test_tier_invalidation, test_tier_fl
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from stillwarm import ConfigError, NotFound
+from stillwarm import ConfigError, NotFound, _core
 from stillwarm._servers import PostgresServer
 from stillwarm.errors import TierError
 from tiers import PATIENCE, Counted, Ground, eventually, function
@@ -131,3 +132,39 @@ def test_sql_without_a_lease_service_each_process_loads(ground: Ground, pool: Th
         assert source.total == 2
     finally:
         ground.close()
+
+
+@pytest.mark.parametrize("name", ["key:f:'k'", "tag:t", "all"])
+def test_sql_invalidation_that_is_owed_counts_for_a_look_up_that_is_answered_before(ground: Ground, name: str) -> None:
+    """The tier answers a look-up, then takes what it was owed, and only then the answer comes home: it is of before.
+
+    What is owed is any tier's; a Redis whose writes are held answers no reads that come after them.
+    """
+    a = ground.cache(connections=4)
+    source = Counted()
+    f = function(a, source, tags=["t"])
+    assert f("k") == "k#1"
+    ground.written()
+    assert a._tier is not None
+    core, run, between = a._tier.core, a._tier.run, []
+    with contextlib.ExitStack() as held:
+        waits = held.enter_context(ground.writes_held())
+        core.owe(name, False)
+        _core.clear(a, -1)  # as whoever invalidates does
+        eventually(waits)
+        a._tier.reader.calm = False  # so that the answer passes by here
+
+        def slowly(request: Any) -> Any:
+            error = run(request)
+            if error is None and not between:
+                between.append(True)
+                held.close()
+                eventually(lambda: core.health()["owed_invalidations"] == 0)
+            return error
+
+        a._tier.run = slowly  # type: ignore[method-assign]
+        value = f("k")
+    assert between, "the tier was not asked"
+    assert value == "k#2"
+    del a._tier.run
+    assert f("k") != "k#1"

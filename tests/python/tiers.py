@@ -169,6 +169,7 @@ class Ground:
             return
         assert self.direct_url is not None
         with psycopg.connect(self.direct_url) as other, psycopg.connect(self.direct_url, autocommit=True) as third:
+            other.execute("LOCK TABLE stillwarm.invalidations IN SHARE ROW EXCLUSIVE MODE")
             other.execute("SELECT 1 FROM stillwarm.entries FOR UPDATE")
             yield lambda: third.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone() is not None
 
