@@ -161,8 +161,10 @@ void bind_remote(pb::module_& m) {
            [](RemoteTier& t, std::string name) { t.queue->post(std::make_shared<Invalidate>(std::move(name), false)); })
       .def("took", [](const RemoteTier& t) { t.recovery->took(); })
       .def("owes", [](const RemoteTier& t) { return t.recovery->owes(); })
-      .def("concerns", [](const RemoteTier& t, const std::string& key, const std::string& type,
-                          const std::vector<std::string>& tags) { return t.recovery->concerns(key, type, tags); })
+      .def(
+          "concerns",
+          [](const RemoteTier& t, const std::string& key, const std::string& type, const std::vector<std::string>& tags,
+             const std::shared_ptr<Request>& look_up) { return t.recovery->concerns(key, type, tags, look_up->asked); })
       .def("attach",
            [](const RemoteTier& t, pb::handle cache, bool strict) {
              if (!PyObject_TypeCheck(cache.ptr(), py::cache_base_type)) throw pb::type_error("expected a Cache");

@@ -765,7 +765,8 @@ class RemoteTier:
     def forget(self, name: str, /) -> None: ...  # an invalidation that nobody waits for
     def took(self) -> None: ...  # a write that was not written behind
     def owes(self) -> bool: ...  # invalidations
-    def concerns(self, key: str, type: str, tags: Sequence[str], /) -> bool: ...  # an owed invalidation does
+    # An owed invalidation does, or one that was delivered after this look-up was asked.
+    def concerns(self, key: str, type: str, tags: Sequence[str], look_up: Request, /) -> bool: ...
     def attach(self, cache: CacheBase, strict: bool, /) -> None: ...
     def messages(self) -> tuple[list[tuple[str, bool]], int]: ...  # (name, soft) each, and up to where they go
     def applied(self, until: int, /) -> None: ...

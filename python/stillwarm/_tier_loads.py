@@ -163,7 +163,7 @@ def take(target: Target, reading: Reading, request: _core.Request, i: int) -> bo
     row = request.opened(i, tier.namespace, place.sealed_as, tier.max_value, tier.dictionaries)
     if row is None:
         return True
-    if tier.core.owes() and tier.core.concerns(place.key, place.type, list(row[7])):
+    if tier.core.owes() and tier.core.concerns(place.key, place.type, list(row[7]), request):
         reading.seen = ""  # invalidated here, which the tier has not heard of: nobody else may get what is loaded now
         return False
     reading.value = _tier_values.opened(tier, place, row, codec_of(target), target.settings)

@@ -49,9 +49,9 @@ async def test_contract_invalidation(ground: Ground, way: Way, intent: str, stal
     first = await way.of(g, 1)
     assert first == ("1#1" if stale else "1#2")
     await way.refreshed(other)
+    ground.written()  # two polls at once may bring one message twice, and memory then asks the tier
     assert await way.of(g, 1) == "1#2"
     assert source.calls[1] == 2
-    ground.written()
     assert await way(cache, "confirm")
     if stale:  # here too: what was stale is what the other has by now, or one refresh brings it
         await way.of(f, 1)

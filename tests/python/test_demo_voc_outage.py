@@ -6,13 +6,17 @@ Refuses to know: what the endpoints answer otherwise (`test_demo_voc`).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
+import psycopg
 import pytest
 
 from fronts import until
 from stillwarm._servers import PostgresServer
 from stillwarm.demo.voc.app import PREFIX
+from stillwarm.demo.voc.site import Voc
+from stillwarm.demo.voc.story import Story
 from vocs import CURRENT, FIGURES, HEALTH, STATUS, Site, window
 
 pytestmark = pytest.mark.servers
@@ -46,9 +50,13 @@ def known(site: Site) -> list[str]:
     tier = site.cache._tier
     assert tier is not None
     until(lambda: tier.core.health()["linked"], "the cache hears of invalidations")
-    until(lambda: {site.status().label for _ in range(3)} == {"HIT"}, "what it has is known to be right")
+
+    def kept() -> bool:  # what the database refuses leaves memory
+        written = tier.core.drain(30 * 10**9)
+        return written and {site.status().label for _ in range(3)} == {"HIT"} and tier.core.drain(0)
+
+    until(kept, "what it has is known to be right")
     assert site.sources() == ["known"]
-    assert tier.core.drain(30 * 10**9)
     site.clock.move(180)
     return ["known"]
 
@@ -138,3 +146,30 @@ def test_voc_is_cold_without_warming(make: Make) -> None:
     site = make(prefetch=False)
     assert site.client.get(FIGURES).body["status"]["has_data"] is False
     assert site.status().label == "MISS"
+
+
+def test_voc_story_waits_for_what_the_database_says_of_a_value() -> None:
+    """Another process stores a newer version meanwhile, so that this one's is refused and leaves memory: who stops the
+    database before that has no value to show."""
+    with Voc(fast=True) as demo:
+        story = Story(demo, lambda *_: None)
+        tier = demo.cache._tier
+        assert tier is not None
+        until(lambda: story.client.get(STATUS).label == "HIT", "there is a value")
+        assert tier.core.drain(30 * 10**9)
+        with psycopg.connect(demo.url) as other, psycopg.connect(demo.url, autocommit=True) as looking:
+            other.execute("UPDATE stillwarm.entries SET version = pg_current_xact_id() WHERE key = 'voc:status'")
+            demo.cache.invalidate(type="voc_status")
+            assert story.client.get(STATUS).status == 200
+            until(lambda: looking.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone(), "its write waits")
+            waiting = threading.Thread(target=story._in_memory)
+            waiting.start()
+            waiting.join(3)
+            early = not waiting.is_alive()
+            other.commit()
+        waiting.join(30)
+        assert not early, "what is in memory may be refused yet"
+        assert not waiting.is_alive()
+        assert demo.service.status.cache_contains()
+        assert demo.cache.stats().tier["refused"] == 1
+        story.client.close()

@@ -13,14 +13,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psycopg
 import pytest
 
 from chaos import ChaosProxy
-from stillwarm import Cache, NotFound
-from stillwarm._redis_server import RedisServer
+from stillwarm import Cache
 from stillwarm.errors import TierError
 from tiers import PATIENCE, Counted, Ground, eventually, function, with_port
+
+
+@pytest.fixture
+def ground(each_ground: Ground) -> Ground:
+    return each_ground
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def test_away_what_is_owed_is_done_when_it_is_back(ground: Ground, proxy: ChaosP
     f = function(cache, source)
     f("k")
     cache.set("d", 1, ttl=100)
-    eventually(lambda: len(ground.rows()) == 2)
+    eventually(lambda: ground.stored() == 2)
     assert cache.confirm()
     away(ground, proxy)
     cache.invalidate(key="f:'k'")
@@ -114,41 +117,6 @@ def test_away_is_not_what_a_first_load_finds(ground: Ground, warm_clock: Any) ->
     eventually(lambda: source.total == 2)
 
 
-def test_away_an_absence_is_not_kept_beside_a_transaction(ground: Ground) -> None:
-    cache = ground.cache()
-    there: list[int] = []
-
-    def load(key: Any) -> int:
-        if not there:
-            raise NotFound("not yet")
-        return there[0]
-
-    f = function(cache, load, tags=["t"], negative_ttl=100)
-    with psycopg.connect(str(ground.url)) as connection:
-        cache.invalidate(tag="t", connection=connection)
-        with pytest.raises(NotFound):
-            f("k")
-        there.append(1)
-        ground.written()
-        connection.commit()
-        assert f("k") == 1
-
-
-def test_away_callers_of_an_open_transaction_do_not_join_what_began_before(ground: Ground) -> None:
-    cache, source = ground.cache(), Counted()
-    f = function(cache, source, tags=["t"])
-    with psycopg.connect(str(ground.url)) as connection, ThreadPoolExecutor(2) as pool:
-        cache.invalidate(tag="t", connection=connection)
-        source.gate.clear()
-        running = pool.submit(f, "k")
-        assert source.begun.acquire(timeout=PATIENCE)
-        connection.commit()
-        second = pool.submit(f, "k")
-        assert source.begun.acquire(timeout=PATIENCE)
-        source.gate.set()
-        assert (running.result(PATIENCE), second.result(PATIENCE)) == ("k#1", "k#2")
-
-
 def test_away_increments_of_many_threads_all_count(ground: Ground, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     caches = [ground.cache() for _ in range(2)]
@@ -167,43 +135,42 @@ def test_away_increments_of_many_threads_all_count(ground: Ground, caplog: pytes
 
 
 @pytest.mark.parametrize("way", ["call", "await", "verb"])
-def test_away_no_call_waits_for_the_tier_twice(chaos: Any, warm_redis: RedisServer, way: str) -> None:
+def test_away_no_call_waits_for_the_tier_twice(ground: Ground, proxy: ChaosProxy, way: str) -> None:
     """Memory is to be confirmed, and the server has just stopped to answer: the load that follows asks no more."""
-    proxy = chaos(warm_redis.port)
-    url = f"redis://127.0.0.1:{proxy.port}/{warm_redis.new_database().rpartition('/')[2]}"
-    with Cache(url, ttl=100, timeout="250ms") as cache:
-        asked: list[int] = []
-        tier = cache._tier
-        assert tier is not None
+    cache = through(ground, proxy, ttl=100, timeout="1s", connect_timeout="20s")
+    cache.check()
+    asked: list[int] = []
+    tier = cache._tier
+    assert tier is not None
 
-        @cache.cached(name="f")
-        def f() -> int:
-            return 1
+    @cache.cached(name="f")
+    def f() -> int:
+        return 1
 
-        @cache.cached(name="g")
-        async def g() -> int:
-            return 1
+    @cache.cached(name="g")
+    async def g() -> int:
+        return 1
 
-        def ask() -> Any:
-            if way == "verb":
-                return cache.get("k")
-            return f() if way == "call" else asyncio.run(_awaited(g))
+    def ask() -> Any:
+        if way == "verb":
+            return cache.get("k")
+        return f() if way == "call" else asyncio.run(_awaited(g))
 
-        cache.set("k", 1)
+    cache.set("k", 1)
+    assert ask() == 1
+    assert tier.core.drain(int(PATIENCE * 1e9))
+    proxy.behave(frozen=True)
+    tier.core.lost()
+    original = type(tier).noted
+
+    def noted(self: Any, error: Any, request: Any) -> Any:
+        asked.append(request.kind)
+        return original(self, error, request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(tier), "noted", noted)
         assert ask() == 1
-        assert tier.core.drain(int(PATIENCE * 1e9))
-        proxy.behave(frozen=True)
-        tier.core.lost()
-        original = type(tier)._noted
-
-        def noted(self: Any, error: Any, request: Any) -> Any:
-            asked.append(request.kind)
-            return original(self, error, request)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(tier), "_noted", noted)
-            assert ask() == 1
-        assert len([kind for kind in asked if kind in (0, 3)]) == 1, "look-ups and polls"
+    assert len([kind for kind in asked if kind in (0, 3)]) == 1, "look-ups and polls"
 
 
 async def _awaited(function: Any) -> Any:

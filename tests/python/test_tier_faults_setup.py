@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from chaos import ChaosProxy
-from outages import SECRET, Raw, answers, eventually, forget, is_of, shared, silent_about_secrets, told_once
+from outages import SECRET, Raw, answers, eventually, forget, is_of, patient, shared, silent_about_secrets, told_once
 from stillwarm import Cache, ConfigError, State
 from stillwarm._servers import PostgresServer
 from stillwarm.errors import TierError
@@ -199,10 +199,10 @@ def test_tier_faults_no_right_to_create_the_schema(guarded: PostgresServer, capl
 
 def test_tier_faults_no_rights_on_the_tables(guarded: PostgresServer, caplog: Any) -> None:
     caplog.set_level(logging.WARNING, "stillwarm")
-    with shared(guarded.url) as owner:
+    with patient(guarded.url) as owner:
         owner.get("k")
         owner.written()
-        with shared(f"postgresql://reader@127.0.0.1:{guarded.port}/postgres") as one:
+        with patient(f"postgresql://reader@127.0.0.1:{guarded.port}/postgres") as one:
             goes_on(one, range(12))
             assert one.cache.state is State.DOWN
             with pytest.raises(TierError, match=r"permission denied|may not use"):

@@ -1,7 +1,7 @@
-"""scope="fleet": one process loads and the others wait for its value, by leases in PostgreSQL.
+"""scope="fleet": one process loads and the others wait for its value, by leases in the tier, PostgreSQL or Redis.
 
-Thread rule: threads are held by gates and awaited; children speak over pipes. An age is moved by SQL.
-Refuses to know: how a lease is kept (core/remote/postgres_listener).
+Thread rule: threads are held by gates and awaited; children speak over pipes. An age is moved in the server.
+Refuses to know: how a lease is kept (core/remote/listener).
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from fleet_child import Child
 from stillwarm import Cache, LoadTimeout
 from tiers import PATIENCE, Counted, Ground, eventually, function
 
-LEASES = "SELECT key, owner, expires_at FROM stillwarm.leases WHERE namespace = %s"
-EXPIRE = "UPDATE stillwarm.leases SET expires_at = clock_timestamp() - interval '1 s' WHERE namespace = %s RETURNING 1"
+
+@pytest.fixture
+def ground(each_ground: Ground) -> Ground:
+    return each_ground
 
 
 def fleet(cache: Cache, source: Callable[..., Any], **options: Any) -> Any:
@@ -52,7 +54,7 @@ def test_fleet_several_caches_and_threads_load_each_key_once(ground: Ground, poo
     results = [value_of(f) for f in [pool.submit(work, i) for i in range(48)]]
     assert results == [[f"{key}#1" for key in range(6)]] * 48
     assert source.calls == dict.fromkeys(range(6), 1)
-    eventually(lambda: not ground.sql(LEASES, ground.namespace), "a lease was not given back")
+    eventually(lambda: not ground.leases(), "a lease was not given back")
 
 
 async def test_fleet_tasks_load_each_key_once(ground: Ground) -> None:
@@ -106,7 +108,7 @@ def test_fleet_a_killed_owner_lets_exactly_one_more_in(ground: Ground, pool: Thr
         futures = [pool.submit(f, "held") for f in functions for _ in range(4)]
         child.kill()
         assert source.total == 0
-        eventually(lambda: ground.sql(EXPIRE, ground.namespace) or source.total, "there is no lease")
+        eventually(lambda: ground.expire_leases() or source.total, "there is no lease")
         assert {value_of(f) for f in futures} == {"held#1"}
         assert source.total == 1
 
@@ -161,18 +163,18 @@ async def test_fleet_a_hard_timeout_ends_a_tasks_wait(ground: Ground, pool: Thre
 
 def test_fleet_a_lease_is_given_back_also_after_an_error(ground: Ground) -> None:
     def broken(key: Any) -> Any:
-        assert len(ground.sql(LEASES, ground.namespace)) == 1
+        assert len(ground.leases()) == 1
         raise ZeroDivisionError
 
     f = fleet(ground.cache(), broken)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             f()
-        eventually(lambda: not ground.sql(LEASES, ground.namespace), "a lease was not given back")
+        eventually(lambda: not ground.leases(), "a lease was not given back")
 
 
 async def test_fleet_a_cancelled_wait_keeps_no_lease(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The load is cancelled between taking its lease and running."""
+    """The load is cancelled when its lease is taken, or about to be along with a look-up, and before it runs."""
     from stillwarm import _tier_loads
 
     cache = ground.cache()
@@ -185,8 +187,8 @@ async def test_fleet_a_cancelled_wait_keeps_no_lease(ground: Ground, monkeypatch
     looks = []
 
     def look(target: Any, reading: Any, whole: bool = False) -> Any:
-        looks.append(reading.owner)
-        if reading.owner and sum(map(bool, looks)) == 1:
+        looks.append(reading.owner or reading.along)
+        if looks[-1] and sum(map(bool, looks)) == 1:
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
@@ -198,7 +200,7 @@ async def test_fleet_a_cancelled_wait_keeps_no_lease(ground: Ground, monkeypatch
         await asyncio.sleep(0.005)
     monkeypatch.undo()
     assert await caller == "k"  # a follower leads
-    eventually(lambda: not ground.sql(LEASES, ground.namespace), "a lease was not given back")
+    eventually(lambda: not ground.leases(), "a lease was not given back")
 
 
 def test_fleet_a_lease_is_renewed_while_its_owner_loads(ground: Ground, pool: ThreadPoolExecutor) -> None:
@@ -206,10 +208,10 @@ def test_fleet_a_lease_is_renewed_while_its_owner_loads(ground: Ground, pool: Th
     held(source)
     future = pool.submit(fleet(ground.cache(), source))
     assert source.begun.acquire(timeout=PATIENCE)
-    ((key, owner, first),) = ground.sql(LEASES, ground.namespace)
+    ((key, owner, first),) = ground.leases()
     assert key == "default\nf:'k'"
-    eventually(lambda: ground.sql(LEASES, ground.namespace)[0][2] > first, "the lease was not renewed")
-    assert ground.sql(LEASES, ground.namespace)[0][1] == owner
+    eventually(lambda: ground.leases()[0][2] > first, "the lease was not renewed")
+    assert ground.leases()[0][1] == owner
     source.gate.set()
     assert value_of(future) == "k#1"
 
@@ -219,7 +221,7 @@ def test_fleet_a_refresh_loads_whatever_the_tier_has(ground: Ground) -> None:
     f, g = fleet(ground.cache(), source), fleet(ground.cache(), source)
     assert (f(), g()) == ("k#1", "k#1")
     assert g.refresh() == "k#2"
-    assert ground.cache().find(type="default")[0].value == "k#2"
+    assert fleet(ground.cache(), Counted())() == "k#2", "the tier has it"
 
 
 def test_fleet_a_background_refresh_happens_once(ground: Ground, warm_clock: Any) -> None:
@@ -248,22 +250,3 @@ def test_fleet_get_many_stores_for_all(ground: Ground) -> None:
         assert f.get_many([1, 2]) == [10, 20]
         ground.written()
     assert asked == [[1, 2]]
-
-
-def test_fleet_without_a_lease_service_each_process_loads(ground: Ground, pool: ThreadPoolExecutor) -> None:
-    schema = f"s{ground.namespace}"
-    ground = Ground(ground.url, schema=schema)
-    try:
-        ground.cache().migrate()
-        ground.sql(f'ALTER TABLE "{schema}".leases RENAME COLUMN owner TO whose')
-        source = Counted()
-        held(source)
-        functions = [fleet(ground.cache(), source) for _ in range(2)]
-        futures = [pool.submit(f) for f in functions]
-        for _ in functions:
-            assert source.begun.acquire(timeout=PATIENCE)
-        source.gate.set()
-        assert all(value_of(f) for f in futures)
-        assert source.total == 2
-    finally:
-        ground.close()

@@ -6,6 +6,7 @@ Refuses to know: what is tested.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import threading
@@ -30,6 +31,20 @@ for _, entry in ipairs(redis.call('KEYS', ARGV[1])) do
   if fresh < 99999999999999 then redis.call('SETRANGE', entry, 33, string.format('%014.0f', fresh - ARGV[2])) end
   if left >= 0 then redis.call('PEXPIRE', entry, left - ARGV[2]) end
 end
+"""
+# Leases of a namespace: name, owner, ms until which.
+_LEASES = """
+local told = {}
+for _, name in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
+  told[#told + 1] = {string.sub(name, #ARGV[1] + 1), redis.call('GET', name), redis.call('PEXPIRETIME', name)}
+end
+return told
+"""
+# A type is invalidated as by the tier's own script, which then tells nobody: there is no message.
+_MARK = """
+local n = redis.call('HINCRBY', KEYS[1], 'n', 1)
+redis.call('HSET', KEYS[1], 'type:' .. ARGV[1], n)
+redis.call('RPUSH', KEYS[2], 'nobody\\0000type:' .. ARGV[1])
 """
 PATIENCE = 30.0  # s that a condition may need on a busy machine
 _numbers = itertools.count(1)
@@ -88,6 +103,76 @@ class Ground:
         """A glob for their names in Redis."""
         return f"stillwarm:{{{self.namespace}}}:e:*"
 
+    def _in_bucket(self, name: str) -> str:
+        return f"stillwarm:{{{self.namespace}}}:{name}"
+
+    def stored(self) -> int:
+        """How many entries with a value the tier has."""
+        if self.is_redis:
+            return len(self.redis("KEYS", self.entries))
+        return len(self.rows(where="payload IS NOT NULL"))
+
+    def leases(self) -> list[tuple[str, str, Any]]:
+        """Key, owner, until when."""
+        if self.is_redis:
+            told = self.redis("EVAL", _LEASES, 0, self._in_bucket("x:"))
+        else:
+            told = self.sql("SELECT key, owner, expires_at FROM stillwarm.leases WHERE namespace = %s", self.namespace)
+        return [(key, owner, until) for key, owner, until in told]
+
+    def expire_leases(self) -> int:
+        """As their age does it; how many there were."""
+        if self.is_redis:
+            return sum(int(self.redis("DEL", self._in_bucket("x:") + key)) for key, *_ in self.leases())
+        return len(
+            self.sql(
+                "UPDATE stillwarm.leases SET expires_at = clock_timestamp() - interval '1 s' WHERE namespace = %s "
+                "RETURNING 1",
+                self.namespace,
+            )
+        )
+
+    def mark_type(self, name: str = "default") -> None:
+        """Invalidates a type as another process does it whose message is lost."""
+        if self.is_redis:
+            self.redis("EVAL", _MARK, 2, self._in_bucket("m"), self._in_bucket("l"), name)
+        else:
+            self.sql(
+                "INSERT INTO stillwarm.invalidations (namespace, name) VALUES (%s, %s)", self.namespace, f"type:{name}"
+            )
+
+    def cut_listeners(self) -> None:
+        """Ends the connections by which this database's caches hear of each other."""
+        if self.is_redis:
+            for line in self._clients("TYPE", "pubsub"):
+                self.redis("CLIENT", "KILL", "ID", line.split()[0].partition("=")[2])
+        else:
+            self.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND "
+                "pid <> pg_backend_pid() AND query ~ "
+                "'^(LISTEN|NOTIFY|SELECT pg_current_snapshot\\(\\)::text, coalesce)'"
+            )
+
+    def _clients(self, *which: str) -> list[str]:
+        database = f" db={str(self.direct_url).rpartition('/')[2]} "
+        return [line for line in self.redis("CLIENT", "LIST", *which).splitlines() if database in line]
+
+    @contextlib.contextmanager
+    def writes_held(self) -> Iterator[Callable[[], bool]]:
+        """Nothing is written meanwhile. Gives what says whether a write waits for that."""
+        if self.is_redis:
+            self.redis("CLIENT", "PAUSE", int(PATIENCE * 1000), "WRITE")
+            try:
+                yield lambda: any(" flags=b" in line for line in self._clients())
+            finally:
+                self.redis("CLIENT", "UNPAUSE")
+            return
+        assert self.direct_url is not None
+        with psycopg.connect(self.direct_url) as other, psycopg.connect(self.direct_url, autocommit=True) as third:
+            other.execute("LOCK TABLE stillwarm.invalidations IN SHARE ROW EXCLUSIVE MODE")
+            other.execute("SELECT 1 FROM stillwarm.entries FOR UPDATE")
+            yield lambda: third.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone() is not None
+
     def rows(self, columns: str = "key", where: str = "true") -> list[tuple[Any, ...]]:
         return self.sql(
             f"SELECT {columns} FROM stillwarm.entries WHERE namespace = %s AND {where} ORDER BY key", self.namespace
@@ -129,13 +214,26 @@ def shared_database(warm_postgres: PostgresServer) -> str:
 
 
 @pytest.fixture
-def ground(shared_database: str) -> Iterator[Ground]:
+def ground(postgres_ground: Ground) -> Ground:
+    """PostgreSQL, unless a module says otherwise."""
+    return postgres_ground
+
+
+@pytest.fixture
+def postgres_ground(shared_database: str) -> Iterator[Ground]:
     """PostgreSQL."""
     ground = Ground(shared_database)
     try:
         yield ground
     finally:
         ground.close()
+
+
+@pytest.fixture(params=["postgres", "redis"])
+def each_ground(request: pytest.FixtureRequest) -> Ground:
+    """PostgreSQL, and Redis: for what is about any tier."""
+    ground: Ground = request.getfixturevalue("postgres_ground" if request.param == "postgres" else "redis_ground")
+    return ground
 
 
 @pytest.fixture

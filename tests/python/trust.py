@@ -2,60 +2,54 @@
 
     python tests/python/trust.py [--minutes N] [--seed S] [--part NAME]
 
+A whole run takes less than 30 minutes on two cores: the parts whose limits are times, 12 minutes of soak among them, go
+one after the other, and those that only count go beside them in a second process.
+
 Thread rule: one part after the other; each starts what it needs, most in processes of their own.
-Refuses to know: pytest. Prints one report, with the seed that repeats it, and exits with 1 if a promise was broken or
-if a control (a cache with a known mistake) was not caught.
+Refuses to know: pytest. Prints one report, with the seed that repeats it, writes it to build/trust/report.md, and exits
+with 1 if a promise was broken or if a control (a cache with a known mistake) was not caught.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reliability import children, commit_cuts, history, key_writes, redis_run, remote, soak, voc_writes
+from reliability import children, commit_cuts, fuzz, history, key_writes, soak, voc_writes
 from reliability.leaks import WORKLOADS
+from reliability.lines import Line, Part, Plan, told, written
 from reliability.schedules import schedules
 from reliability.subjects import LoadsTwice, NaiveSubject, Ours, ServesTooOld
-from served import Served
-from stillwarm._redis_server import RedisServer
+from reliability.tier_lines import LONGEST_OVERRUN, LONGEST_RECOVERY, of_both, of_postgres, of_redis
 from stillwarm._servers import PostgresServer
 
+REPORT = Path(__file__).resolve().parents[2] / "build" / "trust" / "report.md"
+COUNTS = REPORT.with_name("counts.json")
+NICE = 10
 READS = 30_600_000  # of the history check, over its three kinds
 FORKS = 600
 EXITS = ("loads", "followers", "refreshes", "many-caches", "tasks", "comparisons")
 EXITS_EACH = 20
 LONGEST_EXIT = 1.0  # s
 LONGEST_INTERRUPT = 0.3  # s
-LONGEST_OVERRUN = 0.05  # s past the tier's deadline
-LONGEST_RECOVERY = 2.0  # s from the server's return
-CANCELS = 10_000
 LEAK = 1.0  # bytes per operation
 LEAK_OPERATIONS = 1_000_000
 SAVES = 50  # rounds of a hundred clients that save the same window
 KEYS = 200  # rounds of 128 requests with one idempotency key, with and without transaction=
+ENVELOPES, KEY_TEXTS, HEADERS = 2_000_000, 300_000, 100_000  # cases of the fuzzers
 SOAK = 12.0  # minutes
 SOAK_CONTROL = 15.0  # s
+# s; `Cache.state` is about the last 10 s: whoever had more than 5 % of errors in them is DEGRADED until they are over.
+LONGEST_STATE = 10.0 + LONGEST_RECOVERY
 SOAK_FAULTS = 120
-
-
-class Line(NamedTuple):
-    """One line of the report."""
-
-    ok: bool
-    what: str
-    figures: str
-
-
-class Plan(NamedTuple):
-    seed: int
-    minutes: float | None  # how long the random parts go on; None: as long as their counts say
 
 
 def history_part(plan: Plan) -> Iterator[Line]:
@@ -147,54 +141,17 @@ def leaks_part(plan: Plan) -> Iterator[Line]:
         yield Line(grown < LEAK, f"leaks: {name}", told(ended, f"{grown:.3f} bytes per operation, limit {LEAK:g}"))
 
 
-def remote_part(plan: Plan) -> Iterator[Line]:
-    """The PostgreSQL tier. Figures of time are those of an idle machine."""
-    with PostgresServer() as server:
-        yield from of_any_tier(plan, "remote", Served("postgres", server))
-        hits, lost = remote.hits_lost(server)
-        yield Line(lost == 0, "remote: hit counts, answers cut and a restart", f"{hits:,} hits, {lost} lost")
-
-
-def of_any_tier(plan: Plan, part: str, server: Served) -> Iterator[Line]:
-    for name, outcome in remote.faults(server):
-        ok = outcome.wrong == 0 and outcome.overrun < LONGEST_OVERRUN and outcome.recovery < LONGEST_RECOVERY
-        yield Line(ok, f"{part}: {name}", str(outcome))
-    wrong = asyncio.run(remote.naive_run(2_000, plan.seed))
-    yield Line(wrong > 0, f"{part}: control that goes on after a cancel is caught", f"{wrong} wrong of 2,000")
-    cancelled, ended, wrong = remote.cancels_run(server, CANCELS, plan.seed)
-    figures = f"{cancelled:,} cancelled, {ended:,} ended, {wrong} wrong"
-    yield Line(wrong == 0 and cancelled > CANCELS // 10, f"{part}: {CANCELS:,} cancels and time-outs", figures)
-    for how in remote.EXITS:
-        runs = [remote.exit_of(how, server) for _ in range(EXITS_EACH)]
-        good = [run for run in runs if run.ok and run.after_last_line < LONGEST_EXIT and not run.errors]
-        bad = next((str(run) for run in runs if run not in good), "")
-        longest = max(run.after_last_line for run in runs)
-        figures = f"{len(good)} of {len(runs)} with exit code 0 within {LONGEST_EXIT:g} s, longest {longest:.2f} s{bad}"
-        yield Line(len(good) == len(runs), f"{part}: exit with {how.replace('_', ', ')}", figures)
-    control = children.run("tier_forks", 3, server.kind, "naive", watchdog=120)
-    yield Line(
-        control.ok and "failed: 0" not in control.output,
-        f"{part}: control that shares a connection over a fork is caught",
-        control.output.strip() + " of 3",
-    )
-    forks = children.run("tier_forks", FORKS, server.kind, watchdog=3_600)
-    ok = forks.ok and "failed: 0\nerrors of the parent: 0" in forks.output
-    yield Line(ok, f"{part}: {FORKS} forks under load", told(forks, ", ".join(forks.output.split("\n"))))
-    ctrl_c = children.run("tier_interrupts", server.kind, watchdog=300)
-    took = [float(line.split()[1]) for line in ctrl_c.output.splitlines() if line.startswith("took")]
-    ok = ctrl_c.ok and len(took) >= 10 and max(took) < LONGEST_INTERRUPT + 0.1
-    longest = max(took, default=99.0) * 1e3
-    yield Line(
-        ok, f"{part}: Ctrl-C at a frozen server", told(ctrl_c, f"KeyboardInterrupt after at most {longest:.0f} ms")
-    )
-
-
-def redis_part(plan: Plan) -> Iterator[Line]:
-    """The Redis tier: what holds for any, and what only it has to fear: marks that are evicted, data of before."""
-    for line in redis_run.lines(plan.seed):
-        yield Line(*line)
-    with RedisServer() as server:
-        yield from of_any_tier(plan, "redis", Served("redis", server))
+def fuzz_part(plan: Plan) -> Iterator[Line]:
+    """Any bytes, and what must hold for them."""
+    for what, run, naive, count in (
+        ("the envelope", fuzz.envelopes, fuzz.NaiveEnvelope, ENVELOPES),
+        ("the text of keys", fuzz.keys, fuzz.naive_key, KEY_TEXTS),
+        ("header fields", fuzz.headers, fuzz.naive_front, HEADERS),
+    ):
+        caught: fuzz.Outcome = run(2_000, plan.seed, naive)  # type: ignore[operator]
+        yield Line(bool(caught.wrong), f"fuzz: {what}, control {naive.__name__} is caught", str(caught))
+        seen: fuzz.Outcome = run(count, plan.seed)  # type: ignore[operator]
+        yield Line(not seen.wrong, f"fuzz: {what}, seed {plan.seed}", str(seen))
 
 
 def writes_part(plan: Plan) -> Iterator[Line]:
@@ -236,47 +193,90 @@ def soak_part(plan: Plan) -> Iterator[Line]:
     yield Line(not report.long_waits(LONGEST_OVERRUN), "soak: waits", report.waits_told(LONGEST_OVERRUN))
     slow = report.slow_recoveries(LONGEST_RECOVERY)
     yield Line(bool(report.recoveries) and not slow, "soak: recovery", report.recovery_told(LONGEST_RECOVERY))
+    late = report.late_states(LONGEST_STATE)
+    yield Line(not late, "soak: the state goes back by itself", report.states_told(LONGEST_STATE))
     growing = report.growing()
     figures = report.grown_told() + (f"; growing: {', '.join(growing)}" if growing else "")
     yield Line(not growing, "soak: middle third of the run -> last third", figures)
 
 
-def told(ended: children.Ended, figures: str) -> str:
-    return figures if ended.ok else str(ended)
-
-
-PARTS: dict[str, Callable[[Plan], Iterator[Line]]] = {
+# Their limits are times: one after the other.
+TIMED: dict[str, Callable[[Plan], Iterator[Line]]] = {
+    "exits": exits_part,
+    "interrupts": interrupts_part,
+    "redis": of_redis,
+    "remote": of_postgres,
+    "soak": soak_part,
+}
+# They count: in a second process beside those, at a lower priority.
+COUNTED: dict[str, Callable[[Plan], Iterator[Line]]] = {
     "history": history_part,
     "schedules": schedules_part,
     "forks": forks_part,
-    "exits": exits_part,
-    "interrupts": interrupts_part,
     "hostile": hostile_part,
-    "leaks": leaks_part,
-    "remote": remote_part,
-    "redis": redis_part,
+    "fuzz": fuzz_part,
+    "tiers": of_both,
     "writes": writes_part,
-    "soak": soak_part,
+    "leaks": leaks_part,
 }
+
+
+def run(names: Iterable[str], plan: Plan) -> Iterator[Part]:
+    for name in names:
+        begun = time.monotonic()
+        lines: list[Line] = []
+        for line in {**TIMED, **COUNTED}[name](plan):
+            lines.append(line)
+            print(f"{'ok    ' if line.ok else 'BROKEN'}  {line.what}: {line.figures}", flush=True)
+        yield Part(name, time.monotonic() - begun, lines)
+
+
+def beside(plan: Plan) -> subprocess.Popen[bytes]:
+    """The parts that count, in a process of their own, which writes what they are to COUNTS."""
+    COUNTS.parent.mkdir(parents=True, exist_ok=True)
+    COUNTS.unlink(missing_ok=True)
+    command = [sys.executable, __file__, "--seed", str(plan.seed), "--counts"]
+    return subprocess.Popen(command + ([] if plan.minutes is None else ["--minutes", str(plan.minutes)]))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The long reliability run.")
     parser.add_argument("--minutes", type=float, help="how long history, schedules and soak each go on")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="repeats a run's random choices")
-    parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be given several times")
+    parts_of = {**TIMED, **COUNTED}
+    parser.add_argument("--part", choices=parts_of, action="append", help="only this part; may be given several times")
+    parser.add_argument("--counts", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     plan = Plan(given.seed, given.minutes)
+    if given.counts:
+        os.nice(NICE)
+        COUNTS.write_text(json.dumps(list(run(COUNTED, plan))))
+        return 0
     print(f"trust run, Python {sys.version.split()[0]}, --seed {plan.seed}", flush=True)
     begun = time.monotonic()
-    lines: list[Line] = []
-    for name in given.part or PARTS:
-        for line in PARTS[name](plan):
-            lines.append(line)
-            print(f"{'ok    ' if line.ok else 'BROKEN'}  {line.what}: {line.figures}", flush=True)
-    broken = sum(not line.ok for line in lines)
+    other = None if given.part else beside(plan)
+    parts: list[Part] = []
+    try:
+        for part in run(given.part or TIMED, plan):
+            parts.append(part)
+            written(REPORT, plan, parts, time.monotonic() - begun)
+        if other is not None:
+            ended = other.wait()
+            if ended == 0:
+                parts += [
+                    Part(name, took, [Line(*line) for line in of]) for name, took, of in json.loads(COUNTS.read_text())
+                ]
+            else:
+                parts.append(Part("counts", 0.0, [Line(False, "the parts that count", f"ended with {ended}")]))
+    finally:
+        if other is not None:
+            other.kill()
     took = time.monotonic() - begun
+    written(REPORT, plan, parts, took)
+    lines = [line for part in parts for line in part.lines]
+    broken = sum(not line.ok for line in lines)
     print(f"{len(lines)} checks, {broken} broken, {took:.0f} s; again with --seed {plan.seed}")
+    print(f"written: {REPORT}")
     return int(broken > 0)
 
 

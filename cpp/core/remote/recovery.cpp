@@ -140,9 +140,11 @@ void Recovery::announce(const QueuedInvalidation& done) noexcept {
   }
 }
 
-bool Recovery::concerns(std::string_view key, std::string_view type, std::span<const std::string> tags) const {
+bool Recovery::concerns(std::string_view key, std::string_view type, std::span<const std::string> tags,
+                        Nanos asked) const {
   const std::lock_guard lock(mutex_);
-  return owed_.invalidations() > 0 && owed_.concerns(key, type, tags);
+  if (owed_.invalidations() > 0 && owed_.concerns(key, type, tags)) return true;
+  return asked <= delivered_at_ && delivered_.concerns(key, type, tags);
 }
 
 // The tier has taken or refused it.
@@ -207,6 +209,7 @@ void Recovery::close() {
 
 void Recovery::forget() {
   owed_.clear();
+  delivered_.clear();
   owes_.store(false, std::memory_order_release);
   under_way_ = 0;
   under_way_bytes_ = 0;
@@ -278,10 +281,19 @@ bool Recovery::send_invalidations(std::unique_lock<std::mutex>& lock) {
     }
     // A look-up that the tier answered before may not have come home yet, and nobody tells this process of its own.
     announce(owed[i]);
+    delivered(owed[i]);
     owed_.confirmed(owed[i].number);
   }
   owes_.store(owed_.invalidations() > 0, std::memory_order_release);
   return true;
+}
+
+void Recovery::delivered(const QueuedInvalidation& done) noexcept {
+  const Nanos now = steady_now();
+  if (now - delivered_at_ > kLingers) delivered_.clear();
+  delivered_.add(done.name, done.soft);
+  delivered_at_ = now;
+  lingers_until_.store(now + kLingers, std::memory_order_relaxed);
 }
 
 bool Recovery::send_writes(std::unique_lock<std::mutex>& lock) {

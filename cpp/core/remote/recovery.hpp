@@ -20,6 +20,7 @@
 #include "core/remote/inbox.hpp"
 #include "core/remote/recovery_queue.hpp"
 #include "core/remote/request_queue.hpp"
+#include "core/remote/watchdog.hpp"
 
 namespace stillwarm {
 
@@ -41,6 +42,7 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   // At most so much is on its way at once; what comes on top is kept, where there is a limit too.
   static constexpr std::size_t kMostUnderWay = 10'000;
   static constexpr std::size_t kMostBytesUnderWay = 16 << 20;
+  static constexpr Nanos kLingers = 60'000'000'000;  // no look-up takes longer
 
   // Writes it behind the caller.
   void write(const std::shared_ptr<Store>& store);
@@ -51,8 +53,15 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   // The tier took a write that did not come through here.
   void took() noexcept;
 
-  bool owes() const noexcept { return owes_.load(std::memory_order_acquire); }  // invalidations
-  bool concerns(std::string_view key, std::string_view type, std::span<const std::string> tags) const;
+  // Invalidations, or until a moment ago: whoever looks has to ask `concerns`.
+  bool owes() const noexcept {
+    if (owes_.load(std::memory_order_acquire)) return true;
+    const Nanos until = lingers_until_.load(std::memory_order_relaxed);
+    return until != 0 && steady_now() < until;
+  }
+  // Whether an invalidation that the tier has not taken concerns what a look-up brought, or one that it took after the
+  // look-up was asked: the tier may have answered before, and the answer come home later.
+  bool concerns(std::string_view key, std::string_view type, std::span<const std::string> tags, Nanos asked) const;
   void ended(const std::shared_ptr<Request>& request) noexcept override;
   Figures figures() const;
 
@@ -71,6 +80,7 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   void settled(const Store& store) noexcept;
   void outdated(const Store& store) noexcept;
   void announce(const QueuedInvalidation& done) noexcept;
+  void delivered(const QueuedInvalidation& done) noexcept;
   void wake() noexcept;
   void work();
   void send(std::unique_lock<std::mutex>& lock, Batch& batch,
@@ -83,6 +93,9 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   RecoveryQueue owed_;
+  RecoveryQueue delivered_;  // names that the tier took late, for look-ups that were asked before
+  Nanos delivered_at_ = 0;   // the last of them
+  std::atomic<Nanos> lingers_until_{0};
   std::atomic<bool> owes_{false};     // invalidations, for those who look without the lock
   std::atomic<bool> rejects_{false};  // the last write was rejected; likewise
   Figures figures_;

@@ -112,7 +112,7 @@ local fresh, keep, origin, channel, tags, body = unpack(ARGV, 12, 17)
 local list = {}
 for i = 19, #ARGV do list[#list + 1] = ARGV[i] end
 local function refused() return {0, inc, n} end
-local there
+local there, stale
 if mode ~= 'set' or born_inc ~= '' then there = head(entry) end
 if mode == 'load' or (mode == 'set' and born_inc ~= '') then
   local since = tonumber(born)
@@ -123,14 +123,20 @@ if mode == 'load' or (mode == 'set' and born_inc ~= '') then
   if there and there.born > since then return refused() end
   local f = numbers('k' .. stripe, 'p', 'w')
   if f[1] > since or f[2] > since or n < since or (mode == 'load' and f[3] > since) then return refused() end
-  local dead, stale = judge(since, kind, list)
-  if dead or stale then return refused() end
+  local dead, soft = judge(since, kind, list)
+  if dead or soft then return refused() end
   born = since
 elseif mode == 'add' and there and not judge(there.born, kind, tags_of(entry, there.tags)) then
   return refused()
 elseif mode == 'swap' then
   if not there or there.version ~= expected then return refused() end
-  if judge(there.born, kind, tags_of(entry, there.tags)) then return refused() end
+  local own = tags_of(entry, there.tags)
+  if judge(there.born, kind, own) then return refused() end
+  if born_inc == inc then -- what became stale since it was read stays stale
+    local since, f, _ = tonumber(born), numbers('k' .. stripe, 'p')
+    _, stale = judge(since, kind, own)
+    if (f[1] > since or f[2] > since) and there.fresh <= now then stale = earlier(stale, there.fresh) end
+  end
 end
 if mode ~= 'load' then
   bump(origin, '0', 'key:' .. key, mode == 'set' and born_inc ~= '' and 'w' or 'k' .. stripe)
@@ -140,7 +146,7 @@ if not string.find('\n' .. types .. '\n', '\n' .. spelled .. '\n', 1, true) then
   redis.call('HSET', marks, 'types', types == '' and spelled or types .. '\n' .. spelled)
 end
 fresh, keep = tonumber(fresh), tonumber(keep)
-local until_ = fresh < 0 and NEVER or now + fresh
+local until_ = earlier(stale, fresh < 0 and NEVER or now + fresh)
 local text = '1' .. inc .. string.format('%012.0f', born) .. version .. string.format('%014.0f%014.0f%05.0f', until_,
   fresh < 0 and NEVER or fresh, tags) .. body
 if keep < 0 then

@@ -91,6 +91,7 @@ struct Request {
   QueueWaiter* waiter = nullptr;  // in RequestQueue::run
   Stage stage = Stage::kNew;
   bool tried = false;
+  Nanos asked = 0;  // when it came to the queue
   Nanos deadline = 0;
 };
 

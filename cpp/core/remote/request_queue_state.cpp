@@ -117,6 +117,7 @@ void RequestQueue::State::wake_one() noexcept {
 bool RequestQueue::State::enqueue(const std::shared_ptr<Request>& r, Nanos now) {
   waiting.push_back(r);  // first: it may throw
   r->stage = Request::Stage::kWaiting;
+  r->asked = now;
   r->deadline = add(now, timeout_of(*r));
   const auto refuse = [&](TierFault fault, std::string_view state, std::string_view text) {
     waiting.pop_back();

@@ -32,6 +32,14 @@ TEST(Inbox, NothingIsTrustedBeforeTheFirstPoll) {
   EXPECT_EQ(inbox.trusted_until(), kNow + kLag);
 }
 
+TEST(Inbox, AClockThatIsMovedBackIsFollowed) {
+  Inbox inbox(kLag);
+  poll(inbox, kNow + 600 * kLag, {}, "9:9:");
+  poll(inbox, kNow + 5, {}, "10:10:");
+  EXPECT_EQ(inbox.trusted_until(), kNow + 5 + kLag) << "nothing is trusted for ten minutes";
+  EXPECT_EQ(inbox.begin_poll().first, "10:10:") << "nothing is heard twice";
+}
+
 TEST(Inbox, N1NoHitPassesByAMessageThatHasArrived) {
   Inbox inbox(kLag);
   poll(inbox, kNow, {{"key:a", false}});

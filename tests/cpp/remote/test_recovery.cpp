@@ -50,8 +50,8 @@ struct Recovering {
       if (held) server->holds = [](const Request&) { return true; };
     });
   }
-  bool concerns(const std::string& key, const std::string& type = "t", const Texts& tags = {}) {
-    return recovery->concerns(key, type, tags);
+  bool concerns(const std::string& key, const std::string& type = "t", const Texts& tags = {}, Nanos asked = 0) {
+    return recovery->concerns(key, type, tags, asked != 0 ? asked : steady_now());
   }
   // Kinds and names in the order in which the server was asked.
   Texts asked() {
@@ -120,6 +120,9 @@ TEST(Recovery, W2WhatIsOwedConcernsUntilTheTierHasIt) {
   r.hold(false);  // it breaks, and is sent again
   EXPECT_TRUE(r.recovery->drain(kLong));
   EXPECT_FALSE(r.concerns("a", "t", {"g"}));
+  EXPECT_TRUE(r.recovery->owes()) << "who looks has to ask on";
+  EXPECT_TRUE(r.concerns("a", "t", {"g"}, 1)) << "the answer to what was asked before may be of before";
+  EXPECT_FALSE(r.concerns("a", "t", {}, 1));
   EXPECT_EQ(r.asked(), (Texts{"tag:g", "tag:g"}));
 }
 

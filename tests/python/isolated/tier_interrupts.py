@@ -15,12 +15,15 @@ from collections.abc import Callable
 from typing import Any
 
 from outages import Shared, eventually, is_of
+from reliability.lateness import Lateness
 from stillwarm._redis_server import RedisServer
 from stillwarm._servers import PostgresServer
 
+lateness = Lateness()
 
-def interrupted(action: Callable[[], Any], after: float) -> float:
-    """Seconds from Ctrl-C, which comes while `action` waits, until it raised."""
+
+def interrupted(action: Callable[[], Any], after: float) -> tuple[float, float]:
+    """Seconds from Ctrl-C, which comes while `action` waits, until it raised; and those that the machine was late."""
     sent: list[float] = []
 
     def ctrl_c() -> None:
@@ -33,7 +36,8 @@ def interrupted(action: Callable[[], Any], after: float) -> float:
         while True:  # calls that end before do not count
             action()
     except KeyboardInterrupt:
-        return time.monotonic() - sent[0]
+        now = time.monotonic()
+        return now - sent[0], lateness.during(sent[0], now)
 
 
 def main() -> None:
@@ -56,7 +60,7 @@ def main() -> None:
                     "query": lambda one=one: _quiet(lambda: one.cache.query("SELECT 1", timeout=20.0)),  # type: ignore[misc]
                     "command": lambda one=one: _quiet(lambda: one.cache._tier.command("GET", "k", timeout=20.0)),  # type: ignore[misc]
                 }
-                print("took", interrupted(actions[verb], 0.1), timeout, verb)
+                print("took", *interrupted(actions[verb], 0.1), timeout, verb)
                 server.thaw()
                 eventually(one.cache.confirm)
                 assert is_of(one.get("k"), "k")

@@ -26,6 +26,7 @@ class Ended:
     output: str
     errors: str
     after_last_line: float  # s between the program's "end <monotonic>" line and its end
+    late: float = 0.0  # s of these that the machine was late, where somebody looked
 
     @property
     def ok(self) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from chaos import ChaosProxy
 from outages import DEADLINE, Shared, answers, eventually, forget, is_of, shared, value_of
 from reliability import children
+from reliability.lateness import Lateness
 from served import Served
 from stillwarm._servers import PostgresServer
 
@@ -48,6 +49,7 @@ def exit_of(how: str, server: Served, watchdog: float = 60.0) -> children.Ended:
 
     timer = threading.Timer(watchdog, abort)
     timer.start()
+    lateness = Lateness()
     output, froze = "", False
     try:
         for line in child.stdout:
@@ -61,6 +63,7 @@ def exit_of(how: str, server: Served, watchdog: float = 60.0) -> children.Ended:
         now = time.monotonic()
     finally:
         timer.cancel()
+        lateness.close()
         if froze:
             server.thaw()
     assert child.stderr is not None
@@ -70,7 +73,7 @@ def exit_of(how: str, server: Served, watchdog: float = 60.0) -> children.Ended:
     for pipe in (child.stdin, child.stdout, child.stderr):
         with contextlib.suppress(OSError):
             pipe.close()
-    return children.Ended(code, output, errors, after)
+    return children.Ended(code, output, errors, after, lateness.during(now - after, now))
 
 
 class Outcome(NamedTuple):

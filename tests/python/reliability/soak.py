@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from reliability.lateness import Lateness
 from reliability.soak_app import (
     KEYS,
     LOAD,
@@ -26,7 +27,6 @@ from reliability.soak_app import (
     TIERS,
     TIMEOUT,
     TTL,
-    Lateness,
     Source,
     tag_of,
 )
@@ -177,7 +177,8 @@ class Soak:
             self.truth.disturbed(tier, began, float("inf"))
         if used is not None or not self._stop.is_set():
             late = self._lateness.during(ended, ended + (used or 0.0))
-            self.report.recoveries.append(Recovery(began, tier, fault.name, used, healthy, late))
+            watched = time.monotonic() - ended
+            self.report.recoveries.append(Recovery(began, tier, fault.name, used, healthy, late, watched))
         self._workers.let_go()
 
     def _state(self, worker: int) -> dict[str, Any] | None:

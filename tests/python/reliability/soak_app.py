@@ -9,7 +9,7 @@
 The source is a file of numbers, one a key and tier, which the driver changes. A load reads its number, and then takes
 some milliseconds until it has its value: long enough for an invalidation to come between.
 
-Thread rule: gunicorn's threads; `Lateness` has one of its own.
+Thread rule: gunicorn's threads.
 Refuses to know: faults, and what is right (soak_truth).
 """
 
@@ -23,13 +23,13 @@ import random
 import signal
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import flask
 
+from reliability.lateness import Lateness
 from stillwarm import Cache
 
 TIERS = ("pg", "redis")
@@ -70,33 +70,6 @@ class Source:
 
     def _at(self, tier: str, key: str) -> int:
         return 8 * (TIERS.index(tier) * KEYS + number_of(key))
-
-
-class Lateness:
-    """How late a thread of this process wakes up: what a busy machine adds to every wait."""
-
-    STEP = 0.01
-
-    def __init__(self) -> None:
-        self._late: list[tuple[float, float]] = []  # (moment, s)
-        self._stop = threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def during(self, began: float, ended: float) -> float:
-        """Of all waking that falls into this time, and of the one that follows."""
-        return sum(late for moment, late in list(self._late) if began <= moment and moment - late <= ended)
-
-    def close(self) -> None:
-        self._stop.set()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            began = time.monotonic()
-            self._stop.wait(self.STEP)
-            now = time.monotonic()
-            if now - began - self.STEP > 0.002:
-                self._late.append((now, now - began - self.STEP))
-                del self._late[:-500]
 
 
 class Ours:

@@ -33,6 +33,7 @@ class Recovery:
     used: float | None  # until both workers used the tier again; None: not before the watch ended
     healthy: float | None  # until both said HEALTHY; None: not before the next fault of this tier
     machine: float  # of `used`, what the machine was late
+    watched: float  # how long it was looked whether they say HEALTHY
 
 
 @dataclass(frozen=True)
@@ -93,20 +94,28 @@ class Report:
 
     def recovery_told(self, most: float) -> str:
         known = [one.used for one in self.recoveries if one.used is not None]
-        healthy = [one.healthy for one in self.recoveries if one.healthy is not None]
         slow = self.slow_recoveries(most)
         text = f"{len(self.recoveries)} faults"
         if known:
             text += f", used again after p50 {statistics.median(known):.2f} s, at most {max(known):.2f} s"
-        if healthy:
-            text += (
-                f"; HEALTHY before the tier's next fault in {len(healthy)}, after p50 {statistics.median(healthy):.2f}"
-                f" s, at most {max(healthy):.2f} s"
-            )
         lines = [
             f"{one.tier} {one.fault}: {'never' if one.used is None else f'{one.used:.2f} s'}"
             f" at {one.moment - self.began:.1f} s of the run, machine late {one.machine:.2f} s"
             for one in slow[:10]
+        ]
+        return "\n        ".join([text, *lines])
+
+    def late_states(self, most: float) -> list[Recovery]:
+        """Those after which somebody called the tier unhealthy for longer than this."""
+        return [one for one in self.recoveries if one.used is not None and (one.healthy or one.watched) > most]
+
+    def states_told(self, most: float) -> str:
+        healthy = [one.healthy for one in self.recoveries if one.healthy is not None]
+        text = f"{len(self.recoveries)} faults, HEALTHY before the tier's next one in {len(healthy)}"
+        if healthy:
+            text += f", after p50 {statistics.median(healthy):.2f} s, at most {max(healthy):.2f} s"
+        lines = [
+            f"{one.tier} {one.fault}: not {one.watched:.2f} s after its end" for one in self.late_states(most)[:10]
         ]
         return "\n        ".join([text, *lines])
 

@@ -24,6 +24,7 @@ HARD_BOUND: Final = "nobody waits longer than 7 s"
 TIMED: Final = frozenset({MISS, HANDLER, SOFT_BOUND, HARD_BOUND})  # facts about times
 _STATUS: Final = "/api/lunar/voc/status"
 _PATIENCE: Final = 20.0  # s, for what happens in the background
+_SECOND: Final = 10**9  # ns
 
 
 class Outage:
@@ -113,12 +114,20 @@ class Outage:
             self.site.cache.invalidate(type=name, stale=True)
 
     def _in_memory(self) -> None:
-        """Waits until a status is kept here: not before the cache knows that it hears of invalidations."""
+        """Waits until a status is kept here for good: the cache hears of invalidations, and no write is on its way.
 
+        A write that the database refuses takes its value out of memory.
+        """
         tier = self.site.cache._tier
         assert tier is not None
+
+        def kept() -> bool:
+            written = tier.core.drain(_SECOND)
+            hits = {self.client.get(_STATUS).label for _ in range(3)} == {"HIT"}
+            return written and hits and tier.core.drain(0) and bool(self.site.service.status.cache_contains())
+
         self._wait(lambda: tier.core.health()["linked"])
-        self._wait(lambda: {self.client.get(_STATUS).label for _ in range(3)} == {"HIT"})
+        self._wait(kept)
 
     def _recovered(self) -> tuple[Answer, Answer]:
         """The first answer that is neither an error nor stale, and the first hit.
