@@ -26,8 +26,6 @@ from stillwarm._target import (
     MISSING,
     NOT_ASKED,
     REMOTE,
-    RETURN,
-    RETURN_STALE,
     Target,
 )
 from stillwarm._tier import LATER, Steps, adrive, drive
@@ -136,9 +134,18 @@ def _looked(
     return found.value
 
 
-def get(tier: Tier, key: str, default: Any) -> Steps[Any]:
-    found = yield from get_many(tier, [key])
+def get(tier: Tier, key: str, default: Any, count: bool = True) -> Steps[Any]:
+    found = yield from get_many(tier, [key], count)
     return found.get(key, default)
+
+
+def _ended(step: int, value: Any, flight: Any, default: Any) -> Any:
+    """What memory alone answers; MISSING: the tier has to be asked. Either is counted already, but for CONFIRM."""
+    if step in (LEAD, FOLLOW, CONFIRM):
+        return MISSING
+    if flight is not None:
+        finish(flight, ABANDONED, None)  # nobody loads here
+    return default if step == ABSENT else value
 
 
 def get_now(
@@ -147,12 +154,9 @@ def get_now(
     """`get` on this thread, where memory has nothing: the short way of the same steps. What was begun and asked already
     was so by cpp/bindings/remote_read.cpp."""
     step, value, flight = begun or _begin(tier.cache, key, True)
-    if step != LEAD or flight is None:
-        if flight is not None and step != FOLLOW:
-            finish(flight, ABANDONED, None)
-        if step in (RETURN, RETURN_STALE):
-            return value
-        return drive(tier, get(tier, key, default))
+    if step != LEAD:
+        held = _ended(step, value, flight, default)
+        return drive(tier, get(tier, key, default, step == CONFIRM)) if held is MISSING else held
     try:
         if request is None:
             tier.used()
@@ -173,14 +177,12 @@ async def aget_now(tier: Tier, key: str, default: Any) -> Any:
     """`get_now` in a task."""
     reader = tier.reader
     step, value, flight, request = reader.begin(tier.cache, key)
-    if step != LEAD or flight is None:
-        if flight is not None and step != FOLLOW:
-            finish(flight, ABANDONED, None)
-        if step in (RETURN, RETURN_STALE):
-            return value
-        return await adrive(tier, get(tier, key, default))
+    if step != LEAD:
+        held = _ended(step, value, flight, default)
+        return await adrive(tier, get(tier, key, default, step == CONFIRM)) if held is MISSING else held
     try:
         if request is None:
+            tier.core.used()
             request = _core.look_up(0, [storable(key)], [DIRECT])
         if not reader.calm:
             tier.used()

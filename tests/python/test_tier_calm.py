@@ -170,6 +170,35 @@ def test_calm_that_ends_while_a_read_waits_is_heeded(warm_redis: Any, redis_grou
     assert core.health()["failures"] == 0
 
 
+@pytest.mark.parametrize("is_calm", [True, False])
+@pytest.mark.parametrize("way", READS)
+def test_calm_reads_that_join_another_are_counted_once(either: Ground, way: str, is_calm: bool) -> None:
+    either.cache(ttl=3600).set("k", 1)
+    cache = calm(either.cache(ttl=3600))
+    if not is_calm:
+        reader_of(cache).calm = False
+    before = cache.stats()
+    step, _, flight = _core.begin_key(cache, 0, "k", False)
+    assert step == 2  # LEAD
+    assert READS[way](cache, "k") == 1
+    after = cache.stats()
+    assert (after.hits - before.hits, after.misses - before.misses) == (0, 1)
+    del flight
+
+
+@pytest.mark.parametrize("way", READS)
+def test_calm_reads_of_a_stale_value_are_counted_once(either: Ground, way: str) -> None:
+    cache = calm(either.cache(ttl=60, stale_while_revalidate=600))
+    cache.get_or_set("k", lambda: 1)
+    either.written()
+    cache.invalidate(key="k", stale=True)
+    before = cache.stats()
+    assert READS[way](cache, "k") == 1
+    after = cache.stats()
+    assert after.hits + after.stale_hits - before.hits - before.stale_hits == 1
+    assert after.misses == before.misses
+
+
 def test_calm_is_not_inherited_by_a_child(either: Ground) -> None:
     writer, cache = either.cache(ttl=3600), calm(either.cache(ttl=3600))
     writer.set("k", 1)
