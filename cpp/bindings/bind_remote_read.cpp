@@ -69,7 +69,15 @@ void bind_reader(pb::module_& m) {
         held->decode_object = std::move(decode);
         return held;
       }))
-      .def_readwrite("calm", &Held::calm)
+      .def_property_readonly("calm", [](const Held& r) { return r.calm; })
+      .def_property_readonly("ended", [](const Held& r) { return r.ended; })
+      .def("end_calm",
+           [](Held& r) {
+             r.calm = false;
+             ++r.ended;
+           })
+      // `ended`: as it was before the caller looked whether all is calm.
+      .def("begin_calm", [](Held& r, std::uint64_t ended) { r.calm = ended == r.ended; })
       .def("take_served", [](Held& r) { return std::exchange(r.served, 0); })
       // A function of its own, which keeps the Reader: a bound method of pybind11's would cost more than all it does.
       .def_property_readonly("get",

@@ -6,7 +6,8 @@
 //
 // While `calm` is set nothing happens that a read has to ask Python about: no open transaction invalidates anything, no
 // request failed lately, the upkeep runs. Python sets it, and whatever ends the calm clears it, also while a read
-// waits: so it is looked at again when the answer is there.
+// waits: so it is looked at again when the answer is there. Whoever sets it has looked at several things before, and is
+// refused if something ended the calm since the first of them.
 #pragma once
 
 #include <memory>
@@ -29,6 +30,7 @@ struct Reader {
   PyObject* decode;  // of direct keys, owned; nullptr: they are read by Python
   int codec;         // the number of what it reads
   bool calm = false;
+  std::uint64_t ended = 0;   // how often something ended the calm
   std::uint64_t served = 0;  // look-ups that ended here, since somebody asked
 };
 

@@ -335,7 +335,7 @@ class Cache(Joining):
         """As if `enabled=False` had been given, also for the functions that are decorated already."""
         self._enabled = False
         if self._tier is not None:
-            self._tier.reader.calm = False
+            self._tier.reader.end_calm()
         _core.clear(self, -1)
         self._watch()  # every call now asks the Python side, which sees that the cache is off
 

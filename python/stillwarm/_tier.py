@@ -245,7 +245,8 @@ class Tier(Health):
     def close(self, wait: float, until: float = math.inf) -> None:
         """Writes what is owed, then ends the connections: at most `wait` s each, and no waiting after `until`."""
         if not self.closed:
-            self.closed, self.reader.calm = True, False
+            self.closed = True
+            self.reader.end_calm()
             for step in (self.core.drain, self.core.close):
                 step(int(max(0.0, min(wait, until - time.monotonic())) * 1e9))
 
@@ -259,7 +260,7 @@ class Tier(Health):
         self._loops = weakref.WeakKeyDictionary()
         self._last_loop = None
         self._away_until = 0.0
-        self.reader.calm = False  # nobody looks after it yet
+        self.reader.end_calm()  # nobody looks after it yet
 
 
 def tier_for(cache: Cache, url: str, settings: TierSettings) -> Tier:

@@ -70,6 +70,7 @@ class Health:
         self._denied: dict[int, str] = {}  # kind of request -> SQLSTATE that its last one met
         self._recent: deque[tuple[float, bool]] = deque(maxlen=512)  # (moment, whether it failed)
         self._failed_at = -math.inf
+        self._calm_since = 0.0
         self._away_until = 0.0
 
     @property
@@ -92,10 +93,10 @@ class Health:
             if not self.reader.calm:
                 self._settle(now)
             return None
-        self.reader.calm = False
-        self._recent.extend([(now, False)] * min(self.reader.take_served(), self._recent.maxlen or 0))
-        self._recent.append((now, True))
         self._failed_at = now
+        self.reader.end_calm()
+        self._note_served(now)
+        self._recent.append((now, True))
         if error[0] == REJECTED and error[1] in self.denied and (self.speaks_sql or kind_of_request != QUERY):
             self._denied[kind_of_request] = error[1]
         self.errors += 1
@@ -110,9 +111,10 @@ class Health:
         return error
 
     def _settle(self, now: float) -> None:
-        """Lets reads go without Python, if all is calm."""
+        """Lets reads go without Python, if all is calm. Another thread may end the calm while this one looks."""
+        ended = self.reader.ended
         upkeep = self.cache._upkeep
-        self.reader.calm = (
+        if (
             now - self._failed_at > WINDOW
             and not self._denied
             and not self.pending
@@ -120,7 +122,16 @@ class Health:
             and self.cache._enabled
             and upkeep is not None
             and upkeep.runs
-        )
+        ):
+            self._note_served(now)
+            self._calm_since = now
+            self.reader.begin_calm(ended)
+
+    def _note_served(self, now: float) -> None:
+        """What was read without Python, as much as is likely to be of the last WINDOW."""
+        lately = WINDOW / max(WINDOW, now - self._calm_since)
+        served = min(math.ceil(self.reader.take_served() * lately), self._recent.maxlen or 0)
+        self._recent.extend([(now, False)] * served)
 
     @property
     def away(self) -> bool:

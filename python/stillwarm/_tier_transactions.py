@@ -89,7 +89,7 @@ def _holding(tier: Tier, names: list[str]) -> Iterator[Held]:
     """From here on memory neither serves nor keeps what is named; until the outcome is known, if the body succeeds."""
     held = Held(names)
     tier.pending.append(held)
-    tier.reader.calm = False
+    tier.reader.end_calm()
     for name in names:
         _tier_invalidation.apply(tier.cache, name, False)
     try:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
+import types
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from chaos import ChaosProxy
-from stillwarm import Cache, _core, _tier_health
+from stillwarm import Cache, _core, _tier_health, _tier_transactions
+from stillwarm._upkeep import Upkeep
 from tiers import Counted, Ground, eventually, function, with_port
 
 
@@ -82,7 +85,7 @@ def test_calm_reads_do_not_ask_python(either: Ground, way: str, by_python: list[
     assert READS[way](cache, "k") == 1
     assert READS[way](cache, "missing") == "none"
     assert by_python == []
-    reader_of(cache).calm = False
+    reader_of(cache).end_calm()
     assert READS[way](cache, "other") == "none"
     assert by_python == ["other"]
 
@@ -160,7 +163,7 @@ def test_calm_that_ends_while_a_read_waits_is_heeded(warm_redis: Any, redis_grou
         eventually(lambda: _core.begin_key(cache, 0, "k", False)[0] == 3)  # FOLLOW: it has begun
         held = object.__new__(type("Held", (), {"names": frozenset({"key:k"}), "xid": None}))
         cache._tier.pending.append(held)  # as an open transaction does
-        cache._tier.reader.calm = False
+        cache._tier.reader.end_calm()
     finally:
         warm_redis.thaw()
     waiting.join(30)
@@ -170,13 +173,46 @@ def test_calm_that_ends_while_a_read_waits_is_heeded(warm_redis: Any, redis_grou
     assert core.health()["failures"] == 0
 
 
+def test_calm_is_not_begun_where_it_ended_while_somebody_looked(
+    either: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = calm(either.cache(ttl=3600))
+    tier = cache._tier
+    assert tier is not None
+    tier.reader.end_calm()
+    held: list[Any] = []
+
+    def begins_a_transaction() -> None:
+        with _tier_transactions._holding(tier, ["key:k"]) as one:
+            held.append(one)
+
+    def runs(upkeep: Upkeep) -> bool:
+        """The last thing that is looked at: another thread gets its turn here."""
+        if not held:
+            other = threading.Thread(target=begins_a_transaction)
+            other.start()
+            other.join()
+        return True
+
+    either.cache(ttl=3600).set("k", 1)
+    monkeypatch.setattr(Upkeep, "runs", property(runs))
+    assert cache.get("nothing") is None  # all is calm, but for what begins meanwhile
+    assert tier.pending == held != []
+    assert not tier.reader.calm
+    assert cache.get("k") == 1
+    assert _core.peek(cache, 0, "k") is _core.MISSING
+    tier.pending.clear()
+    assert cache.get("nothing") is None
+    assert tier.reader.calm
+
+
 @pytest.mark.parametrize("is_calm", [True, False])
 @pytest.mark.parametrize("way", READS)
 def test_calm_reads_that_join_another_are_counted_once(either: Ground, way: str, is_calm: bool) -> None:
     either.cache(ttl=3600).set("k", 1)
     cache = calm(either.cache(ttl=3600))
     if not is_calm:
-        reader_of(cache).calm = False
+        reader_of(cache).end_calm()
     before = cache.stats()
     step, _, flight = _core.begin_key(cache, 0, "k", False)
     assert step == 2  # LEAD
@@ -197,6 +233,18 @@ def test_calm_reads_of_a_stale_value_are_counted_once(either: Ground, way: str) 
     after = cache.stats()
     assert after.hits + after.stale_hits - before.hits - before.stale_hits == 1
     assert after.misses == before.misses
+
+
+def test_calm_reads_of_long_ago_say_nothing_of_now(redis_ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = calm(redis_ground.cache(ttl=3600))
+    tier = cache._tier
+    assert tier is not None
+    for _ in range(600):  # one each second
+        cache.get("nothing")
+    now = time.monotonic() + 600
+    monkeypatch.setattr(_tier_health, "time", types.SimpleNamespace(monotonic=lambda: now))
+    tier.noted((_tier_health.TIMEOUT, "", "late"), _core.look_up(0, ["k"], ["direct"]))
+    assert 1 / 15 < tier.error_share() < 1 / 10
 
 
 def test_calm_is_not_inherited_by_a_child(either: Ground) -> None:
