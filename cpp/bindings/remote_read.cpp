@@ -1,6 +1,7 @@
 #include "bindings/remote_read.hpp"
 
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <optional>
@@ -16,6 +17,23 @@ namespace {
 constexpr std::size_t kMostBytes = 200;  // of a key's text: _keys.MAX_BYTES
 constexpr const char* kDirect = "direct";
 constexpr long kLead = 2;  // python_step()
+
+// Does what may throw. False: an exception of Python's is set. Through the interpreter's C code nothing may be thrown,
+// and of pybind11's own errors (no memory for a tuple) not all are of the two first kinds.
+template <class What>
+bool is_done(const What& what) {
+  try {
+    what();
+    return true;
+  } catch (pybind11::error_already_set& raised) {
+    raised.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& other) {
+    if (PyErr_Occurred() == nullptr) PyErr_SetString(PyExc_RuntimeError, other.what());
+  }
+  return false;
+}
 
 // An exception that is set stays.
 void wake_tasks(PyObject* tasks) {
@@ -99,14 +117,7 @@ PyObject* left_to_python(const Reader& reader, PyObject** args, const std::share
   PyObject* result = nullptr;
   args[4] = request_of(look);
   if (args[4] == nullptr) return nullptr;
-  try {
-    args[5] = error_or_none(error).release().ptr();
-  } catch (pybind11::error_already_set& raised) {
-    raised.restore();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  }
-  if (PyErr_Occurred() == nullptr) result = ask_python(reader, args, 6);
+  if (is_done([&] { args[5] = error_or_none(error).release().ptr(); })) result = ask_python(reader, args, 6);
   Py_XDECREF(args[4]);
   Py_XDECREF(args[5]);
   return result;
@@ -159,27 +170,16 @@ PyObject* land_found(const Reader& reader, PyFlight* flight, const LookUp& look,
 void land_missing(PyFlight* flight) { wake_tasks(land(flight, FlightState::kRemote, missing, nullptr)); }
 
 bool perform(const Reader& reader, const std::shared_ptr<LookUp>& look, std::optional<TierError>& error) {
-  try {
+  return is_done([&] {
     reader.tier->listener->used();
     error = wait_for(*reader.tier->queue, look, reader.tier->echo);
-    return true;
-  } catch (pybind11::error_already_set& raised) {
-    raised.restore();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  }
-  return false;
+  });
 }
 
 PyObject* request_of(const std::shared_ptr<LookUp>& look) {
-  try {
-    return pybind11::cast(std::static_pointer_cast<Request>(look)).release().ptr();
-  } catch (pybind11::error_already_set& raised) {
-    raised.restore();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  }
-  return nullptr;
+  PyObject* request = nullptr;
+  is_done([&] { request = pybind11::cast(std::static_pointer_cast<Request>(look)).release().ptr(); });
+  return request;
 }
 
 PyObject* begin_direct(const Reader& reader, PyObject* cache, PyObject* key) {
