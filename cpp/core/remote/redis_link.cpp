@@ -85,6 +85,19 @@ void* make_nil(const redisReadTask* task) noexcept { return part(task, RedisNode
 
 void leave(void* /*reply*/) noexcept {}  // it goes with its arena
 
+// Kinds of RESP3, which nobody asks for: without a function for them hiredis 1.x gives back a number in place of a
+// reply. Null ends the connection.
+template <class Functions>
+void refuse_others([[maybe_unused]] Functions& f) noexcept {
+  if constexpr (requires {
+                  f.createDouble;
+                  f.createBool;
+                }) {
+    f.createDouble = [](const redisReadTask*, double, char*, std::size_t) noexcept -> void* { return nullptr; };
+    f.createBool = [](const redisReadTask*, int) noexcept -> void* { return nullptr; };
+  }
+}
+
 redisReplyObjectFunctions* in_arenas() noexcept {
   static redisReplyObjectFunctions functions = [] {
     redisReplyObjectFunctions f{};
@@ -93,6 +106,7 @@ redisReplyObjectFunctions* in_arenas() noexcept {
     f.createInteger = make_integer;
     f.createNil = make_nil;
     f.freeObject = leave;
+    refuse_others(f);
     return f;
   }();
   return &functions;

@@ -126,6 +126,17 @@ TEST(RedisReply, ThatHasNoEndIsALostConnection) {
   EXPECT_FALSE(link.usable());
 }
 
+TEST(RedisReply, OfAKindThatNobodyAsksForIsALostConnection) {
+  for (const std::string_view text : {",1.5\r\n", "#t\r\n", "*2\r\n$1\r\na\r\n#f\r\n", "?\r\n"}) {
+    Speaker server;
+    RedisLink link(server.address());
+    server.accept();
+    server.say(text);
+    EXPECT_THROW(static_cast<void>(link.read()), TierFailure);
+    EXPECT_FALSE(link.usable());
+  }
+}
+
 TEST(RedisReply, WithMorePartsThanMemoryHasRoomForIsALostConnection) {
   RedisArena arena;
   RedisNode* const array = arena.node(nullptr, 0, RedisNode::Kind::kArray);
