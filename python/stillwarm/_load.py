@@ -186,7 +186,7 @@ def run_load(target: Any, flight: Any, parent: bool = True, anew: bool = False) 
     tier = target.tier
     if tier is not None:
         try:
-            if _tier_loads.is_plain(target, flight, anew):
+            if parent and _tier_loads.is_plain(target, flight, anew):
                 value, rest = _tier_loads.read_now(target, flight)
                 if value is not MISSING:
                     if target.settings.early:
@@ -205,7 +205,7 @@ def run_load(target: Any, flight: Any, parent: bool = True, anew: bool = False) 
             finish(flight, ABANDONED, None)
             raise
         if there:
-            return from_tier(target, flight)
+            return from_tier(target, flight, parent)
     try:
         if target.cache._hooks:
             with target.cache._around(flight):
@@ -216,13 +216,14 @@ def run_load(target: Any, flight: Any, parent: bool = True, anew: bool = False) 
             drive(tier, _tier_loads.give_back(tier, reading))
 
 
-def from_tier(target: Any, flight: Any) -> Any:
-    """What the leader returns after its flight landed without a load."""
+def from_tier(target: Any, flight: Any, is_leader: bool) -> Any:
+    """What the leader returns after its flight landed without a load. A load in the pool is nobody's call: its leader
+    is one of those who follow, and counted as they are."""
     if flight.state == ABANDONED:
         return AGAIN
     if flight.background:
         return flight.value
-    value = _tier_loads.outcome(target, flight)
+    value = _tier_loads.outcome(target, flight) if is_leader else flight.value
     _tier_loads.follow_up(target, refresh)
     return value
 

@@ -222,6 +222,22 @@ def test_calm_reads_that_join_another_are_counted_once(either: Ground, way: str,
     del flight
 
 
+@pytest.mark.parametrize("is_calm", [True, False])
+def test_calm_calls_that_the_pool_performs_are_counted_once(either: Ground, is_calm: bool) -> None:
+    source = Counted()
+    f = function(either.cache(ttl=3600), source)
+    assert f("k") == "k#1"
+    either.written()
+    cache = calm(either.cache(ttl=3600, hard_timeout=60))
+    if not is_calm:
+        reader_of(cache).end_calm()
+    before = cache.stats()
+    assert function(cache, source)("k") == "k#1"
+    after = cache.stats()
+    assert (after.hits, after.remote_hits, after.misses) == (before.hits + 1, before.remote_hits + 1, before.misses)
+    assert [one.hits for one in cache.top(1)] == [1]
+
+
 @pytest.mark.parametrize("way", READS)
 def test_calm_reads_of_a_stale_value_are_counted_once(either: Ground, way: str) -> None:
     cache = calm(either.cache(ttl=60, stale_while_revalidate=600))
