@@ -21,6 +21,8 @@ from stillwarm._stats import State
 from stillwarm.errors import TierError, TierRejected, TierTimeout, TierUnavailable
 
 if TYPE_CHECKING:
+    import weakref
+
     from stillwarm._cache import Cache
     from stillwarm._tier_transactions import Held
 
@@ -61,6 +63,7 @@ class Health:
     reader: _core.Reader
     dictionaries: _core.Dictionaries
     closed: bool
+    _cache: weakref.ref[Cache]
     pending: list[Held]  # what open transactions invalidate
 
     def __init__(self) -> None:
@@ -72,11 +75,6 @@ class Health:
         self._failed_at = -math.inf
         self._calm_since = 0.0
         self._away_until = 0.0
-
-    @property
-    def cache(self) -> Cache:
-        """The cache, which owns this."""
-        raise NotImplementedError
 
     def noted(self, error: Error, request: _core.Request) -> Error:
         """How a request ended, which is returned."""
@@ -113,13 +111,15 @@ class Health:
     def _settle(self, now: float) -> None:
         """Lets reads go without Python, if all is calm. Another thread may end the calm while this one looks."""
         ended = self.reader.ended
-        upkeep = self.cache._upkeep
+        cache = self._cache()  # gone: work behind it still asks the tier
+        upkeep = None if cache is None else cache._upkeep
         if (
             now - self._failed_at > WINDOW
             and not self._denied
             and not self.pending
             and not self.closed
-            and self.cache._enabled
+            and cache is not None
+            and cache._enabled
             and upkeep is not None
             and upkeep.runs
         ):

@@ -7,10 +7,12 @@ Refuses to know: how fast they are (benchmarks/remote), and what else a look-up 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -276,6 +278,20 @@ def test_calm_is_not_inherited_by_a_child(either: Ground) -> None:
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_calm_has_no_cache_to_begin_for_once_that_is_gone(either: Ground) -> None:
+    cache = Cache(either.url, namespace=either.namespace, timeout="20s", connect_timeout="20s", ttl=60)
+    tier, gone = cache._tier, weakref.ref(cache)
+    assert tier is not None
+    del cache
+    gc.collect()
+    assert gone() is None
+    try:  # as the study of a dictionary does, which keeps no cache alive
+        assert tier.run(_core.look_up(0, ["k"], ["direct"])) is None
+        assert not tier.reader.calm
+    finally:
+        tier.close(20.0)
 
 
 def test_calm_values_that_cannot_be_read_are_counted_misses(either: Ground) -> None:
