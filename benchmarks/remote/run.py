@@ -1,6 +1,8 @@
-"""The benchmarks of the PostgreSQL tier, one after the other; a full run keeps all in benchmarks/results/remote.md.
+"""The benchmarks of the remote tiers, one after the other; a full run keeps all in benchmarks/results.
 
-    python benchmarks/remote/run.py [--quick]
+    python benchmarks/remote/run.py [postgres | redis] [--quick]
+
+Without a name: both, into remote.md (PostgreSQL) and redis.md.
 
 Thread rule: one thread. Refuses to know: what is measured; each program says it in its first lines.
 """
@@ -16,13 +18,26 @@ from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parent / "results" / "remote.md"
-PROGRAMS = {
-    "gets.py": "Gets and sets",
-    "fleet.py": "Several processes",
-    "storage.py": "In the database",
-    "dictionaries.py": "Compression dictionaries",
-    "reference.py": "The reference system's concurrency test",
+RESULTS = HERE.parent / "results"
+TIERS = {
+    "postgres": (
+        "The PostgreSQL tier",
+        "remote.md",
+        {
+            "gets.py": "Gets and sets",
+            "fleet.py": "Several processes",
+            "storage.py": "In the database",
+            "dictionaries.py": "Compression dictionaries",
+            "reference.py": "The reference system's concurrency test",
+        },
+        ("psycopg", "psycopg-pool", "asyncpg", "SQLAlchemy"),
+    ),
+    "redis": (
+        "The Redis tier",
+        "redis.md",
+        {"redis_gets.py": "Gets and sets"},
+        ("redis", "hiredis", "aiocache", "cashews", "Flask-Caching"),
+    ),
 }
 
 
@@ -33,26 +48,32 @@ def cpu() -> str:
     return platform.machine()
 
 
-def main() -> int:
-    quick = sys.argv[1:] == ["--quick"]
+def run(name: str, arguments: list[str]) -> int:
+    """How many of a tier's programs failed."""
+    title, results, programs, rivals = TIERS[name]
     parts, failed = [], 0
-    for program, title in PROGRAMS.items():
-        command = [sys.executable, str(HERE / program), *sys.argv[1:]]
+    for program, about in programs.items():
+        command = [sys.executable, str(HERE / program), *arguments]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        print(f"## {title}\n\n{done.stdout}", flush=True)
-        parts.append(f"## {title}\n\n`python benchmarks/remote/{program}`\n\n{done.stdout}")
+        print(f"## {about}\n\n{done.stdout}", flush=True)
+        parts.append(f"## {about}\n\n`python benchmarks/remote/{program}`\n\n{done.stdout}")
         failed += done.returncode != 0
-    if not quick and not failed:
-        packages = ", ".join(f"{name} {version(name)}" for name in ("psycopg", "psycopg-pool", "asyncpg", "SQLAlchemy"))
+    if not arguments and not failed:
+        packages = ", ".join(f"{package} {version(package)}" for package in rivals)
         head = (
-            f"# The PostgreSQL tier\n\n{datetime.date.today()}; {cpu()}, {os.cpu_count()} cores, Python "
+            f"# {title}\n\n{datetime.date.today()}; {cpu()}, {os.cpu_count()} cores, Python "
             f"{platform.python_version()}, {packages}; server, client and rivals on this one machine, over TCP on "
-            "loopback. "
-            "`python benchmarks/remote/run.py`\n\n"
+            f"loopback. `python benchmarks/remote/run.py {name}`\n\n"
         )
-        RESULTS.write_text(head + "\n".join(parts))
-        print(f"written: {RESULTS}", file=sys.stderr)
-    return 1 if failed else 0
+        (RESULTS / results).write_text(head + "\n".join(parts))
+        print(f"written: {RESULTS / results}", file=sys.stderr)
+    return failed
+
+
+def main() -> int:
+    names = [name for name in sys.argv[1:] if name in TIERS]
+    arguments = [argument for argument in sys.argv[1:] if argument not in TIERS]
+    return 1 if sum(run(name, arguments) for name in names or TIERS) else 0
 
 
 if __name__ == "__main__":
