@@ -97,7 +97,6 @@ class Slab {
 
   // One past the largest index that was ever handed out: the bound for a scan.
   Index end() const noexcept { return end_; }
-  std::size_t allocated_bytes() const noexcept { return blocks_.size() * kBlock * sizeof(Entry); }
 
  private:
   static constexpr Index kShift = 8;

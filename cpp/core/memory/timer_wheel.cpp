@@ -17,12 +17,6 @@ void TimerWheel::cancel(Index i) noexcept {
   if (slab_[i].bucket_level != kIdle) unlink(i);
 }
 
-void TimerWheel::clear() noexcept {
-  heads_.fill(kNone);
-  occupied_.fill(0);
-  scheduled_ = 0;
-}
-
 void TimerWheel::link(Index i, std::uint32_t bucket) noexcept {
   Entry& e = slab_[i];
   const Index second = heads_[bucket];

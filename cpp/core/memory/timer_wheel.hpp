@@ -79,9 +79,6 @@ class TimerWheel {
 
   std::uint64_t scheduled() const noexcept { return scheduled_; }
 
-  // Forgets all; the entries are being freed wholesale, so their links are not touched.
-  void clear() noexcept;
-
   bool check_invariants() const noexcept;  // O(n), for tests
 
  private:
