@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "cpp" / "core"
-STATIONS = ("memory", "flight", "fence", "remote", "retry", "antidup", "codec")
+STATIONS = ("memory", "flight", "fence", "remote", "retry", "antidup", "codec", "http")
 SOURCES = sorted(p for p in (ROOT / "cpp").rglob("*") if p.suffix in (".cpp", ".hpp"))
 PYTHON = sorted((ROOT / "python").rglob("*.py"))
 

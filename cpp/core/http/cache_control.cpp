@@ -1,3 +1,4 @@
+// How Cache-Control is read. Thread rule and what this refuses to know: see fields.hpp.
 #include <algorithm>
 
 #include "core/http/fields.hpp"
