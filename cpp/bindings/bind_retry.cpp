@@ -133,9 +133,6 @@ void bind_retry(pb::module_& m) {
         Budgets::of_process().named(name).define(capacity, refund);
       },
       pb::arg("name"), pb::arg("capacity"), pb::arg("refund"), pb::pos_only(), "Both in thousandths of a token.");
-  m.def(
-      "budget_left", [](std::string_view name) { return Budgets::of_process().named(name).left(); }, pb::arg("name"),
-      pb::pos_only(), "Thousandths of a token that are left in the budget of that name.");
   m.def("budgets", &budgets, "By name: thousandths of a token that are left, and those that it holds at most.");
   m.def(
       "refill_budgets", [] { Budgets::of_process().each([](Budget& budget) { budget.refill(); }); },

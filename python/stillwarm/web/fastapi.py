@@ -372,7 +372,7 @@ def again(ask: Any, flight: Any) -> None:
         except Exception as error:
             ask.front.warn("refresh failed", repr(error))
 
-    spawn(run(), ask, flight)
+    spawn(run(), flight)
 
 
 __all__ = ["CacheType", "ResponseCache", "Stillwarm"]

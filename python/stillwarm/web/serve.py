@@ -184,13 +184,13 @@ class Ask(Target):
 
 def in_pool(ask: Any, flight: Any, run: Callable[[], None]) -> None:
     """Starts a refresh on the load pool, in a context of its own: frameworks keep the first request's in theirs."""
-    drop = functools.partial(refresh_ended, ask, flight)
+    drop = functools.partial(refresh_ended, flight)
     if not contextvars.Context().run(ask.cache._pool.submit, run, drop):
         _core.count_skipped_refresh(flight)
         drop()
 
 
-def refresh_ended(ask: Any, flight: Any) -> None:
+def refresh_ended(flight: Any) -> None:
     """Whatever a refresh came to: one that brought nothing is not tried again at once."""
     end_turn(flight)
     if flight.state == RUNNING:
