@@ -10,13 +10,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import flask
 import psycopg
 import pytest
+from starlette.responses import Response as StarletteResponse
 
 from keeping import older, shared
 from stillwarm import Cache, ConfigError, _core
 from stillwarm._idempotency import hashed
 from stillwarm._idempotency_memory import MemoryStore, store_of
+from stillwarm.errors import IdempotencyConflict, IdempotencyError, IdempotencyMismatch
 from tiers import Ground
 from writing import KEY, Writes, code, each_front, replayed
 
@@ -78,6 +81,36 @@ def test_idempotent_key_of_another_request_is_refused(front: str, shared: Ground
     answer = writes.ask(**change)
     assert (answer.status, code(answer), writes.executed) == (422, "key-reused", 1)
     assert replayed(writes.ask())
+
+
+@each_front
+def test_idempotent_refusal_is_told_in_the_apps_own_words_where_it_has_some(front: str, shared: Ground) -> None:
+    heard: list[Any] = []
+
+    def own_words(*given: Any) -> Any:  # Flask gives the error, Starlette the request before it
+        heard.append(given[-1])
+        made = flask.Response if front == "flask" else StarletteResponse
+        return made("our own words", 418)
+
+    for kind, status in (
+        (Exception, 422),
+        (IdempotencyConflict, 422),
+        (IdempotencyMismatch, 418),
+        (IdempotencyError, 418),
+    ):
+        writes = Writes(front, shared.cache())
+        handle = writes.app.register_error_handler if front == "flask" else writes.app.add_exception_handler
+        handle(kind, own_words)
+        key = kind.__name__
+        assert writes.ask(key, path="/orders/1").status == 201
+        answer = writes.ask(key, path="/orders/2")
+        assert answer.status == status, kind
+        if status == 422:  # a handler of something else, or of all exceptions, is not meant
+            assert code(answer) == "key-reused"
+        else:
+            assert answer.body == b"our own words"
+        assert writes.executed == 1
+    assert [(type(error), error.code) for error in heard] == [(IdempotencyMismatch, "idempotency-key-reused")] * 2
 
 
 def test_idempotent_fingerprint_tells_where_fields_end() -> None:

@@ -24,7 +24,7 @@ from stillwarm.web._hands import TaskHands
 from stillwarm.web._idempotent_steps import perform
 from stillwarm.web.aidempotent import adrive
 from stillwarm.web.facts import Response, header, line_of
-from stillwarm.web.idempotent import SAFE, Facts, Made, Result, Rules, key_in, made_headers, too_large
+from stillwarm.web.idempotent import SAFE, Facts, Made, Result, Rules, handler_in, key_in, made_headers, too_large
 from stillwarm.web.rendering import Asked, Call, called, rendered
 
 
@@ -75,6 +75,10 @@ async def handled(request: Request, error: Exception) -> StarletteResponse:
         handler = next((handlers[cls] for cls in classes if cls in handlers), None)
     if handler is None:
         raise error
+    return await asked(handler, request, error)
+
+
+async def asked(handler: Callable[..., Any], request: Request, error: Exception) -> StarletteResponse:
     if inspect.iscoroutinefunction(handler):
         return await handler(request, error)  # type: ignore[no-any-return]
     return await run_in_threadpool(handler, request, error)
@@ -84,14 +88,14 @@ def decorated(cache: Cache, route: Callable[..., Any], rules: Rules) -> Callable
     """The route, which FastAPI gives the request as well."""
     if inspect.isasyncgenfunction(route) or inspect.isgeneratorfunction(route):
         raise ConfigError(f"idempotent of {rules.name}: a route that streams (yield) has no answer to keep")
-    asked = Asked(route, "stillwarm_idempotent")
+    seen = Asked(route, "stillwarm_idempotent")
 
     @functools.wraps(route)
     async def idempotent_route(*args: Any, **kwargs: Any) -> Any:
-        call = asked.call(args, kwargs)
+        call = seen.call(args, kwargs)
         return await (called(call) if call.request is None else respond(cache, rules, call))
 
-    idempotent_route.__signature__ = asked.signature  # type: ignore[attr-defined]
+    idempotent_route.__signature__ = seen.signature  # type: ignore[attr-defined]
     return idempotent_route
 
 
@@ -124,7 +128,13 @@ async def respond(cache: Cache, rules: Rules, call: Call) -> Any:
     )
     hands = _RouteHands(cache, rules, call)
     answer = await adrive(hands, perform(rules, store_of(cache), facts))
-    return finished(answer, hands.before) if isinstance(answer, Made) else answer.live
+    if not isinstance(answer, Made):
+        return answer.live
+    if answer.error is not None:
+        handler = handler_in(getattr(request.app, "exception_handlers", {}), answer.error)
+        if handler is not None:
+            return await asked(handler, request, answer.error)
+    return finished(answer, hands.before)
 
 
 async def _body(rules: Rules, request: Request) -> str | None:
