@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "cpp" / "core"
 STATIONS = ("memory", "flight", "fence", "remote", "retry", "antidup", "codec", "http")
 SOURCES = sorted(p for p in (ROOT / "cpp").rglob("*") if p.suffix in (".cpp", ".hpp"))
+SUFFIXES = (".cpp", ".hpp", ".py")
 PYTHON = sorted((ROOT / "python").rglob("*.py"))
 
 
@@ -71,6 +72,12 @@ def test_codebase_files_are_short_and_say_what_they_are(path: Path) -> None:
         openings = ("//", f'#include "{path.relative_to(ROOT / "cpp").with_suffix(".hpp")}"')
     if text and path.name != "__init__.py":
         assert text.startswith(openings), "a file opens with what it is"
+
+
+def test_codebase_tests_and_benchmarks_are_short_too() -> None:
+    files = [p for folder in ("tests", "benchmarks") for p in (ROOT / folder).rglob("*") if p.suffix in SUFFIXES]
+    assert len(files) > 200
+    assert {str(p.relative_to(ROOT)) for p in files if p.read_text().count("\n") > 400} == set()
 
 
 def test_codebase_the_gil_is_never_released_by_raii() -> None:
