@@ -171,8 +171,7 @@ void bind_http(pb::module_& m) {
           },
           pb::arg("question"), pb::arg("value"), pb::pos_only())
       .def("variant_text", &Front::variant_text, pb::arg("raw"), pb::arg("names"), pb::pos_only())
-      .def("variant_key", &Front::variant_key, pb::arg("question"), pb::arg("nonce"), pb::arg("text"), pb::pos_only())
-      .def_property_readonly("hits", [](const Front& front) { return front.counts().hits; });
+      .def_property_readonly("hits", &Front::hits);
 
   m.def("is_stored_field", &http::is_stored_field, pb::arg("name"), pb::pos_only());
   m.def("is_kept_on_304", &http::is_kept_on_304, pb::arg("name"), pb::pos_only());

@@ -118,7 +118,8 @@ void bind_retry(pb::module_& m) {
   m.def("retry_tick", &py::next_tick, "The next number of the order in which attempts began and errors were given up.");
   m.def("retry_figures", &figures, "By name: see RetryFigures.");
   m.def(
-      "reset_retry_figures", [] { RetryNames::of_process().reset(); }, "Zero: for tests.");
+      "reset_retry_figures", [] { RetryNames::of_process().each([](RetryFigures& figures) { figures = {}; }); },
+      "Zero: for tests.");
   m.def(
       "set_retry_hooks",
       [](const pb::object& recover, const pb::object& arecover, const pb::object& raise_it) {
@@ -132,12 +133,10 @@ void bind_retry(pb::module_& m) {
         Budgets::of_process().named(name).define(capacity, refund);
       },
       pb::arg("name"), pb::arg("capacity"), pb::arg("refund"), pb::pos_only(), "Both in thousandths of a token.");
-  m.def(
-      "budget_left", [](std::string_view name) { return Budgets::of_process().named(name).left(); }, pb::arg("name"),
-      pb::pos_only(), "Thousandths of a token that are left in the budget of that name.");
   m.def("budgets", &budgets, "By name: thousandths of a token that are left, and those that it holds at most.");
   m.def(
-      "refill_budgets", [] { Budgets::of_process().refill(); }, "Every budget full again: for tests.");
+      "refill_budgets", [] { Budgets::of_process().each([](Budget& budget) { budget.refill(); }); },
+      "Every budget full again: for tests.");
 }
 
 }  // namespace stillwarm

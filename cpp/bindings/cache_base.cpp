@@ -115,10 +115,8 @@ PyObject* get_slow(PyFlow* flow, const Probe& probe, PyObject* fallback) {
   if (i == kNone || (flow->memory()[i].flags & kFlagNegative)) {
     value = absent(flow, fallback);
   } else {
-    Entry& e = flow->memory()[i];
-    Stats& stats = flow->scopes()[0].stats;
-    flow->count_hit(i);
-    ++(state_of(e, flow->scopes()[e.scope].durations, now) <= State::kEarly ? stats.hits : stats.stale_hits);
+    const Entry& e = flow->memory()[i];
+    flow->count_served(i, 0, state_of(e, flow->scopes()[e.scope].durations, now));
     value = Py_NewRef(static_cast<PyObject*>(e.value));
   }
   release_dead(flow);

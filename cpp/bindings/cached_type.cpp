@@ -100,23 +100,8 @@ PyObject* get_names(PyObject* self, void*) {
 
 // --- the type ------------------------------------------------------------------------------------------------------
 
-bool owned_row(PyObject* tuple, std::vector<PyObject*>& to, bool skip_missing) {
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); ++i) {
-    PyObject* item = PyTuple_GET_ITEM(tuple, i);
-    if (skip_missing && item == missing) {
-      to.push_back(nullptr);
-      continue;
-    }
-    Py_INCREF(item);
-    if (!skip_missing) PyUnicode_InternInPlace(&item);
-    to.push_back(item);
-  }
-  return true;
-}
-
 // CachedCall(cache, function, scope, names, defaults, ignored, positional_only, positional, var_positional,
-// var_keyword,
-//            key, is_async, plain, direct)
+//            var_keyword, key, is_async, plain, direct)
 PyObject* call_new(PyTypeObject* type, PyObject* args, PyObject*) {
   PyObject *cache = nullptr, *function = nullptr, *names = nullptr, *defaults = nullptr, *ignored = nullptr,
            *key = nullptr;
@@ -157,15 +142,17 @@ PyObject* call_new(PyTypeObject* type, PyObject* args, PyObject*) {
   try {
     c->signature = new Signature;
     Signature& s = *c->signature;
-    const auto parameters = static_cast<std::size_t>(PyTuple_GET_SIZE(names));
+    const auto parameters = static_cast<std::size_t>(named);
     s.names.reserve(parameters);
     s.defaults.reserve(parameters);
-    s.ignored.assign(parameters + 2, 0);
-    owned_row(names, s.names, false);
-    owned_row(defaults, s.defaults, true);
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(ignored); ++i) {
-      s.ignored[static_cast<std::size_t>(i)] = PyTuple_GET_ITEM(ignored, i) == Py_True;
+    for (Py_ssize_t i = 0; i < named; ++i) {
+      PyObject* name = Py_NewRef(PyTuple_GET_ITEM(names, i));
+      PyUnicode_InternInPlace(&name);
+      s.names.push_back(name);
+      PyObject* value = PyTuple_GET_ITEM(defaults, i);
+      s.defaults.push_back(value == missing ? nullptr : Py_NewRef(value));
     }
+    for (Py_ssize_t i = 0; i < named + 2; ++i) s.ignored.push_back(PyTuple_GET_ITEM(ignored, i) == Py_True);
     s.positional_only = positional_only;
     s.positional = positional;
     s.var_positional = var_positional != 0;

@@ -54,9 +54,7 @@ Bound bind(const Signature& s, PyObject* const* args, Py_ssize_t nargs, PyObject
   if (bound == nullptr) return Bound::kError;
   const Py_ssize_t placed = nargs < s.positional ? nargs : s.positional;
   for (Py_ssize_t i = 0; i < placed; ++i) bound[i] = args[i];
-  if (nargs > s.positional) {
-    if (!s.var_positional) return Bound::kMisfit;
-  }
+  if (nargs > s.positional && !s.var_positional) return Bound::kMisfit;
   PyObject* extra = nullptr;  // list of (name, value)
   const Py_ssize_t keywords = kwnames == nullptr ? 0 : PyTuple_GET_SIZE(kwnames);
   for (Py_ssize_t k = 0; k < keywords; ++k) {

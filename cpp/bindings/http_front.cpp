@@ -1,6 +1,5 @@
 #include "bindings/http_front.hpp"
 
-#include <charconv>
 #include <ctime>
 #include <utility>
 
@@ -51,8 +50,6 @@ bool same_secret(std::string_view a, std::string_view b) noexcept {
   for (std::size_t i = 0; i < a.size() && i < b.size(); ++i) different |= static_cast<unsigned>(a[i] ^ b[i]);
   return different == 0;
 }
-
-std::string number(std::uint64_t n) { return std::to_string(n); }
 
 // The texts of ASGI's messages, made once.
 struct Messages {
@@ -165,7 +162,7 @@ pb::object Front::look(pb::handle raw, std::optional<std::string_view> own_key, 
     const http::Stored facts = facts_of(value, fresh_left);
     if (use(q, value, facts) != http::Use::kServe) break;
     ++flow->scopes()[scope_].stats.hits;
-    ++counts_.hits;
+    ++hits_;
     http::Status status;
     status.hit = true;
     return rendered(q, value, facts, "HIT", status);
@@ -293,11 +290,12 @@ pb::object Front::answered(const Question& question, PyObject* stored, const htt
   const bool as_stored = answer.status == PyLong_AsLong(field(stored, kStatus));
   pb::object body = pb::reinterpret_borrow<pb::object>(whole);
   if (answer.status == 206) {
-    add(headers, content_range_, "bytes " + number(answer.first) + "-" + number(answer.last) + "/" + number(size));
-    add(headers, content_length_, number(answer.last - answer.first + 1));
+    add(headers, content_range_,
+        "bytes " + std::to_string(answer.first) + "-" + std::to_string(answer.last) + "/" + std::to_string(size));
+    add(headers, content_length_, std::to_string(answer.last - answer.first + 1));
     body = pb::bytes(PyBytes_AS_STRING(whole) + answer.first, answer.last - answer.first + 1);
   } else if (answer.status == 416) {
-    add(headers, content_range_, "bytes */" + number(size));
+    add(headers, content_range_, "bytes */" + std::to_string(size));
     add(headers, content_length_, "0");
     body = pb::bytes();
   } else if (!as_stored) {
@@ -322,7 +320,7 @@ pb::object Front::answered(const Question& question, PyObject* stored, const htt
 }
 
 http::After Front::after(const Question& question, int status, pb::handle headers, std::string* vary) const {
-  std::string cache_control, expires, date, age, etag, last_modified, varies;
+  std::string cache_control, expires, date, age, last_modified, varies;
   bool set_cookie = false, content_range = false, has_vary = false;
   const auto joined = [](std::string& to, std::string_view value) {
     if (!to.empty()) to += ", ";
@@ -343,7 +341,6 @@ http::After Front::after(const Question& question, int status, pb::handle header
     if (is("expires")) first(expires, value.empty() ? std::string_view("0") : value);
     if (is("date")) first(date, value);
     if (is("age")) first(age, value);
-    if (is("etag")) first(etag, value);
     if (is("last-modified")) first(last_modified, value);
     if (is("set-cookie") || is("set-cookie2")) set_cookie = true;
     if (is("content-range")) content_range = true;
@@ -356,7 +353,6 @@ http::After Front::after(const Question& question, int status, pb::handle header
   response.expires = expires;
   response.date = date;
   response.age = age;
-  response.etag = etag;
   response.last_modified = last_modified;
   response.vary = varies;
   if (vary != nullptr && has_vary) *vary = varies;

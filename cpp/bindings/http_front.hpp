@@ -33,11 +33,6 @@ struct Question {
   std::string debug;    // what the request gave as debug token
 };
 
-struct HttpCounts {
-  std::uint64_t hits = 0;
-  std::uint64_t stale = 0;
-};
-
 class Front {
  public:
   Front(CacheBase* cache, ScopeId scope, FrontOptions options, http::Route route, PyTypeObject* stored,
@@ -60,13 +55,12 @@ class Front {
 
   // The stored answer for this request in a value of the cache: itself, that of its variant, or nullptr. Borrowed.
   PyObject* match(const Question& question, PyObject* value) const;
-  std::string variant_key(const Question& question, std::string_view nonce, std::string_view text) const;
   std::string variant_text(pybind11::handle raw, const std::vector<std::string>& names) const;
 
-  const HttpCounts& counts() const noexcept { return counts_; }
-  const http::Route& route() const noexcept { return route_; }
+  std::uint64_t hits() const noexcept { return hits_; }
 
  private:
+  std::string variant_key(const Question& question, std::string_view nonce, std::string_view text) const;
   bool debugs(const Question& question) const noexcept;
   void check(pybind11::handle stored) const;
   pybind11::object answered(const Question& question, PyObject* stored, const http::Answer& answer,
@@ -102,7 +96,7 @@ class Front {
   pybind11::object age_, x_cache_, cache_status_, content_length_, content_range_;  // names
   pybind11::object hit_;                                                            // X-Cache: HIT
   mutable OfSecond last_age_, last_ttl_;
-  HttpCounts counts_;
+  std::uint64_t hits_ = 0;
 };
 
 }  // namespace stillwarm::py

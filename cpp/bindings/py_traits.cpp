@@ -165,9 +165,4 @@ PyObject* own_key(PyObject* const* items, Py_ssize_t count) {
   return key;
 }
 
-Probe probe_of(PyObject* const& stored, Py_ssize_t count, std::uint64_t hash, ScopeId scope, const ScopeTable* shared) {
-  PyObject* const* items = count == 1 ? &stored : reinterpret_cast<PyTupleObject*>(stored)->ob_item;
-  return {hash, scope, shared, items, count};
-}
-
 }  // namespace stillwarm::py

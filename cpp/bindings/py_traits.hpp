@@ -85,9 +85,6 @@ inline Hashed hash_str(PyObject* text, std::uint64_t salt, std::uint64_t& out) {
 // A new reference to the stored form; nullptr with MemoryError. May run the collector, and so any code.
 PyObject* own_key(PyObject* const* items, Py_ssize_t count);
 
-// The items of a stored key, for a probe of its own.
-Probe probe_of(PyObject* const& stored, Py_ssize_t count, std::uint64_t hash, ScopeId scope, const ScopeTable* shared);
-
 // _keys.py tells which class `Content` is, and which types are always keyed by content.
 void set_content_types(PyObject* content, PyObject* by_content);
 

@@ -23,24 +23,12 @@ PyObject* take(Ready* r) {
   return value;
 }
 
-// Ends a step the way generators do: StopIteration carries the value. Steals it.
-PyObject* stop(PyObject* value) {
-  if (value == nullptr) return nullptr;
-  PyObject* stop_iteration = PyObject_CallOneArg(PyExc_StopIteration, value);
-  Py_DECREF(value);
-  if (stop_iteration != nullptr) {
-    PyErr_SetObject(PyExc_StopIteration, stop_iteration);
-    Py_DECREF(stop_iteration);
-  }
-  return nullptr;
-}
-
 PySendResult ready_am_send(PyObject* self, PyObject*, PyObject** result) {
   *result = take(reinterpret_cast<Ready*>(self));
   return *result == nullptr ? PYGEN_ERROR : PYGEN_RETURN;
 }
 
-PyObject* ready_next(PyObject* self) { return stop(take(reinterpret_cast<Ready*>(self))); }
+PyObject* ready_next(PyObject* self) { return stop_with(take(reinterpret_cast<Ready*>(self))); }
 
 PyObject* ready_send(PyObject* self, PyObject*) { return ready_next(self); }
 
@@ -119,6 +107,17 @@ PyType_Spec ready_spec = {"stillwarm._core.Ready", sizeof(Ready), 0,
 bool add_ready(PyObject* module) {
   ready_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&ready_spec));
   return ready_type != nullptr && PyModule_AddObjectRef(module, "Ready", reinterpret_cast<PyObject*>(ready_type)) == 0;
+}
+
+PyObject* stop_with(PyObject* value) {
+  if (value == nullptr) return nullptr;
+  PyObject* stop = PyObject_CallOneArg(PyExc_StopIteration, value);
+  Py_DECREF(value);
+  if (stop != nullptr) {
+    PyErr_SetObject(PyExc_StopIteration, stop);
+    Py_DECREF(stop);
+  }
+  return nullptr;
 }
 
 PyObject* make_ready(PyObject* value) {

@@ -18,4 +18,8 @@ bool add_ready(PyObject* module);
 // A new awaitable that takes `value` (a new reference), also on failure.
 PyObject* make_ready(PyObject* value);
 
+// Ends a step the way generators do: nullptr with StopIteration, which carries the value. Takes `value`; nullptr with
+// an exception passes.
+PyObject* stop_with(PyObject* value);
+
 }  // namespace stillwarm::py

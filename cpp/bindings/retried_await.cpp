@@ -9,6 +9,7 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include "bindings/ready.hpp"
 #include "bindings/retried_call.hpp"
 #include "core/base/clock.hpp"
 
@@ -83,15 +84,7 @@ PySendResult step(RetriedAwait* r, PyObject* value, PyObject** result) {
 // A result of a step as a method gives it: what was yielded, or StopIteration with what was returned.
 PyObject* as_method(PySendResult how, PyObject* result) {
   if (how == PYGEN_NEXT) return result;
-  if (how == PYGEN_RETURN) {
-    PyObject* stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-    Py_DECREF(result);
-    if (stop != nullptr) {
-      PyErr_SetObject(PyExc_StopIteration, stop);
-      Py_DECREF(stop);
-    }
-  }
-  return nullptr;
+  return how == PYGEN_RETURN ? stop_with(result) : nullptr;
 }
 
 PySendResult await_am_send(PyObject* self, PyObject* value, PyObject** result) {

@@ -1,8 +1,8 @@
 """What is left of a private server when its owner is gone: no process, no folder, no shared memory.
 
-Run as a program (by `_servers`) it waits until the pipe to its owner is closed, or until the owner's process has ended
-in whatever way, SIGKILL included. A process belongs to a folder when its command line names it: to read that needs no
-right over the process, which root does not have in every container.
+Run as a program (by `_server_life`) it waits until the pipe to its owner is closed, or until the owner's process has
+ended in whatever way, SIGKILL included. A process belongs to a folder when its command line names it: to read that
+needs no right over the process, which root does not have in every container.
 
 Thread rule: functions of plain data; the program has one thread.
 Refuses to know: stillwarm. It starts in a few milliseconds because it imports next to nothing.

@@ -189,7 +189,7 @@ def read(cache: Source, web: bool = True) -> dict[Key, float]:
                 grown = max(0.0, value - seen.raw.get(key, 0))
                 seen.raw[key] = value
                 seen.given[key] = now[key] = seen.given.get(key, 0) + grown
-        _estimate(cache, seen, now)
+        _estimate(seen, now)
     return now
 
 
@@ -282,7 +282,7 @@ def _retries() -> dict[Key, float]:
     return now
 
 
-def _estimate(cache: Cache, seen: _Seen, now: dict[Key, float]) -> None:
+def _estimate(seen: _Seen, now: dict[Key, float]) -> None:
     """Adds seconds_saved. Each call counts with the mean at the reading after it, so that the sum never falls."""
     for name, labels in [key for key in now if key[0] == "hits"]:
         answered = now[name, labels] + now["stale_hits", labels]

@@ -14,17 +14,13 @@ import itertools
 import os
 import shutil
 import signal
-import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
-from stillwarm import _keeper
 from stillwarm._ask_redis import ask_redis
 from stillwarm._redis_tls import RedisTls
-from stillwarm._servers import Keeper, ServerError, ServerMissing, free_port, make_folder, spawn
+from stillwarm._server_life import Server, ServerError, ServerMissing, make_folder
 
 __all__ = ["RedisServer", "redis_program"]
 
@@ -69,7 +65,7 @@ def _with_tls(tls: RedisTls | None) -> dict[str, str]:
     }
 
 
-class RedisServer:
+class RedisServer(Server):
     """A Redis server of this process alone, started when made and removed by `close()` or at the end of a `with`.
 
     Args:
@@ -82,32 +78,21 @@ class RedisServer:
         ServerError: it did not start; the text has the end of its log.
     """
 
-    host: Final = "127.0.0.1"
+    _kind = "Redis"
+    _taken = "in use"
 
     def __init__(
         self, *, durable: bool = False, settings: Mapping[str, str] | None = None, tls: RedisTls | None = None
     ) -> None:
         self._program_path = redis_program()
-        self._program: subprocess.Popen[bytes] | None = None
         self._databases = itertools.count(1)
-        self._owner = os.getpid()
-        self.folder = make_folder("warm-rd")
-        self.port = 0
+        super().__init__(make_folder("warm-rd"))
         self.password = (settings or {}).get("requirepass")
         self.tls = tls
-        self._keeper = Keeper(self.folder)
         own = {"appendonly": "yes", "appendfsync": "everysec"} if durable else {}
         self._settings = {**_SETTINGS, **own, **_with_tls(tls), "dir": str(self.folder), **(settings or {})}
         try:
-            for _ in range(10):  # another process may take the port between our look and the server's
-                self.port = free_port()
-                try:
-                    self.start()
-                    return
-                except ServerError as error:
-                    if "in use" not in str(error):
-                        raise
-            raise ServerError("ten free ports were taken before the server had them")
+            self._first_start()
         except BaseException:
             self.close()
             raise
@@ -135,21 +120,6 @@ class RedisServer:
         """The URL of a database that nobody has used."""
         return self.url_of(next(self._databases))
 
-    @property
-    def log(self) -> str:
-        """What the server wrote so far."""
-        path = self.folder / "log"
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    @property
-    def running(self) -> bool:
-        """Whether its process is there, be it frozen."""
-        return self._program is not None and self._program.poll() is None
-
-    def processes(self) -> list[int]:
-        """The process ids of the server."""
-        return _keeper.processes(str(self.folder), self.folder.name)
-
     def command(self, *words: object, database: int = 0, timeout: float = 5.0) -> Any:
         """Runs one command; its answer: str (bytes as latin-1), int, None, or a list of these.
 
@@ -164,26 +134,13 @@ class RedisServer:
 
     # -------------------------------------------------------------------------------------------------- its life
 
-    def start(self, timeout: float = 30.0) -> None:
-        """Starts it and waits until it answers, on the same port as before; nothing when it runs already."""
-        if self.running:
-            return
+    def _command(self) -> list[str | Path]:
         ports = {"port": str(self.port)} if self.tls is None else {"port": "0", "tls-port": str(self.port)}
         settings = {**self._settings, **ports, "unixsocket": str(self.socket)}
         path = self.folder / "redis.conf"
         path.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         path.chmod(0o666)  # the server's user is another, and a cluster's or a sentinel's is written by it
-        with open(self.folder / "log", "ab") as log:
-            before = log.tell()
-            self._program = spawn(
-                [self._program_path, path, *self._arguments()], self.folder, stdout=log, stderr=subprocess.STDOUT
-            )
-        deadline = time.monotonic() + timeout
-        while not self._ready():
-            if self._program.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise ServerError(f"Redis did not start:\n{self.log[before:][-2000:]}")
-            time.sleep(0.005)
+        return [self._program_path, path, *self._arguments()]
 
     def _arguments(self) -> list[str]:
         return []
@@ -196,50 +153,12 @@ class RedisServer:
 
     def stop(self, timeout: float = 30.0) -> None:
         """Shuts it down in order."""
-        if self._program is None or self._program.poll() is not None:
-            return self.kill()
-        self.thaw()
-        self._program.send_signal(signal.SIGTERM)
-        try:
-            self._program.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self._end(signal.SIGTERM, timeout)
 
     def restart(self) -> None:
         """Stops and starts it; the port stays. Without `durable` it is empty then."""
         self.stop()
         self.start()
-
-    def kill(self) -> None:
-        """SIGKILL; nothing of it is left when it returns."""
-        _keeper.kill(str(self.folder), self.folder.name)
-        if self._program is not None and self._owner == os.getpid():
-            self._program.wait()
-
-    def freeze(self) -> None:
-        """SIGSTOP: the kernel still accepts connections, and nobody answers. See `thaw`."""
-        while moving := [pid for pid in self.processes() if _keeper.state(pid) not in ("T", "Z", "")]:
-            _keeper.send(moving, signal.SIGSTOP)
-            time.sleep(0.002)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        _keeper.send(self.processes(), signal.SIGCONT)
-
-    def close(self) -> None:
-        """Stops it and removes its folder; nothing is left. In a child after a fork it does nothing."""
-        if self._owner != os.getpid():
-            return
-        self.kill()
-        self._keeper.close()
-
-    def __enter__(self) -> RedisServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<RedisServer {self.host}:{self.port}{'' if self.running else ' stopped'}>"

@@ -21,7 +21,6 @@ from stillwarm.errors import CodecError, ConfigError
 Project: TypeAlias = "Callable[..., Mapping[str, Any]]"
 Value: TypeAlias = "str | Callable[[dict[str, Any]], Any] | None"
 
-TABLE_OPTIONS: Final = ("table", "columns", "indexes", "key_column", "value", "project", "unlogged", "history")
 _OWN: Final = ("created_at", "expires_at", "hit_count", "payload")
 _MISSING: Final = object()
 

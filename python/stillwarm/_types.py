@@ -8,7 +8,6 @@ A setting is looked for in the decorator, in the type (`cache.define`), in the C
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -299,8 +298,3 @@ def checked_level(given: dict[str, Any], where: str) -> dict[str, Any]:
     for name, value in given.items():
         _CHECKS[name](value)
     return dict(given)
-
-
-def replace(settings: Settings, **changes: Any) -> Settings:
-    """The settings with some fields changed."""
-    return dataclasses.replace(settings, **changes)

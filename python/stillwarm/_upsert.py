@@ -257,7 +257,7 @@ def _done(cache: Cache, tier: Tier, what: Asked, ready: Job, marks: list[Mark], 
     if ready.returning and any(outcome == "unchanged" for outcome, _ in found):
         tried = _Tries(time.monotonic_ns() + _AT_LEAST)
         try:
-            there = yield from _reread(tier, what, ready, tried)
+            there = yield from _reread(what, ready, tried)
         except TierError as second:
             lost = f"upsert of {what.table}: it was done, but the rows that were unchanged could not be read"
             raise TierUnavailable(f"{lost} ({second})") from second
@@ -277,7 +277,7 @@ def _upserted(what: Asked, ready: Job, found: Iterable[tuple[Outcome, Any]]) -> 
         raise CodecError(f"upsert of {what.table}: it was done, but what it returns cannot be read: {error}") from None
 
 
-def _reread(tier: Tier, what: Asked, ready: Job, tried: _Tries) -> Steps[list[Any]]:
+def _reread(what: Asked, ready: Job, tried: _Tries) -> Steps[list[Any]]:
     while True:
         request = _core.query(ready.plan.reread_text, ready.arrays, tried.left())
         error = yield request
@@ -297,7 +297,7 @@ def _looked_up(
     lost = f"upsert of {what.table}: {raised(error)}; whether it was done is not known, and it was not repeated"
     tried = _Tries(max(until, time.monotonic_ns() + _AT_LEAST))
     try:
-        there = yield from _reread(tier, what, ready, tried)
+        there = yield from _reread(what, ready, tried)
     except TierError as second:
         raise TierUnavailable(f"{lost}: what is there could not be read ({second})") from second
     for n, (is_there, as_given, _) in enumerate(there):

@@ -112,12 +112,22 @@ class CodecError(StillwarmError):
 
 
 class IdempotencyError(StillwarmError):
-    """A write was not executed."""
+    """A write was not executed. An app whose own error handler takes one of the two below answers in its own words.
+
+    Attributes:
+        code: what the answer would have as its `code`, such as "idempotency-running".
+        retry_after: seconds after which it may be asked again; 0: nothing is said about that.
+    """
+
+    def __init__(self, message: str = "", code: str = "", retry_after: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
 
 
 class IdempotencyConflict(IdempotencyError):
-    """The same write is running, or its outcome is unknown."""
+    """The same write is running, its outcome is unknown, or its answer is not to be had (409)."""
 
 
 class IdempotencyMismatch(IdempotencyError):
-    """The same idempotency key came with another payload."""
+    """The same idempotency key came with another payload (422)."""

@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 
 from stillwarm import Cache, ConfigError, _core
 from stillwarm._redis_tls import RedisTls
-from stillwarm._servers import make_folder, servant
+from stillwarm._server_life import make_folder, servant
 
 HOST: Final = "127.0.0.1"
 PASSPHRASE: Final = b"a-passphrase"

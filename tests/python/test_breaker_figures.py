@@ -1,7 +1,7 @@
 """Named circuit breakers from outside: the registry, Prometheus, OpenTelemetry.
 
 Thread rule: one thread; other processes are children that fork.
-Refuses to know: how a circuit opens (test_breaker), and the figures of caches (test_metrics, test_otel).
+Refuses to know: how a circuit opens (test_breaker), and the figures of caches (test_metrics, test_otel_figures).
 """
 
 from __future__ import annotations

@@ -312,7 +312,7 @@ def test_breaker_in_a_retry_stops_it_and_costs_it_nothing() -> None:
             with pytest.raises(CircuitOpen) as caught:
                 policy.call(breaker.call, source.ask)
         assert (source.calls, len(waits)) == (5, 5)
-        assert _core.budget_left("test-breaker") == 5_000
+        assert _core.budgets()["test-breaker"][0] == 5_000
     assert caught.value.__notes__ == ["stillwarm: 1 attempt in 0.00 s; stopped: circuit open"]  # type: ignore[attr-defined]
 
 

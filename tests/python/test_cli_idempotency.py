@@ -1,7 +1,8 @@
 """`stillwarm idempotency list|release` as a user starts them: a process of its own, a real server, a terminal or none.
 
 Thread rule: one thread; commands run in processes of their own.
-Refuses to know: when an outcome is unknown (test_idempotent), and what the endpoints show (test_idempotent_operators).
+Refuses to know: when an outcome is unknown (test_idempotent_failures), and what the endpoints show
+(test_idempotent_operators).
 """
 
 from __future__ import annotations

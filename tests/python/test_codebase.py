@@ -13,8 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "cpp" / "core"
-STATIONS = ("memory", "flight", "fence", "remote", "retry", "antidup", "codec")
+STATIONS = ("memory", "flight", "fence", "remote", "retry", "antidup", "codec", "http")
 SOURCES = sorted(p for p in (ROOT / "cpp").rglob("*") if p.suffix in (".cpp", ".hpp"))
+SUFFIXES = (".cpp", ".hpp", ".py")
 PYTHON = sorted((ROOT / "python").rglob("*.py"))
 
 
@@ -65,8 +66,18 @@ def test_codebase_a_library_is_included_where_it_is_spoken_to(library: str) -> N
 def test_codebase_files_are_short_and_say_what_they_are(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= 400
+    if path.suffix == ".py":
+        openings = ('"""', "#")
+    else:  # a .cpp may leave it to its header
+        openings = ("//", f'#include "{path.relative_to(ROOT / "cpp").with_suffix(".hpp")}"')
     if text and path.name != "__init__.py":
-        assert text.startswith(("//", '"""', "#")), "a file opens with what it is"
+        assert text.startswith(openings), "a file opens with what it is"
+
+
+def test_codebase_tests_and_benchmarks_are_short_too() -> None:
+    files = [p for folder in ("tests", "benchmarks") for p in (ROOT / folder).rglob("*") if p.suffix in SUFFIXES]
+    assert len(files) > 200
+    assert {str(p.relative_to(ROOT)) for p in files if p.read_text().count("\n") > 400} == set()
 
 
 def test_codebase_the_gil_is_never_released_by_raii() -> None:

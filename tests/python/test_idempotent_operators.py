@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-import unknowing
 from chaos import ChaosProxy
+from keeping import older, shared
 from managing import BEARER, CHANGE, FRAMEWORKS, TOKEN, Ask, client
 from stillwarm import Cache
 from stillwarm._servers import PostgresServer
 from stillwarm.web import _schema
 from stillwarm.web.management import Management
 from tiers import Ground, with_port
-from unknowing import ROUTE, SECRET, broken, older, record_of
+from unknowing import ROUTE, SECRET, broken, record_of
 from writing import KEY, Writes, code, replayed
 
-shared = unknowing.shared
+__all__ = ["shared"]
 
 
 @pytest.fixture(params=FRAMEWORKS)

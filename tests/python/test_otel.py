@@ -1,13 +1,12 @@
-"""OpenTelemetry: what an SDK with in-memory exporters gets to see of a cache.
+"""OpenTelemetry: the spans of loads.
 
 Thread rule: threads and tasks where a span's parent depends on them, ordered by events.
-Refuses to know: how figures are read (test_metrics).
+Refuses to know: figures (test_otel_figures).
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import subprocess
 import sys
@@ -18,80 +17,20 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import TracerProvider
 
-from stillwarm import Cache, CircuitBreaker, NotFound, Retry, _core
-from stillwarm._readings import FIGURES
+from stillwarm import Cache, NotFound, Retry, _core
 from stillwarm.otel import instrument
+from tracing import Seen, attributes, inside
 
 SECOND = 10**9
 PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-class Ended(SpanProcessor):
-    """Lets a test wait for spans that other threads end."""
-
-    def __init__(self) -> None:
-        self._count = threading.Semaphore(0)
-
-    def on_end(self, span: ReadableSpan) -> None:
-        if span.name == "stillwarm.load":
-            self._count.release()
-
-    def wait(self) -> None:
-        assert self._count.acquire(timeout=30)
-
-
-class Seen:
-    """A cache, the spans of its loads, and an app's tracer beside them."""
-
-    def __init__(self, cache: Cache, **options: Any) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider(shutdown_on_exit=False)
-        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.ended = Ended()
-        self.provider.add_span_processor(self.ended)
-        self.app = self.provider.get_tracer("app")
-        self.reader = InMemoryMetricReader()
-        self.meters = MeterProvider([self.reader], shutdown_on_exit=False)
-        self.end = instrument(cache, self.meters, self.provider, **options)
-
-    def spans(self, name: str = "stillwarm.load") -> list[ReadableSpan]:
-        return [span for span in self.exporter.get_finished_spans() if span.name == name]
-
-    def only(self) -> ReadableSpan:
-        (span,) = self.spans()
-        return span
-
-    def points(self) -> dict[tuple[str, tuple[tuple[str, Any], ...]], float]:
-        data = self.reader.get_metrics_data()
-        return {
-            (metric.name, tuple(sorted(point.attributes.items()))): point.value
-            for resource in (data.resource_metrics if data else ())
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-            for point in metric.data.data_points
-        }
-
-    def figure(self, name: str, **labels: str) -> float:
-        return self.points()[f"stillwarm.{name}", tuple(sorted(labels.items()))]
 
 
 @pytest.fixture
 def cache() -> Iterator[Cache]:
     with Cache(namespace="shop") as made:
         yield made
-
-
-def attributes(span: ReadableSpan) -> dict[str, Any]:
-    return {k.removeprefix("stillwarm."): v for k, v in (span.attributes or {}).items()}
-
-
-def inside(child: ReadableSpan, parent: ReadableSpan) -> bool:
-    return child.parent is not None and child.parent.span_id == parent.context.span_id
 
 
 # -------------------------------------------------------------------------------------------------------------- spans
@@ -328,88 +267,7 @@ def test_otel_tracer_that_fails_does_not_reach_the_caller(cache: Cache, caplog: 
     assert "a hook failed around a load" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------------------ figures
-
-
-def test_otel_figures_are_those_of_the_cache(cache: Cache) -> None:
-    cache.define("scoring", ttl=60)
-    score = cache.cached("scoring")(lambda asin: asin)
-    seen = Seen(cache)
-    for _ in range(5):
-        score("a")
-    score("b")
-    labels = {"namespace": "shop", "type": "scoring"}
-    assert seen.figure("hits", **labels) == 4
-    assert seen.figure("misses", **labels) == 2
-    assert seen.figure("entries", **labels) == 2
-    assert seen.figure("state", namespace="shop", state="HEALTHY") == 1
-    assert seen.figure("state", namespace="shop", state="DOWN") == 0
-    score("b")
-    assert seen.figure("hits", **labels) == 5  # a second collection reads anew
-
-
-def test_otel_one_reading_serves_a_collection(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    import stillwarm.otel
-
-    read, readings = stillwarm.otel.read_all, []
-    monkeypatch.setattr(stillwarm.otel, "read_all", lambda sources: readings.append(1) or read(sources))
-    seen = Seen(cache)
-    for collection in (1, 2, 3):
-        names = {name for name, _ in seen.points()}
-        assert len(names) > 10
-        assert len(readings) == collection
-
-
-def test_otel_instruments_are_the_known_figures(cache: Cache) -> None:
-    cache.cached(ttl=60)(lambda asin: asin)("a")
-    breaker = CircuitBreaker(name="prices")
-    Retry(OSError, name="prices").call(int)
-    names = {name for name, _ in Seen(cache).points()}
-    assert breaker.state == "closed"
-    assert "stillwarm.remote_hits" in names
-    absent = {"http_responses", "alert_crossings", "alert_active", "max_entries"}  # without web, budget, tier
-    absent |= {name for name, figure in FIGURES.items() if name.startswith("remote_") and "type" not in figure.labels}
-    assert names >= {f"stillwarm.{name}" for name in FIGURES.keys() - absent - {"undecodable", "retry_given_up"}}
-    assert names <= {f"stillwarm.{name}" for name in FIGURES}
-
-
-def test_otel_caches_of_one_provider_report_each(cache: Cache) -> None:
-    other = Cache(namespace="other")
-    seen = Seen(cache)
-    end_other, end_again = instrument(other, seen.meters), instrument(other, seen.meters)
-
-    def namespaces() -> set[str]:
-        return {value for _, labels in seen.points() for label, value in labels if label == "namespace"}
-
-    assert namespaces() == {"shop", "other"}
-    assert seen.figure("flights", namespace="other") == 0
-    assert seen.figure("max_bytes", namespace="other") == 64 * 2**20, "once, though it was given twice"
-    seen.end()
-    seen.end()
-    assert namespaces() == {"other"}
-    end_other()
-    assert namespaces() == {"other"}
-    end_again()
-    assert namespaces() == set()
-
-
-def test_otel_uninstrument_ends_both(cache: Cache) -> None:
-    seen = Seen(cache)
-    score = cache.cached(ttl=60)(lambda asin: asin)
-    seen.end()
-    score("a")
-    assert seen.spans() == []
-    assert seen.points() == {}
-    assert cache._hooks == ()
-
-
-def test_otel_instruments_do_not_keep_a_cache_alive() -> None:
-    cache = Cache()
-    seen = Seen(cache)
-    assert seen.points()
-    del cache, seen.end
-    gc.collect()
-    assert seen.points() == {}
+# ------------------------------------------------------------------------------------------------------- the packages
 
 
 def test_otel_api_without_an_sdk_does_nothing() -> None:

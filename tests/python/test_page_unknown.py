@@ -1,7 +1,7 @@
 """The operator's page and idempotency keys whose outcome is unknown: what it shows, asks and does, in a real Chromium.
 
 Thread rule: each test has its own cache, server and browser context.
-Refuses to know: when an outcome is unknown (test_idempotent), and the endpoints (test_idempotent_operators).
+Refuses to know: when an outcome is unknown (test_idempotent_failures), and the endpoints (test_idempotent_operators).
 """
 
 from __future__ import annotations

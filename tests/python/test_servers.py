@@ -19,7 +19,7 @@ import pytest
 
 from leftovers import segment_of, segments, traces
 from pooling import PgBouncer
-from stillwarm import _keeper, _servers
+from stillwarm import _keeper, _server_life, _servers
 from stillwarm._servers import Keeper, PostgresServer, ServerError
 
 pytestmark = pytest.mark.servers
@@ -209,7 +209,7 @@ def test_servers_postgres_takes_another_port_when_its_own_is_lost(
     postgres_template: Path, warm_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ports = [warm_postgres.port, _servers.free_port()]
-    monkeypatch.setattr(_servers, "free_port", lambda: ports.pop(0))
+    monkeypatch.setattr(_server_life, "free_port", lambda: ports.pop(0))
     with PostgresServer(template=postgres_template) as server:
         assert ports == []
         assert server.sql("SELECT 1") == [("1",)]

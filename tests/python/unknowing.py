@@ -6,40 +6,17 @@ Refuses to know: who looks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from stillwarm import _core
+from keeping import older
 from stillwarm._idempotency import key_of
 from tiers import Ground
 from writing import KEY, Writes, code
 
 ROUTE = "POST /orders/<int:number>"
 SECRET = b"the answer is private"
-
-
-@pytest.fixture(params=["memory", "postgres"])
-def shared(request: pytest.FixtureRequest) -> Iterator[Ground]:
-    """Where the records are."""
-    if request.param == "memory":
-        ground = Ground(None)
-    else:
-        ground = Ground(request.getfixturevalue("warm_postgres").new_database())
-    yield ground
-    ground.close()
-
-
-def older(ground: Ground, seconds: float) -> None:
-    """All records become older."""
-    if ground.url is None:
-        _core.clock_set(_core.clock_now() + int(seconds * 1e9))
-        return
-    times = ", ".join(
-        f"{name} = {name} - interval '{seconds} s'" for name in ("lease_until", "created_at", "expires_at")
-    )
-    ground.sql(f"UPDATE stillwarm.idempotency SET {times}")
 
 
 def record_of(key: str = KEY, user: str | None = "ann") -> str:

@@ -24,8 +24,7 @@
 //  B5  The share is looked at after each call, also after one that succeeded: the twentieth call may open the circuit
 //      whichever way it went.
 //  B6  With probe_most, a probe that has been silent for so long holds nobody up any longer: it hangs, or nobody is
-//  left
-//      to report it. The next call is a probe beside it, and the first result of the two counts.
+//      left to report it. The next call is a probe beside it, and the first result of the two counts.
 #pragma once
 
 #include <array>

@@ -43,6 +43,10 @@ struct Extra {
   std::vector<std::uint64_t> tags;  // fingerprints
 };
 
+// Entry::flags
+inline constexpr std::uint8_t kFlagNegative = 1;  // a remembered absence: the value is what NotFound says
+inline constexpr std::uint8_t kFlagQuiet = 2;     // no hit since hits were last taken
+
 struct Entry {
   Handle key = nullptr;
   Handle value = nullptr;
@@ -58,14 +62,11 @@ struct Entry {
   std::uint32_t weight = 0;  // bytes, overhead included, saturated at 2^32 - 1
   std::uint32_t hits = 0;    // exact, saturated
   Queue queue = Queue::kNowhere;
-  std::uint8_t touched = 0;       // hits the policy has not seen yet, lossy
-  std::uint8_t flags = 2;         // kFlagQuiet
-  std::uint8_t bucket_level = 0;  // free for the timer wheel
+  std::uint8_t touched = 0;  // hits the policy has not seen yet, lossy
+  std::uint8_t flags = kFlagQuiet;
+  std::uint8_t timer_state = 0;  // what timer_prev is: see W4 of the timer wheel
 };
 static_assert(sizeof(Entry) == 80 || sizeof(void*) != 8, "an entry is 80 bytes: see cpp/DESIGN.md, memory per entry");
-
-inline constexpr std::uint8_t kFlagNegative = 1;  // a remembered absence: the value is what NotFound says
-inline constexpr std::uint8_t kFlagQuiet = 2;     // no hit since hits were last taken
 
 class Slab {
  public:
@@ -97,7 +98,6 @@ class Slab {
 
   // One past the largest index that was ever handed out: the bound for a scan.
   Index end() const noexcept { return end_; }
-  std::size_t allocated_bytes() const noexcept { return blocks_.size() * kBlock * sizeof(Entry); }
 
  private:
   static constexpr Index kShift = 8;

@@ -1,10 +1,11 @@
 // What the core asks of those who own keys: to compare one that is stored with one that is looked for.
 //
+// Thread rule: that of the table which asks. Refuses to know: what a key is.
+//
 //   struct Traits {
-//     struct Probe { std::uint64_t hash; ScopeId scope; ... };                      // a key as a caller holds it
-//     static Match match(ScopeId scope, Handle stored, const Probe& probe);         // may run foreign code
-//     static void never_settles(const Probe& probe);                                // a comparison that keeps changing
-//     the table
+//     struct Probe { std::uint64_t hash; ScopeId scope; ... };               // a key as a caller holds it
+//     static Match match(ScopeId scope, Handle stored, const Probe& probe);  // may run foreign code
+//     static void never_settles(const Probe& probe);                         // each comparison changed the table
 //   };
 #pragma once
 

@@ -14,8 +14,8 @@
 //   1  Nothing is written with a dictionary that the tier was not seen to hold. Whatever may have removed it (`doubt`)
 //      stops its use until it was seen there again; `unconfirmed` says which are to be looked for, also once a minute.
 //   2  A dictionary belongs to one type of one namespace, by the key under which it is stored and whose hash it
-//   carries,
-//      and its number is the hash of its bytes. Two processes that train at the same time have two, and both are right.
+//      carries, and its number is the hash of its bytes. Two processes that train at the same time have two, and both
+//      are right.
 //   3  What is marked private is neither sampled nor compressed with a dictionary.
 //   4  Bounded: kMostOfType per type, kMostInAll and kMostBytes together (the least recently used go), samples of
 //      kMostSampleBytes together, kMostMissing numbers that the tier has not got, each for kMissingPause.

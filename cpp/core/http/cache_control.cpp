@@ -1,3 +1,4 @@
+// How Cache-Control is read. Thread rule and what this refuses to know: see fields.hpp.
 #include <algorithm>
 
 #include "core/http/fields.hpp"
@@ -39,7 +40,6 @@ void apply(const Directive& directive, Directives& to) noexcept {
   if (is("must-revalidate")) return read_permission(directive, to.must_revalidate, to.malformed);
   if (is("proxy-revalidate")) return static_cast<void>(to.proxy_revalidate = true);
   if (is("must-understand")) return read_permission(directive, to.must_understand, to.malformed);
-  if (is("immutable")) return static_cast<void>(to.immutable = true);
   if (is("only-if-cached")) return static_cast<void>(to.only_if_cached = true);
   if (is("stale-while-revalidate")) return read_seconds(directive, to.stale_while_revalidate, to.malformed);
   if (is("stale-if-error")) return read_seconds(directive, to.stale_if_error, to.malformed);

@@ -1,3 +1,4 @@
+// How dates are read and written. Thread rule and what this refuses to know: see fields.hpp.
 #include <algorithm>
 
 #include "core/http/fields.hpp"

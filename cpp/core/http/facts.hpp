@@ -42,7 +42,6 @@ struct Response {
   std::string_view expires;
   std::string_view date;
   std::string_view age;
-  std::string_view etag;
   std::string_view last_modified;
   std::string_view vary;
 };

@@ -27,7 +27,6 @@ struct Directives {
   bool must_revalidate = false;
   bool proxy_revalidate = false;
   bool must_understand = false;
-  bool immutable = false;
   bool only_if_cached = false;
   bool malformed = false;  // a lifetime that is no number, or something that is no directive
   Seconds max_age = kNever;

@@ -17,7 +17,8 @@
 
 namespace stillwarm::http {
 
-// Why the answer did not come from the store, or did not go there. The text of each is in status.hpp.
+// Why the policy keeps an answer from the store. The text of each is in status.hpp; who serves has reasons of its own,
+// such as the size of a body, and gives their texts.
 enum class Why : std::uint8_t {
   kNone,
   kMethod,       // not GET or HEAD
@@ -40,10 +41,6 @@ enum class Why : std::uint8_t {
   kNoLifetime,  // neither the response nor the route says how long
   kExpired,
   kMalformed,  // a header that cannot be read
-  kTooLarge,
-  kStreaming,
-  kUnless,          // the route's own condition
-  kRecentlyPassed,  // the same answer could not be stored a moment ago
 };
 
 // RFC 9211, 2.2: why the request went to the app.

@@ -71,14 +71,6 @@ std::string_view text_of(Why why) noexcept {
       return "expired";
     case Why::kMalformed:
       return "malformed";
-    case Why::kTooLarge:
-      return "too-large";
-    case Why::kStreaming:
-      return "streaming";
-    case Why::kUnless:
-      return "unless";
-    case Why::kRecentlyPassed:
-      return "recently-passed";
   }
   return {};
 }

@@ -71,12 +71,6 @@ class FrequencySketch {
     age(times);
   }
 
-  void clear() noexcept {
-    std::fill(blocks_.begin(), blocks_.end(), Block{});
-    added_ = 0;
-    sweep_ = blocks_.size();
-  }
-
   std::size_t allocated_bytes() const noexcept { return blocks_.size() * sizeof(Block); }
   std::uint64_t capacity() const noexcept { return capacity_; }
 

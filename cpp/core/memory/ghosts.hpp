@@ -44,7 +44,6 @@ class Ghosts {
     return clock - slot.clock <= reach;  // modulo 2^32, as the clock is
   }
 
-  void clear() noexcept { std::fill(slots_.begin(), slots_.end(), Slot{}); }
   std::size_t allocated_bytes() const noexcept { return slots_.size() * sizeof(Slot); }
 
  private:

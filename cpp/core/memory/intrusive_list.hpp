@@ -58,8 +58,6 @@ class IntrusiveList {
   // An entry of this list had `before` as its weight and has `after` now.
   void reweigh(std::uint32_t before, std::uint32_t after) noexcept { bytes_ = bytes_ - before + after; }
 
-  void clear() noexcept { *this = IntrusiveList{}; }
-
   // O(n), for tests: links in both directions, L1 and L2, and every entry says that it is in `queue`.
   bool check(const Slab& slab, Queue queue) const noexcept {
     std::uint64_t size = 0;

@@ -36,14 +36,6 @@ void Policy::set_limits(Limits limits) noexcept {
   clock_shift_ = bits > 24 ? bits - 24 : 0;
 }
 
-void Policy::clear() noexcept {
-  window_.clear();
-  probation_.clear();
-  protected_.clear();
-  ghosts_.clear();
-  oversize_ = kNone;
-}
-
 // ---- the lists
 
 bool Policy::exceeds(std::uint64_t entries, std::uint64_t bytes, double share) const noexcept {
@@ -93,7 +85,7 @@ void Policy::on_reweigh(Index i, std::uint32_t old_weight) noexcept {
 void Policy::on_remove(Index i) noexcept {
   Entry& e = slab_[i];
   list(e.queue).remove(slab_, i);
-  e.queue = Queue{};
+  e.queue = Queue::kNowhere;
   e.touched = 0;
   examined_ = 0;
   if (oversize_ == i) oversize_ = kNone;

@@ -91,15 +91,11 @@ class Policy {
 
   void set_limits(Limits limits) noexcept;
 
-  // Forgets all entries; they are being freed wholesale. The history of frequencies stays.
-  void clear() noexcept;
-
   const Limits& limits() const noexcept { return limits_; }
   std::uint64_t entries() const noexcept { return window_.size() + probation_.size() + protected_.size(); }
   std::uint64_t bytes() const noexcept { return window_.bytes() + probation_.bytes() + protected_.bytes(); }
   double window_share() const noexcept { return window_share_; }
   std::uint64_t window_entries() const noexcept { return window_.size(); }
-  std::uint64_t protected_entries() const noexcept { return protected_.size(); }
   std::size_t allocated_bytes() const noexcept { return sketch_.allocated_bytes() + ghosts_.allocated_bytes(); }
 
   bool check_invariants() const noexcept;  // O(n), for tests

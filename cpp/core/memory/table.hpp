@@ -39,7 +39,6 @@ class Table {
 
   std::size_t size() const noexcept { return size_; }
   std::uint64_t generation() const noexcept { return generation_; }
-  std::size_t allocated_bytes() const noexcept { return slots_.size() * sizeof(Slot); }
 
   // The entry's index, kNone, or kFindError.
   Index find(const Probe& probe) const {

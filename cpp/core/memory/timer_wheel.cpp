@@ -14,13 +14,7 @@ void TimerWheel::schedule(Index i, Nanos deadline) noexcept {
 }
 
 void TimerWheel::cancel(Index i) noexcept {
-  if (slab_[i].bucket_level != kIdle) unlink(i);
-}
-
-void TimerWheel::clear() noexcept {
-  heads_.fill(kNone);
-  occupied_.fill(0);
-  scheduled_ = 0;
+  if (slab_[i].timer_state != kIdle) unlink(i);
 }
 
 void TimerWheel::link(Index i, std::uint32_t bucket) noexcept {
@@ -28,10 +22,10 @@ void TimerWheel::link(Index i, std::uint32_t bucket) noexcept {
   const Index second = heads_[bucket];
   e.timer_next = second;
   e.timer_prev = bucket;
-  e.bucket_level = kFirst;
+  e.timer_state = kFirst;
   if (second != kNone) {
     slab_[second].timer_prev = i;
-    slab_[second].bucket_level = kLinked;
+    slab_[second].timer_state = kLinked;
   } else if (bucket != kPending) {
     occupied_[bucket / kSlots] |= std::uint64_t{1} << bucket % kSlots;
   }
@@ -42,7 +36,7 @@ void TimerWheel::link(Index i, std::uint32_t bucket) noexcept {
 void TimerWheel::unlink(Index i) noexcept {
   Entry& e = slab_[i];
   const Index next = e.timer_next;
-  if (e.bucket_level == kFirst) {
+  if (e.timer_state == kFirst) {
     const std::uint32_t bucket = e.timer_prev;
     heads_[bucket] = next;
     if (next == kNone && bucket != kPending) occupied_[bucket / kSlots] &= ~(std::uint64_t{1} << bucket % kSlots);
@@ -51,11 +45,11 @@ void TimerWheel::unlink(Index i) noexcept {
   }
   if (next != kNone) {
     slab_[next].timer_prev = e.timer_prev;
-    slab_[next].bucket_level = e.bucket_level;
+    slab_[next].timer_state = e.timer_state;
   }
   e.timer_next = kNone;
   e.timer_prev = kNone;
-  e.bucket_level = kIdle;
+  e.timer_state = kIdle;
   --scheduled_;
 }
 
@@ -92,7 +86,7 @@ bool TimerWheel::check_invariants() const noexcept {
     Index before = kNone;
     for (Index i = heads_[bucket]; i != kNone; i = slab_[i].timer_next) {
       const Entry& e = slab_[i];
-      if (e.bucket_level != (before == kNone ? kFirst : kLinked)) return false;  // W4
+      if (e.timer_state != (before == kNone ? kFirst : kLinked)) return false;  // W4
       if (e.timer_prev != (before == kNone ? bucket : before)) return false;
       if (++seen > scheduled_) return false;
       before = i;

@@ -8,7 +8,7 @@
 //  W1  An entry in bucket (level, slot) has the digits of `done_` above `level`, and at `level` a larger digit.
 //  W2  Hence the next bucket to open is the lowest bit of the lowest non-empty level; nothing is ever searched.
 //  W3  `occupied_` has a bit for each bucket that is not empty; the pending list has none.
-//  W4  Entry::bucket_level is kIdle (no links), kLinked (timer_prev is an entry) or kFirst (timer_prev is the bucket).
+//  W4  Entry::timer_state is kIdle (no links), kLinked (timer_prev is an entry) or kFirst (timer_prev is the bucket).
 #pragma once
 
 #include <algorithm>
@@ -78,9 +78,6 @@ class TimerWheel {
   }
 
   std::uint64_t scheduled() const noexcept { return scheduled_; }
-
-  // Forgets all; the entries are being freed wholesale, so their links are not touched.
-  void clear() noexcept;
 
   bool check_invariants() const noexcept;  // O(n), for tests
 

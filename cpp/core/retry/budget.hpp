@@ -16,10 +16,8 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <map>
-#include <string>
-#include <string_view>
+
+#include "core/retry/by_name.hpp"
 
 namespace stillwarm {
 
@@ -53,7 +51,6 @@ class Budget {
 
   std::uint32_t left() const noexcept { return left_; }  // in thousandths
   std::uint32_t capacity() const noexcept { return capacity_; }
-  std::uint32_t refund() const noexcept { return refund_; }
 
  private:
   std::uint32_t capacity_;
@@ -61,27 +58,6 @@ class Budget {
   std::uint32_t left_;
 };
 
-// All budgets of a process. They are never removed: a name is part of a program's text, and policies keep the address.
-class Budgets {
- public:
-  using Map = std::map<std::string, Budget, std::less<>>;
-
-  Budgets() = default;
-  Budgets(const Budgets&) = delete;
-  Budgets& operator=(const Budgets&) = delete;
-
-  // The bucket of that name, made with the default figures when it is first named. Throws std::bad_alloc.
-  Budget& named(std::string_view name);
-
-  // Tests: every bucket full again.
-  void refill() noexcept;
-
-  const Map& all() const noexcept { return by_name_; }
-
-  static Budgets& of_process();
-
- private:
-  Map by_name_;  // a node's address is stable
-};
+using Budgets = ByName<Budget>;
 
 }  // namespace stillwarm

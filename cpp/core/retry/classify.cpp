@@ -186,14 +186,16 @@ const ClassRule* find_rule(std::string_view qualified) noexcept {
 
 ErrorKind transient_if(bool yes) noexcept { return yes ? ErrorKind::kTransient : ErrorKind::kFatal; }
 
+ErrorKind by_status(int status) noexcept { return transient_if(contains(kTransientStatuses, status)); }
+
 ErrorKind apply(Rule rule, const ErrorFacts& facts) noexcept {
   switch (rule) {
     case Rule::kTransient:
       return ErrorKind::kTransient;
     case Rule::kByErrno:
-      return facts.error_number ? classify_errno(*facts.error_number) : ErrorKind::kFatal;
+      return transient_if(facts.error_number && contains(kTransientErrnos, *facts.error_number));
     case Rule::kByStatus:
-      return facts.http_status ? classify_http_status(*facts.http_status) : ErrorKind::kFatal;
+      return facts.http_status ? by_status(*facts.http_status) : ErrorKind::kFatal;
     case Rule::kNotFound:
       return ErrorKind::kNotFound;
     case Rule::kFatal:
@@ -209,10 +211,6 @@ ErrorKind classify_sqlstate(std::string_view state) noexcept {
   return transient_if(state.starts_with(kConnectionClass) || contains(kTransientStates, state));
 }
 
-ErrorKind classify_http_status(int status) noexcept { return transient_if(contains(kTransientStatuses, status)); }
-
-ErrorKind classify_errno(int number) noexcept { return transient_if(contains(kTransientErrnos, number)); }
-
 ErrorKind classify(const ErrorFacts& facts) noexcept {
   const ClassRule* decisive = nullptr;
   for (const std::string_view name : facts.mro) {
@@ -224,7 +222,7 @@ ErrorKind classify(const ErrorFacts& facts) noexcept {
   if (facts.connection_lost) return ErrorKind::kTransient;
   if (facts.sqlstate) return classify_sqlstate(*facts.sqlstate);
   if (decisive != nullptr) return apply(decisive->rule, facts);
-  if (facts.http_status) return classify_http_status(*facts.http_status);
+  if (facts.http_status) return by_status(*facts.http_status);
   return ErrorKind::kFatal;
 }
 

@@ -8,8 +8,7 @@
 //   1. A class that stands for "no such thing" (stillwarm.errors.NotFound) -> NOT_FOUND.
 //   2. The client library says that the connection is gone -> TRANSIENT.
 //   3. A SQLSTATE -> by the table of states; what is not in it is FATAL.
-//   4. The MRO, most derived class first -> the first class that has a rule: transient, fatal, by errno, by HTTP
-//   status.
+//   4. The MRO, most derived class first -> the first class that has a rule: transient, fatal, by errno or by status.
 //   5. An HTTP status on a class that nobody knows -> by the table of statuses.
 //   6. FATAL. A LookupError, a ValueError, a class we do not know: an answer, not an outage.
 //
@@ -36,9 +35,7 @@ struct ErrorFacts {
 
 ErrorKind classify(const ErrorFacts& facts) noexcept;
 
-// The tables alone.
+// The table of states alone.
 ErrorKind classify_sqlstate(std::string_view state) noexcept;
-ErrorKind classify_http_status(int status) noexcept;
-ErrorKind classify_errno(int number) noexcept;
 
 }  // namespace stillwarm

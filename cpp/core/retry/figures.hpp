@@ -1,4 +1,4 @@
-// What retries of one name did: counters, and the list of all names.
+// What retries of one name did, as counters.
 //
 // Thread rule: the owner's lock (the GIL in the extension), as budgets. Refuses to know: policies, errors, time.
 //
@@ -8,13 +8,11 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <map>
-#include <string>
-#include <string_view>
 
 #include "core/base/entry.hpp"
+#include "core/retry/by_name.hpp"
 
 namespace stillwarm {
 
@@ -30,24 +28,6 @@ struct RetryFigures {
   std::array<std::uint64_t, kStops> given_up{};  // calls, by Stop
 };
 
-// All names of a process; never removed, as budgets are not: a name is part of a program's text.
-class RetryNames {
- public:
-  using Map = std::map<std::string, RetryFigures, std::less<>>;
-
-  RetryNames() = default;
-  RetryNames(const RetryNames&) = delete;
-  RetryNames& operator=(const RetryNames&) = delete;
-
-  // The figures of that name; the address stays. Throws std::bad_alloc.
-  RetryFigures& named(std::string_view name);
-  const Map& all() const noexcept { return by_name_; }
-  void reset() noexcept;  // zero, for tests
-
-  static RetryNames& of_process();
-
- private:
-  Map by_name_;
-};
+using RetryNames = ByName<RetryFigures>;
 
 }  // namespace stillwarm

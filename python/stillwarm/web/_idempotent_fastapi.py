@@ -24,10 +24,8 @@ from stillwarm.web._hands import TaskHands
 from stillwarm.web._idempotent_steps import perform
 from stillwarm.web.aidempotent import adrive
 from stillwarm.web.facts import Response, header, line_of
-from stillwarm.web.idempotent import SAFE, Facts, Made, Result, Rules, key_in, made_headers, too_large
-from stillwarm.web.rendering import Call, named, rendered, resolved
-
-_REQUEST, _RESPONSE = "stillwarm_idempotent_request", "stillwarm_idempotent_response"
+from stillwarm.web.idempotent import SAFE, Facts, Made, Result, Rules, handler_in, key_in, made_headers, too_large
+from stillwarm.web.rendering import Asked, Call, called, rendered
 
 
 class _RouteHands(TaskHands):
@@ -68,12 +66,6 @@ class _RouteHands(TaskHands):
         return await connection if inspect.isawaitable(connection) else connection
 
 
-async def called(call: Call) -> Any:
-    if call.is_async:
-        return await call.route(*call.args, **call.kwargs)
-    return await run_in_threadpool(call.route, *call.args, **call.kwargs)
-
-
 async def handled(request: Request, error: Exception) -> StarletteResponse:
     """The answer of the app's own handler of this exception; raises it where there is none."""
     handlers = getattr(request.app, "exception_handlers", {})
@@ -83,6 +75,10 @@ async def handled(request: Request, error: Exception) -> StarletteResponse:
         handler = next((handlers[cls] for cls in classes if cls in handlers), None)
     if handler is None:
         raise error
+    return await asked(handler, request, error)
+
+
+async def asked(handler: Callable[..., Any], request: Request, error: Exception) -> StarletteResponse:
     if inspect.iscoroutinefunction(handler):
         return await handler(request, error)  # type: ignore[no-any-return]
     return await run_in_threadpool(handler, request, error)
@@ -92,30 +88,14 @@ def decorated(cache: Cache, route: Callable[..., Any], rules: Rules) -> Callable
     """The route, which FastAPI gives the request as well."""
     if inspect.isasyncgenfunction(route) or inspect.isgeneratorfunction(route):
         raise ConfigError(f"idempotent of {rules.name}: a route that streams (yield) has no answer to keep")
-    signature = resolved(route)
-    request_name = named(signature, Request) or _REQUEST
-    response_name = named(signature, StarletteResponse) or _RESPONSE
-    of_object = None if inspect.isroutine(route) or inspect.isclass(route) else route.__class__.__call__
-    is_async = inspect.iscoroutinefunction(route) or inspect.iscoroutinefunction(of_object)
+    seen = Asked(route, "stillwarm_idempotent")
 
     @functools.wraps(route)
     async def idempotent_route(*args: Any, **kwargs: Any) -> Any:
-        request = kwargs.get(request_name) or next((one for one in args if isinstance(one, Request)), None)
-        injected = kwargs.get(response_name)
-        kwargs.pop(_REQUEST, None), kwargs.pop(_RESPONSE, None)
-        if request is None:  # called by the app itself, not for a client
-            return await called(Call(route, is_async, args, kwargs, request, None))  # type: ignore[arg-type]
-        return await respond(cache, rules, Call(route, is_async, args, kwargs, request, injected))
+        call = seen.call(args, kwargs)
+        return await (called(call) if call.request is None else respond(cache, rules, call))
 
-    added = [
-        inspect.Parameter(own, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
-        for own, used, annotation in ((_REQUEST, request_name, Request), (_RESPONSE, response_name, StarletteResponse))
-        if own == used
-    ]
-    parameters = list(signature.parameters.values())
-    last = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
-    first = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    idempotent_route.__signature__ = signature.replace(parameters=[*first, *added, *last])  # type: ignore[attr-defined]
+    idempotent_route.__signature__ = seen.signature  # type: ignore[attr-defined]
     return idempotent_route
 
 
@@ -148,7 +128,13 @@ async def respond(cache: Cache, rules: Rules, call: Call) -> Any:
     )
     hands = _RouteHands(cache, rules, call)
     answer = await adrive(hands, perform(rules, store_of(cache), facts))
-    return finished(answer, hands.before) if isinstance(answer, Made) else answer.live
+    if not isinstance(answer, Made):
+        return answer.live
+    if answer.error is not None:
+        handler = handler_in(getattr(request.app, "exception_handlers", {}), answer.error)
+        if handler is not None:
+            return await asked(handler, request, answer.error)
+    return finished(answer, hands.before)
 
 
 async def _body(rules: Rules, request: Request) -> str | None:

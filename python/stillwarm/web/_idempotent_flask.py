@@ -19,7 +19,7 @@ from stillwarm.errors import ConfigError
 from stillwarm.web._hands import SyncHands
 from stillwarm.web._idempotent_steps import drive, perform
 from stillwarm.web.facts import Response, header
-from stillwarm.web.idempotent import SAFE, Facts, Made, Result, Rules, key_in, made_headers, too_large
+from stillwarm.web.idempotent import SAFE, Facts, Made, Result, Rules, handler_in, key_in, made_headers, too_large
 
 
 class _ViewHands(SyncHands):
@@ -113,6 +113,12 @@ def _parts() -> Iterator[str | bytes]:
 
 
 def finished(made: Made) -> FlaskResponse:
+    """The answer; or that of the app's own handler of its error."""
+    if made.error is not None:
+        for name in (*request.blueprints, None):
+            handler = handler_in(current_app.error_handler_spec.get(name, {}).get(None, {}), made.error)
+            if handler is not None:
+                return called(handler, (made.error,), {})
     response: FlaskResponse = current_app.response_class(made.body, status=made.status)
     response.headers.clear()
     for name, value in made_headers(made):

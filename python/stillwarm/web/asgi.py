@@ -134,19 +134,11 @@ class ResponseCache:
 
         question: Any = self._look(scope, None, None, False)  # a GET of all of it
         question.key = flight.key
-        start_refresh(AsyncAsk(ask.front, scope, question, ask_app), flight)
+        spawn(_aload.run_load(AsyncAsk(ask.front, scope, question, ask_app), flight), flight)
 
 
-def start_refresh(fresh: AsyncAsk, flight: Any) -> None:
-    """Runs the load of a refresh as a task."""
-
-    async def run() -> None:
-        await _aload.run_load(fresh, flight)
-
-    spawn(run(), fresh, flight)
-
-
-def spawn(work: Any, ask: Any, flight: Any) -> None:
+def spawn(work: Any, flight: Any) -> None:
+    """Runs a refresh as a task."""
     try:
         # In a context of its own: that of the first request is not the refresh's.
         task = contextvars.Context().run(asyncio.get_running_loop().create_task, work)
@@ -160,7 +152,7 @@ def spawn(work: Any, ask: Any, flight: Any) -> None:
         _refreshes.discard(task)
         if not task.cancelled():
             task.exception()  # the flight has it
-        refresh_ended(ask, flight)
+        refresh_ended(flight)
 
     task.add_done_callback(ended)
 

@@ -139,7 +139,7 @@ def header(headers: Headers, name: str) -> str:
 
 def etag_of(body: bytes) -> str:
     """A strong entity tag (RFC 9110, 8.8.3): equal bytes have equal tags in every process."""
-    return f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+    return f'"{digest(body)}"'
 
 
 def storable(headers: Headers) -> list[tuple[Any, Any]]:

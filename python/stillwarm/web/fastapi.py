@@ -16,9 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 try:
-    from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
-    from starlette.requests import Request
     from starlette.responses import Response as StarletteResponse
     from starlette.responses import StreamingResponse
 except ModuleNotFoundError as error:
@@ -37,7 +35,7 @@ from stillwarm.web.asgi import REFRESH, ResponseCache, bare, no_body, spawn
 from stillwarm.web.facts import Response, Unstored, header, line_of, with_marks
 from stillwarm.web.options import CacheType, define_types
 from stillwarm.web.plan import Plan
-from stillwarm.web.rendering import Call, Watched, handled, named, rendered, resolved
+from stillwarm.web.rendering import Asked, Call, Watched, called, handled, rendered
 from stillwarm.web.serve import passed
 
 if TYPE_CHECKING:
@@ -49,7 +47,6 @@ if TYPE_CHECKING:
 
 V = TypeVar("V", bound=Callable[..., Any])
 
-_REQUEST, _RESPONSE = "stillwarm_request", "stillwarm_response"
 _SHARED = frozenset({404, 405, 410})  # the others below 500 judge this request's fields, rights or rate
 _OF_CACHES = frozenset({b"cache-control", b"vary"})
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -212,38 +209,16 @@ def decorated(cache: Cache, route: Callable[..., Any], type: Any, options: dict[
         raise ConfigError(f"cache_response of {name}: it is cached already")
     plan = Plan(name, type, options, asgi=True)
     front = plan.front(cache, [])  # kept by the route itself
-    signature = resolved(route)
-    request_name = named(signature, Request) or _REQUEST
-    response_name = named(signature, StarletteResponse) or _RESPONSE
-    of_object = None if inspect.isroutine(route) or inspect.isclass(route) else route.__class__.__call__
-    is_async = inspect.iscoroutinefunction(route) or inspect.iscoroutinefunction(of_object)
+    asked = Asked(route, "stillwarm")
 
     @functools.wraps(route)
     async def cached_route(*args: Any, **kwargs: Any) -> Any:
-        request = kwargs.get(request_name)
-        if request is None:  # Starlette calls a route with the request alone
-            request = next((one for one in args if isinstance(one, Request)), None)
-            if request is None:
-                return await called(route, is_async, args, kwargs)
-        injected = kwargs.get(response_name)
-        kwargs.pop(_REQUEST, None), kwargs.pop(_RESPONSE, None)
-        return await answer(plan, front, Call(route, is_async, args, kwargs, request, injected))
+        call = asked.call(args, kwargs)
+        return await (called(call) if call.request is None else answer(plan, front, call))
 
-    added = [
-        inspect.Parameter(own, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
-        for own, used, annotation in ((_REQUEST, request_name, Request), (_RESPONSE, response_name, StarletteResponse))
-        if own == used
-    ]
-    parameters = list(signature.parameters.values())
-    last = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
-    kept = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    cached_route.__signature__ = signature.replace(parameters=[*kept, *added, *last])  # type: ignore[attr-defined]
+    cached_route.__signature__ = asked.signature  # type: ignore[attr-defined]
     cached_route.uncached = route  # type: ignore[attr-defined]
     return cached_route
-
-
-async def called(route: Callable[..., Any], is_async: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return await (route(*args, **kwargs) if is_async else run_in_threadpool(route, *args, **kwargs))
 
 
 async def answer(plan: Plan, front: Any, call: Call) -> Any:
@@ -291,7 +266,7 @@ async def answer(plan: Plan, front: Any, call: Call) -> Any:
         stored = {"status": response.status, "headers": response.headers}, {"body": response.body}
         return marked(response.live or finished(stored, before), marks)
     with passing(ask):
-        value = await called(call.route, call.is_async, call.args, call.kwargs)
+        value = await called(call)
     if what == "off":
         return value
     response = await rendered(call, value, before)
@@ -321,7 +296,7 @@ async def fetched(front: Any, call: Call, before: list[tuple[bytes, bytes]]) -> 
     """Calls the route. What only concerns who asked is not shared."""
     watched = Watched(call.request)
     try:
-        value = await called(call.route, call.is_async, call.args, call.kwargs)
+        value = await called(call)
         response = await rendered(call, value, before)
     except HTTPException as error:
         if error.status_code in (404, 410) and front.rules.absent_ttl:
@@ -372,7 +347,7 @@ def again(ask: Any, flight: Any) -> None:
         except Exception as error:
             ask.front.warn("refresh failed", repr(error))
 
-    spawn(run(), ask, flight)
+    spawn(run(), flight)
 
 
 __all__ = ["CacheType", "ResponseCache", "Stillwarm"]

@@ -385,7 +385,7 @@ def again(app: Any, ask: Ask, flight: Any) -> None:
         except Exception as error:
             ask.front.warn("refresh failed", repr(error))
         finally:
-            refresh_ended(ask, flight)
+            refresh_ended(flight)
 
     in_pool(ask, flight, run)
 

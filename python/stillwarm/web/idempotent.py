@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stillwarm import _core
@@ -27,7 +27,7 @@ from stillwarm._idempotency import (
 )
 from stillwarm._idempotency_memory import MemoryStore, Store, store_of
 from stillwarm._invalidating import no_sql
-from stillwarm.errors import ConfigError
+from stillwarm.errors import ConfigError, IdempotencyConflict, IdempotencyError, IdempotencyMismatch
 from stillwarm.web.facts import Response, line_of, storable, text
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1:
 NOT_NOW: Final = frozenset({408, 425, 429})  # refused before anything was done
 _OWN: Final = frozenset({"date", "server", "content-length", "idempotency-replayed"})  # each answer has its own
 _UNAVAILABLE_FOR: Final = 1  # s
+_ERRORS: Final[dict[int, type[IdempotencyError]]] = {409: IdempotencyConflict, 422: IdempotencyMismatch}
 
 _log = logging.getLogger("stillwarm")
 
@@ -129,16 +130,24 @@ class Made(NamedTuple):
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    error: IdempotencyError | None = None  # what an error handler of the app's own may answer instead
 
 
-def problem(status: int, code: str, detail: str, retry_after: int = 0, **more: Any) -> Made:
+def problem(status: int, code: str, detail: str, retry_after: int = 0) -> Made:
     """Problem details: `code` tells them apart."""
-    title = line_of(status).partition(" ")[2]
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": f"idempotency-{code}"}
+    title, code = line_of(status).partition(" ")[2], f"idempotency-{code}"
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
     headers = [("Content-Type", "application/problem+json"), ("Cache-Control", "no-store")]
     if retry_after:
         headers.append(("Retry-After", str(retry_after)))
-    return Made(status, headers, json.dumps({**body, **more}).encode())
+    kind = _ERRORS.get(status)
+    return Made(status, headers, json.dumps(body).encode(), None if kind is None else kind(detail, code, retry_after))
+
+
+def handler_in(handlers: Mapping[Any, Any], error: IdempotencyError) -> Any:
+    """The handler of an app for this very kind of error, or None: one of all exceptions is not meant."""
+    kinds = (kind for kind in type(error).__mro__ if issubclass(kind, IdempotencyError))
+    return next((handlers[kind] for kind in kinds if kind in handlers), None)
 
 
 def too_large(rules: Rules) -> Made:

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response as StarletteResponse
@@ -35,6 +36,42 @@ class Call(typing.NamedTuple):
         """Those of path and query, as far as the URL gives them."""
         params = {**self.request.query_params, **self.request.path_params}
         return {**params, **{k: v for k, v in self.kwargs.items() if k in params}}
+
+
+class Asked:
+    """A route as FastAPI is to see and call it: it is given the request as well, and the response whose headers it may
+    set, under names of the decorator's own where the route has no parameters for them."""
+
+    def __init__(self, route: Callable[..., Any], prefix: str) -> None:
+        self.route = route
+        of_object = None if inspect.isroutine(route) or inspect.isclass(route) else route.__class__.__call__
+        self.is_async = inspect.iscoroutinefunction(route) or inspect.iscoroutinefunction(of_object)
+        signature = resolved(route)
+        own = {f"{prefix}_request": Request, f"{prefix}_response": StarletteResponse}
+        self._request, self._response = (named(signature, kind) or name for name, kind in own.items())
+        self._added = [name for name in own if name in (self._request, self._response)]
+        added = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, annotation=own[n]) for n in self._added]
+        given = list(signature.parameters.values())
+        last = [p for p in given if p.kind is inspect.Parameter.VAR_KEYWORD]
+        first = [p for p in given if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        self.signature = signature.replace(parameters=[*first, *added, *last])
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """One call, without what the route itself did not ask for. `request` None: by the app itself, for no client."""
+        request = kwargs.get(self._request)
+        if request is None:  # Starlette calls a route with the request alone
+            request = next((one for one in args if isinstance(one, Request)), None)
+        injected = kwargs.get(self._response)
+        for name in self._added:
+            kwargs.pop(name, None)
+        return Call(self.route, self.is_async, args, kwargs, request, injected)  # type: ignore[arg-type]
+
+
+async def called(call: Call) -> Any:
+    """What the route returns."""
+    if call.is_async:
+        return await call.route(*call.args, **call.kwargs)
+    return await run_in_threadpool(call.route, *call.args, **call.kwargs)
 
 
 async def rendered(call: Call, value: Any, before: list[tuple[bytes, bytes]]) -> StarletteResponse:

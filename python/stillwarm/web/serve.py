@@ -25,6 +25,7 @@ from stillwarm.web.front import Front
 
 MOST_REFRESHES: Final = 8  # background refreshes of routes at once, per process (rule H6)
 TRIES: Final = 3  # how often a follower looks again when what it waited for was for somebody else
+ONCE_MORE: Final = ("look", "reload")
 GATEWAY_TIMEOUT: Final = b"504: only a stored answer was asked for, and there is none\n"
 
 _refreshing: dict[int, Any] = {}  # the flights, by id
@@ -184,13 +185,13 @@ class Ask(Target):
 
 def in_pool(ask: Any, flight: Any, run: Callable[[], None]) -> None:
     """Starts a refresh on the load pool, in a context of its own: frameworks keep the first request's in theirs."""
-    drop = functools.partial(refresh_ended, ask, flight)
+    drop = functools.partial(refresh_ended, flight)
     if not contextvars.Context().run(ask.cache._pool.submit, run, drop):
         _core.count_skipped_refresh(flight)
         drop()
 
 
-def refresh_ended(ask: Any, flight: Any) -> None:
+def refresh_ended(flight: Any) -> None:
     """Whatever a refresh came to: one that brought nothing is not tried again at once."""
     end_turn(flight)
     if flight.state == RUNNING:
@@ -220,7 +221,7 @@ def settle(front: Front, ask: Ask, value: Any) -> tuple[str, Any]:
 
     Returns:
         ("stored", Stored), ("own", Unstored): what this very request brought, ("shared", Unstored), ("look", None): the
-        answer is for another variant; or ("pass", reason).
+        answer is for another variant, ("reload", None): it does not do for this request; or ("pass", reason).
     """
     question = ask.question
     if isinstance(value, Unstored):
@@ -265,7 +266,6 @@ def respond(front: Front, ask: Ask) -> tuple[str, Any]:
     Raises:
         Exception: what the app raised, unchanged.
     """
-    raised: Exception | None = None
     try:
         reason = first_step(front, ask)
         if reason is not None:
@@ -273,48 +273,49 @@ def respond(front: Front, ask: Ask) -> tuple[str, Any]:
         anew = ask.question.reload
         for _ in range(TRIES):
             value = _load.reload(ask) if anew else _load.run(ask)
-            kind, what = settle(front, ask, value)
-            if kind == "look":
-                again = front.core.look(ask.raw, *ask.looked)
-                if isinstance(again, tuple):
-                    return "answer", again
-                ask.question = again
-                continue
-            if kind == "reload":
-                anew = True
-                continue
-            kind, what = rendered(front, ask, kind, what)
-            if kind != "raise":
-                return kind, what
-            raised = what
-            break
+            kind, what = taken(front, ask, value)
+            if kind not in ONCE_MORE:
+                break
+            anew = anew or kind == "reload"
         else:
             return "pass", "variants"
-    except AppRaisedError as error:
-        if not error.shareable and not ask.failed:
-            return "pass", "error"
-        raised = error.error
-    except ServerSideError as error:
-        kind, what = erred(front, ask, error)
-        if kind != "raise":
-            return kind, what
-        raised = what
-    except (LoadTimeout, RecursiveLoadError) as error:  # another's load takes too long, or waits for this very request
-        return "pass", "timeout" if isinstance(error, LoadTimeout) else "recursive"
     except Exception as error:
-        front.warn("internal", repr(error))
-        return "pass", "internal"
-    assert raised is not None
-    raise raised
+        kind, what = failed(front, ask, error)
+    if kind == "raise":
+        raise what
+    return kind, what
 
 
-def erred(front: Front, ask: Ask, error: ServerSideError) -> tuple[str, Any]:
-    """No stale answer could stand in for a 5xx."""
-    if ask.failed:
-        return rendered(front, ask, "own", error.unstored)
-    if not error.unstored.shareable or ask.question.authorization:
-        return "pass", "error"
-    return rendered(front, ask, "shared", error.unstored)
+def taken(front: Front, ask: Ask, value: Any) -> tuple[str, Any]:
+    """What becomes of the request with what the cache gave it: as `respond`, or ("raise", an exception), or ONCE_MORE.
+
+    "look": what there was is for somebody else, and the request looks again; "reload": it needs a load of its own.
+    """
+    kind, what = settle(front, ask, value)
+    if kind == "look":
+        found = front.core.look(ask.raw, *ask.looked)
+        if isinstance(found, tuple):
+            return "answer", found
+        ask.question = found
+    return (kind, None) if kind in ONCE_MORE else rendered(front, ask, kind, what)
+
+
+def failed(front: Front, ask: Ask, error: Exception) -> tuple[str, Any]:
+    """What becomes of a request whose load raised, and no stale answer could stand in: as `taken`."""
+    if isinstance(error, AppRaisedError):
+        return ("raise", error.error) if error.shareable or ask.failed else ("pass", "error")
+    if isinstance(error, ServerSideError):
+        if ask.failed:
+            return rendered(front, ask, "own", error.unstored)
+        if not error.unstored.shareable or ask.question.authorization:
+            return "pass", "error"
+        return rendered(front, ask, "shared", error.unstored)
+    if isinstance(error, LoadTimeout):  # another's load takes too long
+        return "pass", "timeout"
+    if isinstance(error, RecursiveLoadError):  # it waits for this very request
+        return "pass", "recursive"
+    front.warn("internal", repr(error))
+    return "pass", "internal"
 
 
 def rendered(front: Front, ask: Ask, kind: str, what: Any) -> tuple[str, Any]:

@@ -109,7 +109,7 @@ class ResponseCache:
             try:
                 _load.run_detached(fresh, flight)
             finally:
-                refresh_ended(fresh, flight)
+                refresh_ended(flight)
 
         in_pool(fresh, flight, run)
 

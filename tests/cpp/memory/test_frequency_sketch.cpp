@@ -97,13 +97,5 @@ TEST(FrequencySketch, AnotherSeedMakesOtherCollisions) {
   EXPECT_LT(both, first * 2 / 3);
 }
 
-TEST(FrequencySketch, ClearForgets) {
-  FrequencySketch sketch(kSeed);
-  sketch.reserve(64);
-  sketch.add(3, 9);
-  sketch.clear();
-  EXPECT_EQ(sketch.estimate(3), 0u);
-}
-
 }  // namespace
 }  // namespace stillwarm

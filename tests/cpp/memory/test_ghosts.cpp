@@ -42,13 +42,5 @@ TEST(Ghosts, KeepsMostOfWhatItHasRoomForAndForgetsTheOldest) {
   EXPECT_LT(kept, 10);
 }
 
-TEST(Ghosts, ClearForgets) {
-  Ghosts ghosts(1);
-  ghosts.reserve(64);
-  ghosts.remember(5, 5);
-  ghosts.clear();
-  EXPECT_FALSE(ghosts.take(5, 5, 10));
-}
-
 }  // namespace
 }  // namespace stillwarm

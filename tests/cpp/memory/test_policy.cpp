@@ -134,16 +134,6 @@ TEST(Policy, AHitCountsOnlySaturating) {
   EXPECT_EQ(e.touched, 255);
 }
 
-TEST(Policy, ClearForgetsTheEntries) {
-  Keys cache({.max_entries = 100, .max_bytes = 0});
-  for (std::uint64_t key = 0; key < 300; ++key) cache.get(key);
-  cache.policy_.clear();
-  EXPECT_EQ(cache.policy_.entries(), 0u);
-  EXPECT_EQ(cache.policy_.bytes(), 0u);
-  EXPECT_EQ(cache.policy_.victim(), kNone);
-  EXPECT_TRUE(cache.policy_.check_invariants());
-}
-
 TEST(Policy, SurvivesRandomUse) {
   std::mt19937_64 random(5);
   for (const Limits limits : {Limits{64, 0}, Limits{0, 6400}, Limits{64, 6400}, Limits{1, 50}}) {

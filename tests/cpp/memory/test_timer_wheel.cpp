@@ -149,15 +149,6 @@ TEST_F(TimerWheelTest, AClockThatStepsBackExpiresNothingEarly) {
   EXPECT_EQ(expired_, std::vector<Index>{i});
 }
 
-TEST_F(TimerWheelTest, ClearForgetsWithoutTouchingTheEntries) {
-  add(now_);
-  add(now_ + kDay);
-  wheel_.clear();
-  EXPECT_EQ(wheel_.scheduled(), 0u);
-  EXPECT_EQ(advance(now_ + kYear), 0u);
-  EXPECT_TRUE(wheel_.check_invariants());
-}
-
 // Random schedules, moves in both directions, cancellations and small budgets. After each full advance the wheel and
 // the model agree on who is left, up to one tick.
 TEST_F(TimerWheelTest, AgreesWithASortedMap) {

@@ -188,7 +188,7 @@ TEST(Attempt, ItsNameHasTheFigures) {
   EXPECT_EQ(figures.retries, 2u);
   EXPECT_EQ(figures.waited, 400 * kMs);
   EXPECT_EQ(figures.given_up[static_cast<std::size_t>(Stop::kRetriesExhausted)], 1u);
-  names.reset();
+  names.each([](RetryFigures& each) { each = {}; });
   EXPECT_EQ(figures.calls, 0u);
 }
 

@@ -77,7 +77,7 @@ TEST(Budgets, ANameIsOneBucketForAll) {
   EXPECT_EQ(&budgets.named("search"), &first);
   EXPECT_EQ(budgets.named("search").left(), 9 * Budget::kUnit);
   EXPECT_EQ(budgets.named("other").left(), 10 * Budget::kUnit);
-  budgets.refill();
+  budgets.each([](Budget& budget) { budget.refill(); });
   EXPECT_EQ(first.left(), 10 * Budget::kUnit);
   EXPECT_EQ(budgets.all().size(), 1'002U);
   EXPECT_EQ(&budgets.all().at("search"), &first);

@@ -6,10 +6,10 @@ Refuses to know: what is right. The model in test_promises.py judges.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from stillwarm import Cache, NotFound, _core, _landing, _load
-from stillwarm._types import replace
 from stillwarm._verbs import KeyTarget
 
 SECOND = 1_000_000_000
