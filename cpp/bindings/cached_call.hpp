@@ -64,8 +64,7 @@ extern PyObject* missing;  // stands for "no value"
 // (step, value or MISSING, flight or None): where a call goes; steps of decision.hpp, 5 and 6 for a stale value and
 // an early refresh, 7 where the remote tier has to be asked first. `count` is false when it asks again. `anew`: it
 // wants a load whatever is stored. `asked`: whether the tier was asked, and did not answer.
-PyObject* begin(CacheBase* cache, const Probe& probe, bool count, bool anew = false,
-                Asked asked = Asked::kNot);
+PyObject* begin(CacheBase* cache, const Probe& probe, bool count, bool anew = false, Asked asked = Asked::kNot);
 
 // Wakes the waiters of a flight that landed; steals the list, never fails.
 void wake(PyObject* waiters);

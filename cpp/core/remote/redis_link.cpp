@@ -239,8 +239,8 @@ void RedisLink::send() {
 OwnedReply RedisLink::owned(void* reply) noexcept { return {static_cast<const RedisNode*>(reply), std::move(arena_)}; }
 
 void RedisLink::expect() {
-  if (arena_ != nullptr) return;  // a reply of which a part is here already
-  arena_ = std::make_unique<RedisArena>();
+  if (arena_ != nullptr) return;                          // a reply of which a part is here already
+  arena_ = std::make_unique_for_overwrite<RedisArena>();  // whose room needs no zeros
   link_->reader->privdata = arena_.get();
 }
 
