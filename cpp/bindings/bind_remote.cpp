@@ -187,6 +187,7 @@ void bind_remote(pb::module_& m) {
       .def("is_away", [](const RemoteTier& t, std::string_view key) { return t.connector->is_away(key); })
       .def_property_readonly("partly", [](const RemoteTier& t) { return t.connector->parts().some_answer; })
       .def("lost", [](RemoteTier& t) { t.inbox->lost(); })
+      .def("trusted_until", [](const RemoteTier& t) { return t.inbox->trusted_until(); })
       .def("used", [](RemoteTier& t) { t.listener->used(); })
       .def("tell", [](RemoteTier& t) { t.listener->tell(); })
       .def("hold_lease",

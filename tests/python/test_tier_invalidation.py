@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fleet_child import Child
-from stillwarm import _core, _tier_invalidation
+from stillwarm import Cache, _core, _tier_invalidation
 from tiers import PATIENCE, Counted, Ground, eventually, function
 
 INTENTS: list[dict[str, Any]] = [
@@ -234,6 +234,12 @@ async def test_invalidation_that_is_cancelled_is_done_here_too(ground: Ground) -
         eventually(lambda: b.confirm() and a.get("k") == b.get("k"))
 
 
+def asked(cache: Cache) -> bool:
+    """Whether a task has a request on its way."""
+    assert cache._tier is not None
+    return any(loop.futures for loop in cache._tier._loops.values())
+
+
 async def test_invalidation_that_is_cancelled_while_it_is_under_way(ground: Ground) -> None:
     """The server is held up, so that the write ends after a read that found the value of before."""
     import asyncio
@@ -244,7 +250,7 @@ async def test_invalidation_that_is_cancelled_while_it_is_under_way(ground: Grou
         ground.written()
         with ground.writes_held() as waits:
             task = asyncio.ensure_future(doing())
-            while not waits():
+            while not (asked(a) and waits()):  # on Redis a poll may be what waits first
                 await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
