@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from stillwarm import _core, _keys
-from stillwarm._target import MISSING
 from stillwarm._types import FOREVER, ttl_ns
 from stillwarm.errors import CodecError, KeyTypeError
 
@@ -198,8 +197,3 @@ def stored(
     request = _core.store(place.slot, mode, place.key, place.type, payload, born, expected, tags, columns, ttl, keep)
     weight = len(payload) if payload else sum(len(text) for text in columns or () if text is not None)
     return request, weight
-
-
-def row_value(value: Value) -> Any:
-    """What a verb returns for it: MISSING for a remembered absence."""
-    return MISSING if value.negative else value.value
