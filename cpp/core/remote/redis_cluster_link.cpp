@@ -185,6 +185,7 @@ void RedisClusterLink::query(Query& request) {
   RedisPlace place = masters.front();
   for (int hops = 0;; ++hops) {
     std::vector<std::string_view> words;
+    words.reserve(given.size());
     for (const auto& word : given) words.emplace_back(word ? std::string_view(*word) : std::string_view());
     const OwnedReply reply = nodes_.command(place, words);
     const auto error = reply.error();
