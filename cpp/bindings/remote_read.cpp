@@ -196,8 +196,8 @@ PyObject* begin_direct(const Reader& reader, PyObject* cache, PyObject* key) {
   if (text.data() != nullptr) {
     Py_DECREF(request);
     const auto look = look_up(text);
-    request = look == nullptr ? nullptr : request_of(look);
-    reader.tier->listener->used();
+    const bool heard = look != nullptr && is_done([&] { reader.tier->listener->used(); });
+    request = heard ? request_of(look) : nullptr;
   }
   PyObject* result =
       request == nullptr ? nullptr : Py_BuildValue("OOON", step, PyTuple_GET_ITEM(begun, 1), flight, request);

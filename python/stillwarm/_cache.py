@@ -263,9 +263,11 @@ class Cache(Joining):
         self.tables[name] = table
 
     @overload
-    def cached(self, type: Callable[P, Coroutine[Any, Any, T]], /) -> CachedCoroutine[P, T]: ...  # type: ignore[overload-overlap]
+    def cached(  # type: ignore[overload-overlap]
+        self, type: Callable[P, Coroutine[Any, Any, T]], /, **options: Unpack[Options]
+    ) -> CachedCoroutine[P, T]: ...
     @overload
-    def cached(self, type: Callable[P, T], /) -> CachedFunction[P, T]: ...
+    def cached(self, type: Callable[P, T], /, **options: Unpack[Options]) -> CachedFunction[P, T]: ...
     @overload
     def cached(self, type: str | None = None, /, **options: Unpack[Options]) -> Decorator: ...
     def cached(self, type: Any = None, /, **options: Any) -> Any:
@@ -278,13 +280,12 @@ class Cache(Joining):
             options: see `Options` in the API reference. Durations are seconds, `timedelta` or text such as "5m".
 
         Raises:
-            ConfigError: an option does not exist or its value is not accepted; there is no ttl; what is decorated is no
-                function.
+            ConfigError: an option or its value is not accepted; there is no ttl; what is decorated is no function.
         """
         if type is not None and not isinstance(type, str):
             if not callable(type):
                 raise ConfigError(f"cached({shown(type)}): accepted: the name of a type, or options such as ttl='5m'")
-            return self.cached()(type)
+            return self.cached(**options)(type)
         check_names(options, OPTIONS, "@cached")
         if "type" in options:
             type = options.pop("type") if type is None else type

@@ -355,3 +355,13 @@ def test_cached_a_redecorated_function_frees_its_entries(warm_cache: Cache) -> N
 def test_cached_fleet_with_a_cache_that_is_off_goes_straight_through() -> None:
     with Cache("postgresql://nobody@localhost/none", enabled=False) as off:
         assert off.cached(ttl=60, scope="fleet", name="doubled")(lambda x: 2 * x)(2) == 4
+
+
+def test_cached_a_function_may_come_with_its_options(warm_cache: Cache) -> None:
+    calls: list[int] = []
+    f = warm_cache.cached(calls.append, ttl=60, unless=lambda _: True)
+    f(1)
+    f(1)
+    assert calls == [1, 1]  # not stored
+    with pytest.raises(ConfigError, match="ttl_s"):
+        warm_cache.cached(calls.append, ttl_s=60)  # type: ignore[call-overload]

@@ -163,8 +163,7 @@ void wait_for(const redisContext& link, short events, Nanos deadline) {
   }
 }
 
-// ---------------------------------------------------------------------------------------- hiredis's reading and
-// writing
+// -------------------------------------------------------------------------------------- hiredis's reads and writes
 
 // Hiredis tells an interruption by errno alone, which OpenSSL leaves as it was when it fails by itself: then it would
 // try again for ever. And its text for such a failure is that of errno.

@@ -35,7 +35,7 @@ std::optional<TierError> RequestQueue::run(const std::shared_ptr<Request>& reque
   try {
     outcome = s->wait(lock, request, me, until);
   } catch (const std::bad_alloc&) {
-    s->leave(lock, r, me);
+    if (lock.owns_lock()) s->leave(lock, r, me);  // else it is done, and I was told
     throw;
   }
   const bool told = !lock.owns_lock();  // by another thread, that it is done

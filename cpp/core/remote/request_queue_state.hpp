@@ -22,8 +22,7 @@
 namespace stillwarm {
 
 // A caller that waits in `run`, on a lock of its own: of many whose requests end at once none waits for the queue's.
-// Whose request is done leaves without it. That it is done is the last that
-// anybody tells it.
+// Whose request is done leaves without it. That it is done is the last that anybody tells it.
 class QueueWaiter {
  public:
   enum class Call : std::uint8_t { kNothing, kServe, kDone };

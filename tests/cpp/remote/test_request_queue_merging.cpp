@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 
 #include "remote/queue_fixture.hpp"
 
@@ -158,6 +160,39 @@ TEST(RequestQueue, PollsGoOneAfterTheOther) {
   q.join();
   EXPECT_EQ(q.server->most_polls_inside, 1);
   EXPECT_EQ(q.faults, (std::vector<TierFault>(4, TierFault::kOk)));
+}
+
+// Of two that wait a worker serves both, and tells them that they are done.
+TEST(RequestQueue, ACallerWithoutMemoryForTheTextOfItsEndHearsThatAndNothingElse) {
+  Queue q;
+  q.server->answer = [](std::span<Request* const> batch) {
+    for (Request* r : batch) r->error = {TierFault::kRejected, "", std::string(200, 'x')};
+  };
+  int failures = 0;
+  for (bool failed = true; failed && failures < 100; failures += failed) {
+    q.occupy();
+    std::atomic<bool> over = false;
+    failed = false;
+    const auto request = look_up("short of memory");
+    std::thread caller([&] {
+      test::allocations_left = failures;
+      try {
+        q.queue.run(request, kForever);
+      } catch (const std::bad_alloc&) {
+        failed = true;
+      }
+      test::allocations_left = -1;
+      over = true;
+    });
+    q.call(look_up("beside it"));
+    while (!over && q.queue.health().waiting < 2) std::this_thread::yield();
+    q.go_on();
+    caller.join();
+    q.join();
+  }
+  EXPECT_GT(failures, 0);
+  EXPECT_LT(failures, 100);
+  EXPECT_EQ(q.queue.health().waiting, 0U);
 }
 
 }  // namespace
