@@ -28,7 +28,7 @@ int main(int argc, char** argv) {
   const char* values[1] = {argv[3]};
   const auto inbox = std::make_shared<Inbox>(1'000'000'000);
   const auto tier = std::make_shared<PostgresTier>(
-      PostgresTier::Options{argv[1], "default", "stillwarm", "one_caller", {}, false}, inbox);
+      PostgresTier::Options{argv[1], "default", "stillwarm", "one_caller", {}, false, 250'000'000}, inbox);
   RequestQueue queue(tier, {});
   const auto timed = [calls](auto&& call) {
     for (int i = 0; i < calls / 10 + 1; ++i) call();

@@ -30,7 +30,7 @@ void bind_postgres(pb::module_& m) {
              auto inbox = std::make_shared<Inbox>(max_lag);
              auto tier = std::make_shared<PostgresTier>(
                  PostgresTier::Options{std::move(connection_string), std::move(namespace_name), std::move(schema),
-                                       std::move(process), std::move(setup), pooler},
+                                       std::move(process), std::move(setup), pooler, timeout},
                  inbox);
              return std::make_unique<OfPostgres>(
                  std::move(inbox), std::move(tier),

@@ -7,6 +7,8 @@ Refuses to know: which fault happens.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -117,6 +119,39 @@ def shared(url: str, **options: Any) -> Iterator[Shared]:
 def patient(url: str, **options: Any) -> contextlib.AbstractContextManager[Shared]:
     """`shared` for what is about no deadline: the machine may be busy."""
     return shared(url, **{"timeout": "10s", **options})
+
+
+def in_child(work: Callable[[], bool]) -> bool:
+    """Whether it was true in the child of a fork, which ends without a word."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        try:
+            os._exit(0 if work() else 1)
+        finally:
+            os._exit(2)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+@contextlib.contextmanager
+def connecting(url: str, threads: int) -> Iterator[None]:
+    """Connections are made all the time."""
+    stop = threading.Event()
+
+    def connect() -> None:
+        while not stop.is_set():
+            with Cache(url, timeout="20s", connect_timeout="20s", ttl=60) as cache:
+                cache.get("k")
+
+    running = [threading.Thread(target=connect) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in running:
+            thread.join()
 
 
 def timed(call: Callable[..., Any], *args: Any) -> tuple[Any, float]:

@@ -7,7 +7,6 @@ Refuses to know: who is believed (test_redis_tls).
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import ssl
@@ -18,7 +17,7 @@ import pytest
 
 from certificates import Authority, with_tls
 from chaos import ChaosProxy
-from outages import Shared, answers, eventually, is_of, patient, shared
+from outages import answers, connecting, eventually, in_child, is_of, patient, shared
 from reliability import remote
 from served import Served
 from stillwarm import State
@@ -248,42 +247,17 @@ def test_redis_tls_faults_signals_while_a_reply_is_waited_for(
 # ------------------------------------------------------------------------------------------------------ fork and exit
 
 
-def in_child(work: Callable[[], bool]) -> bool:
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(60)
-        try:
-            os._exit(0 if work() else 1)
-        finally:
-            os._exit(2)
-    return os.waitpid(pid, 0)[1] == 0
-
-
 @with_tls
 @pytest.mark.forks
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_redis_tls_faults_children_of_forks_in_the_middle_of_handshakes(redis: RedisServer) -> None:
     """Connections are made all the time while it forks; every child makes its own, and the parent's go on."""
-    stop = threading.Event()
-
-    def connect() -> None:
-        while not stop.is_set():
-            with Shared(redis.url, timeout="20s", connect_timeout="20s").cache as cache:
-                cache.get("k")
-
     with patient(redis.url) as one:
         first = one.get("k")
         one.written()
-        threads = [threading.Thread(target=connect) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        try:
+        with connecting(redis.url, threads=3):
             for _ in range(20):
                 assert in_child(lambda: one.get("k") == first and is_of(one.fresh("c"), "c") and one.cache.set("d", 1))
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
         assert one.fresh("k") == first
         assert one.health["reconnects"] == 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
 import time
 import types
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 from chaos import ChaosProxy
+from outages import in_child
 from stillwarm import Cache, _core, _tier_health, _tier_transactions
 from stillwarm._upkeep import Upkeep
 from tiers import Counted, Ground, eventually, function, with_port
@@ -268,16 +268,13 @@ def test_calm_reads_of_long_ago_say_nothing_of_now(redis_ground: Ground, monkeyp
 def test_calm_is_not_inherited_by_a_child(either: Ground) -> None:
     writer, cache = either.cache(ttl=3600), calm(either.cache(ttl=3600))
     writer.set("k", 1)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            was = reader_of(cache).calm
-            value = cache.get("k")
-            started = cache._upkeep is not None and cache._upkeep.runs
-            os._exit(0 if (was, value, started) == (False, 1, True) else 1)
-        finally:
-            os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def serve() -> bool:
+        assert not reader_of(cache).calm
+        assert cache.get("k") == 1
+        return cache._upkeep is not None and cache._upkeep.runs
+
+    assert in_child(serve)
 
 
 def test_calm_has_no_cache_to_begin_for_once_that_is_gone(either: Ground) -> None:

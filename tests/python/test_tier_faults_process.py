@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 
 import pytest
 
-from outages import Raw, Shared, eventually, is_of, shared
+from outages import Raw, Shared, connecting, eventually, in_child, is_of, patient, shared
 from reliability import children, remote
 from served import Served
 from stillwarm._servers import PostgresServer
@@ -34,17 +33,6 @@ def test_tier_faults_a_naive_child_breaks_its_parents_connection(kind: str) -> N
     ended = children.run("tier_forks", 3, kind, "naive", watchdog=120)
     assert ended.ok, ended
     assert "stuck or failed: 3" in ended.output, ended
-
-
-def in_child(work: Callable[[], bool]) -> bool:
-    """Whether it was true in a child, which ends without a word."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os._exit(0 if work() else 1)
-        finally:
-            os._exit(2)
-    return os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.mark.forks
@@ -117,6 +105,21 @@ def test_tier_faults_a_fork_during_an_outage(server: Served) -> None:
     eventually(lambda: one.health["owed_invalidations"] == 0)
     assert one.fresh("k") != old
     one.cache.close()
+
+
+@pytest.mark.forks
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tier_faults_children_of_forks_in_the_middle_of_connecting(shared_server: Served) -> None:
+    """Libraries under a connection have locks (Kerberos under libpq), which no thread of the child would let go of."""
+    url = shared_server.new_database()
+    with patient(url, timeout="20s", connect_timeout="20s") as one:
+        first = one.get("k")
+        one.written()
+        with connecting(url, threads=3):
+            for _ in range(60):
+                assert in_child(lambda: one.get("k") == first and is_of(one.fresh("c"), "c") and one.cache.set("d", 1))
+        assert one.fresh("k") == first
+        assert one.health["reconnects"] == 0
 
 
 # ------------------------------------------------------------------------------------------------------ exit, Ctrl-C

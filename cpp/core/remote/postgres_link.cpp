@@ -8,6 +8,8 @@
 #include <array>
 #include <new>
 
+#include "core/remote/fork_gate.hpp"
+
 namespace stillwarm {
 
 namespace {
@@ -106,8 +108,11 @@ std::optional<std::string> Rows::text(std::size_t row, std::size_t column) const
   return std::string(at(row, column));
 }
 
-PostgresLink::PostgresLink(const std::string& connection_string, bool prepares)
-    : link_(PQconnectdb(connection_string.c_str())), prepares_(prepares) {
+PostgresLink::PostgresLink(const std::string& connection_string, bool prepares) : prepares_(prepares) {
+  {
+    const WithinLibrary now;
+    link_.reset(PQconnectdb(connection_string.c_str()));
+  }
   if (link_ == nullptr) throw std::bad_alloc();
   if (!usable()) throw lost(link_.get());
   PQsetNoticeProcessor(

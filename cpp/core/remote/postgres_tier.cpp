@@ -16,7 +16,6 @@ constexpr Nanos kFirstAnswer = 2'000'000'000;
 constexpr Nanos kSetUpPause = 30'000'000'000;  // after a failure: a user without rights does not ask all the time
 constexpr Nanos kSetUpSoon = 1'000'000'000;    // after it could not be asked
 constexpr Nanos kSetUpTimeout = 10'000'000'000;
-constexpr Nanos kSetUpWait = 200'000'000;  // for another thread that is at it
 
 }  // namespace
 
@@ -82,7 +81,7 @@ void PostgresTier::set_process(const std::string& process) {
 }
 
 bool PostgresTier::set_up(Nanos since) {
-  const Nanos until = steady_now() + kSetUpWait;
+  const Nanos until = steady_now() + options_.timeout / 5 * 4;  // for the thread that is at it
   for (;; std::this_thread::sleep_for(std::chrono::milliseconds(5))) {
     const std::lock_guard lock(mutex_);
     const Nanos now = steady_now();

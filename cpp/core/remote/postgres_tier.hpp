@@ -24,6 +24,7 @@ class PostgresTier : public Connector, public std::enable_shared_from_this<Postg
     std::string process;             // tells this process's own messages from others'
     std::vector<std::string> setup;  // statements that make what is missing
     bool pooler = false;             // a pooler in transaction mode: no session state
+    Nanos timeout = 250'000'000;     // of an operation
   };
 
   PostgresTier(Options options, std::shared_ptr<Inbox> inbox);

@@ -1,6 +1,3 @@
-// Forks: OpenSSL has locks of its own, which a handshake takes for an instant. Were one held by another thread at a
-// fork, the child could never make a connection. So handshakes take turns for the instants in which they compute, and a
-// fork waits for the turn; nobody waits for a server meanwhile.
 #include "core/remote/redis_tls.hpp"
 
 #include "core/remote/remote_tier.hpp"
@@ -15,16 +12,15 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <poll.h>
-#include <pthread.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <string_view>
 
+#include "core/remote/fork_gate.hpp"
 #include "core/remote/watchdog.hpp"
 
 namespace stillwarm {
@@ -38,26 +34,16 @@ struct Free {
 using Context = std::unique_ptr<SSL_CTX, Free>;
 using Ssl = std::unique_ptr<SSL, Free>;
 
-// Never destroyed: a fork may be the last thing that a process does.
-std::mutex& turn() {
-  static auto* const mutex = new std::mutex;
-  return *mutex;
-}
-
+// What others left in this thread's queue of errors is not ours to explain, and ours not theirs.
 class Turn {
  public:
-  Turn() : lock_(registered()) { ERR_clear_error(); }  // what others left there is not ours to explain
+  Turn() { ERR_clear_error(); }
   Turn(const Turn&) = delete;
   Turn& operator=(const Turn&) = delete;
   ~Turn() { ERR_clear_error(); }
 
  private:
-  static std::mutex& registered() {
-    static const int failed = pthread_atfork([] { turn().lock(); }, [] { turn().unlock(); }, [] { turn().unlock(); });
-    if (failed != 0) throw std::bad_alloc();
-    return turn();
-  }
-  const std::lock_guard<std::mutex> lock_;
+  const WithinLibrary within_;
 };
 
 // The socket and hiredis wait for nothing, as long as it lives.

@@ -1,0 +1,105 @@
+// The fork gate: a child never finds a library's lock held, and a fork waits for nobody for long.
+#include "core/remote/fork_gate.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace stillwarm {
+namespace {
+
+// Forks; whether the child found `library` free.
+bool is_free_in_child(std::mutex& library) {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(library.try_lock() ? 0 : 1);
+  int status = 0;
+  return child > 0 && ::waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+struct Users {
+  std::mutex library;
+  std::atomic<bool> stop = false;
+  std::atomic<int> rounds = 0;
+  std::vector<std::thread> threads;
+
+  template <class Use>
+  Users(int count, Use use) {
+    for (int i = 0; i < count; ++i) {
+      threads.emplace_back([this, use] {
+        while (!stop) {
+          use(library);
+          ++rounds;
+        }
+      });
+    }
+    while (rounds == 0) std::this_thread::yield();
+  }
+  ~Users() {
+    stop = true;
+    for (auto& thread : threads) thread.join();
+  }
+};
+
+TEST(ForkGate, AChildNeverFindsALibrarysLockHeld) {
+  Users users(3, [](std::mutex& library) {
+    const WithinLibrary now;
+    const std::lock_guard lock(library);
+    std::this_thread::yield();
+  });
+  for (int i = 0; i < 50; ++i) ASSERT_TRUE(is_free_in_child(users.library)) << i;
+}
+
+TEST(ForkGate, WithoutItAChildDoes) {
+  Users users(1, [](std::mutex& library) {
+    const std::lock_guard lock(library);
+    std::this_thread::yield();
+  });
+  int forks = 0;
+  while (forks < 1000 && is_free_in_child(users.library)) ++forks;
+  EXPECT_LT(forks, 1000) << "else the test above shows nothing";
+}
+
+TEST(ForkGate, AForkGoesOnThoughSomebodyWaitsForAServerWithin) {
+  std::atomic<bool> entered = false, over = false;
+  std::thread waits([&] {
+    const WithinLibrary now;
+    entered = true;
+    while (!over) std::this_thread::yield();
+  });
+  while (!entered) std::this_thread::yield();
+  std::mutex library;
+  EXPECT_TRUE(is_free_in_child(library));
+  over = true;
+  waits.join();
+  EXPECT_TRUE(is_free_in_child(library)) << "the one that was within has left";
+}
+
+TEST(ForkGate, AChildEntersAndForksItself) {
+  std::atomic<bool> entered = false, over = false;
+  std::thread waits([&] {
+    const WithinLibrary now;
+    entered = true;
+    while (!over) std::this_thread::yield();
+  });
+  while (!entered) std::this_thread::yield();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(30);  // a child that waits for the parent's thread waits for ever
+    std::mutex library;
+    { const WithinLibrary now; }
+    ::_exit(is_free_in_child(library) ? 0 : 1);
+  }
+  over = true;
+  waits.join();
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+}  // namespace
+}  // namespace stillwarm
