@@ -28,7 +28,7 @@ import psycopg_pool
 
 from stillwarm import Cache, _core, _url
 from stillwarm._servers import PostgresServer
-from work import Figures, measured, tasks, threads
+from work import QUESTIONS, Figures, compared, in_cpp, measured, tasks, threads
 
 KEYS = [f"key:{i}" for i in range(1000)]
 VALUE = "x" * 1000
@@ -37,6 +37,17 @@ UPSERT = (
     "INSERT INTO bench VALUES (%s, %s, now() + interval '1 day') "
     "ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, expires_at = excluded.expires_at"
 )
+COMPARED: list[tuple[str, str, str, float | None]] = [
+    ("get, 1 caller", "get, 1 caller: cache.get", "get, 1 caller: psycopg", None),
+    ("get, 8 threads", "get, 8 threads: cache.get", "get, 8 threads: psycopg_pool of 2", None),
+    ("get, 64 threads", "get, 64 threads: cache.get", "get, 64 threads: psycopg_pool of 2", 4),
+    ("get, 64 threads", "get, 64 threads: cache.get", "get, 64 threads: psycopg_pool of 16", 4),
+    ("get, 64 threads", "get, 64 threads: cache.get", "get, 64 threads: a backend that costs nothing", None),
+    ("get, 64 tasks", "get, 64 tasks: cache.aget", "get, 64 tasks: asyncpg pool of 2", 3),
+    ("get, 64 tasks", "get, 64 tasks: cache.aget", "get, 64 tasks: asyncpg pool of 16", 3),
+    ("set, 1 caller", "set, 1 caller: cache.set", "set, 1 caller: psycopg", None),
+    ("set, 64 threads", "set, 64 threads: cache.set", "set, 64 threads: psycopg_pool of 16", None),
+]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -152,6 +163,9 @@ def run(server: PostgresServer, url: str, rounds: int, seconds: float) -> None:
         for name, work in subjects.items():
             measured(server, figures[name], work, seconds)
     print(f"# PostgreSQL: {os.cpu_count()} CPUs, Python {sys.version.split()[0]}, {rounds} rounds of {seconds:g} s\n")
+    print(QUESTIONS)
+    print(in_cpp("libpqxx nontransaction", [us[2] for us in alone], [us[1] for us in alone], 1.2))
+    print("\n".join(compared(figures, COMPARED)), end="\n\n")
     print("| what | per second | middle half | us each | client CPU us | server CPU us |\n|---|---|---|---|---|---|")
     for i, name in enumerate(("libpq, in C", "libpqxx nontransaction, in C++", "the tier through its queue, in C++")):
         us = sorted(f[i] for f in alone)

@@ -35,10 +35,24 @@ from cashews import Cache as Cashews
 from flask_caching import Cache as FlaskCaching
 from stillwarm import Cache, _core
 from stillwarm._redis_server import RedisServer
-from work import Figures, measured, tasks, threads
+from work import QUESTIONS, Figures, compared, in_cpp, measured, tasks, threads
 
 KEYS = [f"key:{i}" for i in range(1000)]
 VALUE = "x" * 1000
+COMPARED: list[tuple[str, str, str, float | None]] = [
+    ("get, 1 caller", "get, 1 caller: cache.get", "get, 1 caller: redis-py", None),
+    ("get, 8 threads", "get, 8 threads: cache.get", "get, 8 threads: redis-py", None),
+    ("get, 64 threads", "get, 64 threads: cache.get", "get, 64 threads: redis-py", 4),
+    ("get, 64 threads", "get, 64 threads: cache.get", "get, 64 threads: a backend that costs nothing", 0.7),
+    ("get, 64 tasks", "get, 64 tasks: cache.aget", "get, 64 tasks: redis.asyncio", 4),
+    ("get, 1,000 tasks", "get, 1,000 tasks: cache.aget", "get, 1,000 tasks: redis.asyncio, pool of 16", None),
+    ("get_many of 100", "get_many of 100: cache", "get_many of 100: redis-py MGET", None),
+    ("set, 1 caller", "set, 1 caller: cache.set", "set, 1 caller: redis-py", None),
+    ("set, 64 threads", "set, 64 threads: cache.set", "set, 64 threads: redis-py", None),
+    ("decorated remote hit", "decorated remote hit: ours", "decorated remote hit: aiocache", 1),
+    ("decorated remote hit", "decorated remote hit: ours", "decorated remote hit: cashews", 1),
+    ("decorated remote hit", "decorated remote hit: ours", "decorated remote hit: Flask-Caching", 1),
+]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -214,6 +228,10 @@ def run(server: RedisServer, rounds: int, seconds: float) -> None:
         f"# Redis: {os.cpu_count()} CPUs, Python {sys.version.split()[0]}, {rounds} rounds of {seconds:g} s; "
         f"{packages}\n"
     )
+    ours_us, theirs_us = [us[1] for us in alone], [us[0] for us in alone]
+    print(QUESTIONS)
+    print(in_cpp("hiredis", ours_us, theirs_us, 1.1))
+    print("\n".join(compared(figures, COMPARED)), end="\n\n")
     print("| what | per second | middle half | us each | client CPU us | server CPU us |\n|---|---|---|---|---|---|")
     for i, name in enumerate(("hiredis, in C", "the tier through its queue, in C++")):
         us = sorted(f[i] for f in alone)

@@ -37,6 +37,38 @@ class Figures:
         )
 
 
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """The median of the rounds' own ratios."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def compared(figures: dict[str, Figures], questions: list[tuple[str, str, str, float | None]]) -> list[str]:
+    """Rows of a table: what (ours), beside what, how many times as many per second, and at least how many times."""
+    lines = []
+    for question, mine, theirs, goal in questions:
+        times = ratio(figures[mine].rates, figures[theirs].rates)
+        lines.append(_line(question, figures[mine], theirs, figures[theirs], times, goal))
+    return lines
+
+
+def _line(question: str, mine: Figures, name: str, theirs: Figures, times: float, goal: float | None) -> str:
+    rates = [f"{statistics.median(of.rates):,.0f}/s" for of in (mine, theirs)]
+    asked = ("", "") if goal is None else (f">= {goal:g} x", "yes" if times >= goal else "**no**")
+    rival = name.partition(": ")[2]
+    return f"| {question} | {rates[0]} | {rival} {rates[1]} | {times:.2f} x | {asked[0]} | {asked[1]} |"
+
+
+def in_cpp(rival: str, mine: list[float], theirs: list[float], most: float) -> str:
+    """One caller without Python, in us a get; a row of the same table."""
+    times = ratio(mine, theirs)
+    us = [f"{statistics.median(of):.1f} us" for of in (mine, theirs)]
+    reached = "yes" if times <= most else "**no**"
+    return f"| get, 1 caller, in C++ | {us[0]} | {rival} {us[1]} | {times:.2f} x the time | <= {most:g} x | {reached} |"
+
+
+QUESTIONS = "| question | ours | rival | ratio | goal | reached |\n|---|---|---|---|---|---|"
+
+
 def server_cpu(server: Server) -> float:
     """CPU seconds of all the server's processes."""
     total = 0

@@ -173,6 +173,16 @@ def take(target: Target, reading: Reading, request: _core.Request, i: int) -> bo
 def landed(target: Target, flight: _core.Flight, reading: Reading, anew: bool) -> bool:
     """Lands the flight with what the tier has, if that may be returned. A value past that goes to memory: it may stand
     in for an error, or be revived."""
+    if not _landed(target, flight, reading, anew):
+        return False
+    if reading.taken:  # along with the look-up, and what that found was deleted in between
+        reading.taken = False
+        tier = of(target)
+        tier.core.give_back(reading.place.sealed_as, f"{tier.process}:{flight.sequence}")
+    return True
+
+
+def _landed(target: Target, flight: _core.Flight, reading: Reading, anew: bool) -> bool:
     value = reading.value
     if value is None or anew or (flight.background and not newer(target, flight, value)):
         return False

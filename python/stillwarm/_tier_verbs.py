@@ -30,7 +30,7 @@ from stillwarm._target import (
 )
 from stillwarm._tier import LATER, Steps, adrive, drive
 from stillwarm._tier_health import IN_DOUBT, REJECTED, UNAVAILABLE, Error, raised
-from stillwarm._tier_values import ADD, DIRECT, SET, SWAP, Place, storable
+from stillwarm._tier_values import ADD, DIRECT, SET, SWAP, Place, Value, storable
 from stillwarm._types import FOREVER, Settings
 
 if TYPE_CHECKING:
@@ -217,59 +217,70 @@ def put(
             _core.invalidate_key(cache, 0, key, False)
         return dict.fromkeys(values, False)
     mode = ADD if only_if_absent else SET
-    made = {
-        key: _tier_values.stored(
-            tier, place(key), value, tier.codec, (ttl, 0, 0, 0), tags, mode=mode, private=_private(cache)
+    private = _private(cache)
+
+    def request_for(key: str) -> tuple[_core.Request, int] | None:
+        return _tier_values.stored(
+            tier, place(key), values[key], tier.codec, (ttl, 0, 0, 0), tags, mode=mode, private=private
         )
-        for key, value in values.items()
-    }
+
+    made = {key: request_for(key) for key in values}  # all of them, before the first goes out
     kept: dict[str, bool] = {}
     failure: Error = None
     for key, request_and_size in made.items():
-        stored_there, asked = True, False
+        error: Error = None
+        stored: bool | None = None  # nobody says
         weight, since = -1, 0
-        if request_and_size is None and not only_if_absent:  # no room for it there, nor for what it replaces
-            _, error = yield from _tier_invalidation.invalidate(tier, [f"key:{storable(key)}"], False)
-            failure = failure or error
         if request_and_size is not None:
             request, weight = request_and_size
             since = _core.detach(cache, 0, key)
-            before = ""
-            if only_if_absent:
-                request.origin, before = _named(tier), tier.core.moment(request.key)
             try:
-                error = yield request
+                if only_if_absent:
+                    stored, error = yield from _add(tier, key, request, request_for)
+                else:
+                    error = yield request
+                    stored = request.stored if error is None else None
             except BaseException:  # cancelled: it goes on, and when it ends this process hears of it
                 _core.invalidate_key(cache, 0, key, False)
                 tier.core.tell()
                 raise
-            if error is None:
-                stored_there, asked = request.stored, True
-            elif error[0] == IN_DOUBT and only_if_absent:
-                done = yield from _done(tier, key, request.origin, before)
-                if done is False:  # sent again under its name, which makes no two of it: one finds nothing there
-                    again = _tier_values.stored(
-                        tier, place(key), values[key], tier.codec, (ttl, 0, 0, 0), tags, mode=mode,
-                        private=_private(cache),
-                    )  # fmt: skip
-                    assert again is not None
-                    again[0].origin = request.origin
-                    error = yield again[0]
-                    done = (error is None and again[0].stored) or (yield from _done(tier, key, request.origin, before))
-                stored_there, asked = done is not False, done is not None
-            else:
-                failure = failure or error
-                if (error[0] != REJECTED or error[1] in LATER) and not only_if_absent:
-                    tier.core.owe_write(request)
-        if stored_there:
-            kept[key] = _keep(tier, key, values[key], ttl, tags, weight, only_if_absent and not asked, since, asked)
-        else:
+            if error is not None and not only_if_absent and (error[0] != REJECTED or error[1] in LATER):
+                tier.core.owe_write(request)
+        elif not only_if_absent:  # no room for it there, nor for what it replaces
+            _, error = yield from _tier_invalidation.invalidate(tier, [f"key:{storable(key)}"], False)
+        failure = failure or error
+        if stored is False:
             _core.invalidate_key(cache, 0, key, False)  # the tier has another's
             kept[key] = not only_if_absent
+        else:
+            asked = stored is not None
+            kept[key] = _keep(tier, key, values[key], ttl, tags, weight, only_if_absent and not asked, since, asked)
     tier.core.tell()
     if failure is not None and tier.strict:
         raise raised(failure)
     return kept
+
+
+def _add(
+    tier: Tier, key: str, request: _core.Request, request_for: Callable[[str], tuple[_core.Request, int] | None]
+) -> Steps[tuple[bool | None, Error]]:
+    """Stores a value where there is none: whether that was done, None: nobody says; what the tier had against it."""
+    before = tier.core.moment(request.key)
+    request.origin = _named(tier)
+    error = yield request
+    if error is None:
+        return request.stored, None
+    if error[0] != IN_DOUBT:
+        return None, error
+    done = yield from _done(tier, key, request.origin, before)
+    if done is False:  # sent again under its name, which makes no two of it: one finds nothing there
+        made = request_for(key)
+        assert made is not None
+        again = made[0]
+        again.origin = request.origin
+        error = yield again
+        done = (error is None and again.stored) or (yield from _done(tier, key, request.origin, before))
+    return done, None
 
 
 def _keep(
@@ -331,10 +342,8 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
         error = yield look
         if error is not None:
             break
-        yield from _dictionaries.lacking(tier, look)
-        row = look.opened(0, tier.namespace, where.sealed_as, tier.max_value, tier.dictionaries)
-        found = None if row is None else _tier_values.opened(tier, where, row, tier.codec, None)
-        if found is None or found.negative or not found.servable:
+        found = yield from _there(tier, where, look)
+        if found is None:
             return MISSING
         value = new(found.value)
         fresh = found.fresh_left if ttl is None else ttl
@@ -371,15 +380,16 @@ def contains(tier: Tier, key: str) -> Steps[bool]:
 
 def fresh_left(tier: Tier, key: str) -> Steps[int | None]:
     """ns until the tier's entry stops being fresh, negative when it is stale; None: there is none."""
-    request = _core.look_up(0, [storable(key)], [DIRECT])
-    error = yield request
-    where = place(key)
-    if error is None:
-        yield from _dictionaries.lacking(tier, request)
-    row = (
-        None
-        if error is not None
-        else request.opened(0, tier.namespace, where.sealed_as, tier.max_value, tier.dictionaries)
-    )
-    value = None if row is None else _tier_values.opened(tier, where, row, tier.codec, None)
-    return None if value is None or value.negative or not value.servable else value.fresh_left
+    look = _core.look_up(0, [storable(key)], [DIRECT])
+    if (yield look) is not None:
+        return None
+    found = yield from _there(tier, place(key), look)
+    return None if found is None else found.fresh_left
+
+
+def _there(tier: Tier, where: Place, look: _core.Request) -> Steps[Value | None]:
+    """What a look-up found that may be returned."""
+    yield from _dictionaries.lacking(tier, look)
+    row = look.opened(0, tier.namespace, where.sealed_as, tier.max_value, tier.dictionaries)
+    found = None if row is None else _tier_values.opened(tier, where, row, tier.codec, None)
+    return None if found is None or found.negative or not found.servable else found

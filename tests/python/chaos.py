@@ -15,7 +15,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal
@@ -37,6 +37,7 @@ class Behaviour:
             server's bytes that may be its beginning is kept back until more of them come.
         cut_request: a text; the client's bytes that have it never reach the server, and the connection ends.
         request_kept: of those bytes, what stands before the text and so many from its first one on arrive all the same.
+        between: called once, when what the client sent before the text `at` has reached the server, the rest not yet.
         end: `fin`: both sides see an orderly end; `reset`: the client gets RST; `silence`: half open, the client's
             bytes still reach the server, and nothing comes back any more.
         chunk: at most so many bytes at once; 1: one at a time.
@@ -50,6 +51,8 @@ class Behaviour:
     cut_before: bytes | None = None
     cut_request: bytes | None = None
     request_kept: int | None = None
+    at: bytes = b""
+    between: Callable[[], None] | None = None
     end: End = "fin"
     chunk: int = 65536
     delay: float = 0.0
@@ -124,6 +127,11 @@ class Connection:
                         self._server.sendall(data[: data.index(now.cut_request) + now.request_kept])
                     self.end(now.end)
                     break
+                if now.between is not None and now.at in data:
+                    first, data = data[: data.index(now.at)], data[data.index(now.at) :]
+                    self._server.sendall(first)
+                    self.behave(replace(now, between=None))
+                    now.between()
                 self._server.sendall(data)
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_WR)

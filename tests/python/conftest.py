@@ -16,11 +16,14 @@ import pytest
 
 from chaos import ChaosProxy
 from pooling import PgBouncer
+from reliability import children
 from stillwarm import _core
 from stillwarm._cache import _caches
 from stillwarm._servers import Keeper, PostgresServer, initdb, make_folder
 
 pytest_plugins = ["pytester", "postgres_here", "tiers", "served", "certificates"]
+
+children.hear_ctrl_c()
 
 # In a checkout that is only built and not installed, nobody announces the plugin.
 if not importlib.metadata.entry_points(group="pytest11", name="stillwarm"):

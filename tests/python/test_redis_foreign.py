@@ -6,6 +6,7 @@ Refuses to know: this package's own messages (test_tier_invalidation).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -79,6 +80,24 @@ def test_redis_foreign_writers_are_not_seen_by_polls_alone(redis: RedisServer) -
         assert one.get("k") == first, "nobody told it"
         other.cache.invalidate(key="get:'k'")
         eventually(lambda: one.get("k") != first, what="what this package does is heard of by polls")
+
+
+def test_redis_foreign_writers_before_anybody_listens(redis: RedisServer, chaos: Callable[..., ChaosProxy]) -> None:
+    """What this process stored, or found there, before its first subscription: looked at when that begins."""
+    way, gate = chaos(redis.port), threading.Event()
+    way.behave(at=b"\r\n$2\r\nID\r\n", between=lambda: gate.wait(60) and None)
+    found = BEGINNING + "e:default:get:'found'"
+    with patient(redis.url) as other:
+        theirs = other.get("found")
+        other.written()
+        with patient(with_port(redis.url, way.port)) as one:
+            mine = one.get("k")
+            one.written()
+            assert one.get("found") == theirs
+            redis.command("DEL", ENTRY, found)
+            assert (one.get("k"), one.get("found")) == (mine, theirs), "nobody told it"
+            gate.set()
+            eventually(lambda: one.get("k") != mine and one.get("found") != theirs)
 
 
 @pytest.mark.parametrize("end", ["fin", "reset"])

@@ -248,6 +248,7 @@ def main() -> int:
     parser.add_argument("--counts", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     plan = Plan(given.seed, given.minutes)
+    children.hear_ctrl_c()
     if given.counts:
         os.nice(NICE)
         COUNTS.write_text(json.dumps(list(run(COUNTED, plan))))

@@ -89,7 +89,7 @@ void RedisClusterEar::follow() {
   }
 }
 
-// Only now nothing escapes: what was read before may have been changed by somebody whom no poll knows of.
+// Only now nothing escapes: what was read or stored before may have been changed by somebody whom no poll knows of.
 void RedisClusterEar::note_heard(const RedisPlace& master, bool tracks) {
   std::vector<Doubt> doubts;
   bool all = false;

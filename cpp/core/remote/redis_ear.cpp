@@ -29,7 +29,7 @@ void RedisEar::begin() {
   hears.append({"SUBSCRIBE", tier_->names().channel, kTracked});
   for (int i = 0; i < 2; ++i) expect_ok(hears.read());
   begun_ = true;
-  // Only now nothing escapes: what was read before may have been changed by somebody whom no poll knows of.
+  // Only now nothing escapes: what was read or stored before may have been changed by somebody whom no poll knows of.
   const auto unheard = tier_->note_ear();
   if (!tracks_) return;
   if (unheard.all) return tier_->inbox()->post({"all", true});

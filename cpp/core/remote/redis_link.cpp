@@ -134,6 +134,19 @@ char* write_word(char* to, std::string_view word) noexcept {
   return to;
 }
 
+constexpr std::string_view kAsking = "*1\r\n$6\r\nASKING\r\n";
+
+// Behind what `out` has.
+void write(std::string& out, std::span<const std::string_view> command) {
+  std::size_t most = kHead;
+  for (const auto word : command) most += word.size() + kHead + 2;
+  const std::size_t before = out.size();
+  out.resize(before + most);
+  char* to = write_head(out.data() + before, '*', command.size());
+  for (const auto word : command) to = write_word(to, word);
+  out.resize(static_cast<std::size_t>(to - out.data()));
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------------------------------------------------- errors
@@ -205,15 +218,19 @@ void RedisLink::greet(const RedisAddress& address) {
 }
 
 void RedisLink::append(std::span<const std::string_view> command) {
-  std::size_t most = 2 * kHead + 32;
-  for (const auto word : command) most += word.size() + kHead + 2;
-  const std::size_t before = out_.size();
-  out_.resize(before + most);
-  char* to = out_.data() + before;
-  if (asking_) to = write_word(write_head(to, '*', 1), "ASKING");
-  to = write_head(to, '*', command.size());
-  for (const auto word : command) to = write_word(to, word);
-  out_.resize(static_cast<std::size_t>(to - out_.data()));
+  if (asking_) out_ += kAsking;
+  write(out_, command);
+}
+
+std::string RedisLink::written(std::span<const std::string_view> command) {
+  std::string text;
+  write(text, command);
+  return text;
+}
+
+void RedisLink::append_written(std::string_view command) {
+  if (asking_) out_ += kAsking;
+  out_ += command;
 }
 
 void RedisLink::hand_over() {

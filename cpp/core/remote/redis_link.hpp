@@ -57,6 +57,9 @@ class RedisLink {
   void sign_in(const RedisAddress& address);
 
   void append(std::span<const std::string_view> command);
+  // A command as it is sent, for `append_written`: of what is asked again and again.
+  static std::string written(std::span<const std::string_view> command);
+  void append_written(std::string_view command);
   // Every command from here on is one that a node was sent for while a slot moves: two replies each.
   void set_asking(bool asking) noexcept { asking_ = asking; }
   void append(std::initializer_list<std::string_view> command) {

@@ -115,32 +115,37 @@ RedisLookUp::RedisLookUp(RedisTier& tier, std::span<Request* const> batch) : tie
                           {l.types[0], l.owner, std::to_string(std::max<Nanos>(1, l.lease_age / 1'000'000))});
     leases_.emplace_back(&l, std::move(call));
   }
-  fields_.reserve(3 * types_.size());
-  for (const auto type : types_) {
-    for (const std::string_view kind : {"type:", "~type:", "@type:"}) fields_.emplace_back(kind).append(type);
-  }
 }
 
 std::size_t RedisLookUp::ask(RedisSession& session) {
   RedisLink& link = session.link();
-  std::vector<std::string_view> words;
-  words.reserve(9 + fields_.size() + entries_.size());
-  words.assign({"HMGET", tier_.names().marks, "i", "n", "f", "t", "all", "~all", "@all"});
-  words.insert(words.end(), fields_.begin(), fields_.end());
-  link.append(words);  // first: what happens to an entry after it was read is younger than the moment that is told
-  link.append({"TIME"});
-  if (entries_.empty()) return 2;
-  words.assign({entries_.size() == 1 ? "GET" : "MGET"});
-  words.insert(words.end(), entries_.begin(), entries_.end());
-  link.append(words);
+  // First: what happens to an entry after it was read is younger than the moment that is told.
+  session.append_marks(tier_.names().marks, types_);
+  asked_ = RedisClock::own_now();
+  asks_time_ = !session.clock().knows(asked_);
+  if (asks_time_) link.append({"TIME"});
+  if (entries_.empty()) return before_leases();
+  if (entries_.size() == 1) {
+    link.append({"GET", entries_.front()});
+  } else {
+    std::vector<std::string_view> words = {"MGET"};
+    words.insert(words.end(), entries_.begin(), entries_.end());
+    link.append(words);
+  }
   for (const auto& [request, call] : leases_) session.append(call);
-  return 3 + leases_.size();
+  return before_leases() + leases_.size();
+}
+
+// Replies: marks, time, entries.
+std::size_t RedisLookUp::before_leases() const noexcept {
+  return 1 + static_cast<std::size_t>(asks_time_) + static_cast<std::size_t>(!entries_.empty());
 }
 
 void RedisLookUp::take(RedisSession& session, std::span<const OwnedReply> replies) {
-  for (const auto& reply : replies.first(std::min<std::size_t>(3, replies.size()))) expect_ok(reply);
+  const std::size_t own = before_leases();
+  for (const auto& reply : replies.first(own)) expect_ok(reply);
   for (std::size_t i = 0; i < leases_.size(); ++i) {
-    const RedisReply& taken = replies[3 + i];
+    const RedisReply& taken = replies[own + i];
     leases_[i].first->taken = !taken.error() && taken.integer() == 1;
   }
   const Marks marks = read_marks(replies[0]);
@@ -153,14 +158,19 @@ void RedisLookUp::take(RedisSession& session, std::span<const OwnedReply> replie
   } else {
     moment = redis_moment(marks.number, marks.incarnation);
   }
-  const RedisReply& time = replies[1];
-  const long long now = time.at(0).integer() * 1000 + time.at(1).integer() / 1000;
+  const Nanos arrived = RedisClock::own_now();
+  if (asks_time_) {
+    const RedisReply& time = replies[1];
+    session.clock().told(time.at(0).integer() * 1'000'000 + time.at(1).integer(), asked_, arrived);
+  }
+  const long long now = session.clock().at(arrived);
   std::size_t n = 0;
   for (Request* r : batch_) {
     auto& l = static_cast<LookUp&>(*r);
     l.seen = moment;
     for (std::size_t i = 0; i < l.keys.size(); ++i, ++n) {
-      const RedisReply value = entries_.size() == 1 ? static_cast<const RedisReply&>(replies[2]) : replies[2].at(n);
+      const RedisReply& values = replies[own - 1];
+      const RedisReply value = entries_.size() == 1 ? values : values.at(n);
       if (value.nil()) continue;
       const auto type = std::find(types_.begin(), types_.end(), l.types[i]) - types_.begin();
       judge(session, l.found[i], value.text(), marks, static_cast<std::size_t>(type), now, entries_[n]);
@@ -197,7 +207,7 @@ void RedisLookUp::judge(RedisSession& session, Found& found, std::string_view va
   }
   if (found.dead) return;
   found.found = true;
-  tier_.note_found(entry, stored->version);
+  tier_.note_entry(entry, stored->version);
   found.payload = stored->payload;
   found.fresh_left = until(fresh_until, now, stored->fresh_for);
   found.kept_left = found.fresh_left;

@@ -50,6 +50,22 @@ void RedisSession::append(const RedisCall& call) {
   link_.append(words);
 }
 
+void RedisSession::append_marks(const std::string& marks, std::span<const std::string_view> types) {
+  const bool again = types.size() == 1 && types[0] == asked_type_ && marks == asked_marks_;
+  if (again) return link_.append_written(asks_marks_);
+  std::vector<std::string> fields;
+  for (const auto type : types) {
+    for (const std::string_view kind : {"type:", "~type:", "@type:"}) fields.emplace_back(kind).append(type);
+  }
+  std::vector<std::string_view> words = {"HMGET", marks, "i", "n", "f", "t", "all", "~all", "@all"};
+  words.insert(words.end(), fields.begin(), fields.end());
+  if (types.size() != 1) return link_.append(words);
+  asks_marks_ = RedisLink::written(words);
+  asked_marks_ = marks;
+  asked_type_ = types[0];
+  link_.append_written(asks_marks_);
+}
+
 std::vector<OwnedReply> RedisSession::read(std::size_t count) {
   std::vector<OwnedReply> replies;
   replies.reserve(count);

@@ -5,9 +5,12 @@
 #pragma once
 
 #include <array>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "core/remote/redis_clock.hpp"
 #include "core/remote/redis_link.hpp"
 #include "core/remote/redis_scripts.hpp"
 
@@ -27,6 +30,9 @@ class RedisSession {
 
   RedisLink& link() noexcept { return link_; }
   const RedisLink& link() const noexcept { return link_; }
+  RedisClock& clock() noexcept { return clock_; }
+  // Appends the command that asks for the marks of these types.
+  void append_marks(const std::string& marks, std::span<const std::string_view> types);
 
   // Signs in and loads the scripts. Somebody watches.
   void begin(const RedisAddress& address);
@@ -49,6 +55,8 @@ class RedisSession {
   void load_scripts();
 
   RedisLink link_;
+  RedisClock clock_;
+  std::string asked_marks_, asked_type_, asks_marks_;  // the marks of one type that were asked for last; the command
   std::array<std::string, kRedisScripts> hashes_;
 };
 

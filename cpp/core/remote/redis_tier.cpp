@@ -157,7 +157,7 @@ RedisTier::Unheard RedisTier::note_ear() {
   return unheard;
 }
 
-void RedisTier::note_found(std::string_view entry, std::string_view version) {
+void RedisTier::note_entry(std::string_view entry, std::string_view version) {
   constexpr std::size_t kMost = 1'000;
   if (heard_.load(std::memory_order_acquire)) return;
   const std::lock_guard lock(mutex_);

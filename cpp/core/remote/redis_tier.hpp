@@ -65,14 +65,14 @@ class RedisTier : public Connector, public std::enable_shared_from_this<RedisTie
 
   // A call of a script on the marks. Its first two arguments are here already.
   RedisCall call(RedisScript script, std::vector<std::string> keys = {}) const;
-  // What was read before the first ear heard of changes by others: names of entries and their versions.
+  // What was read or stored before the first ear heard of changes by others: names of entries and their versions.
   struct Unheard {
-    bool all = false;  // too many, or this is not the first ear: anything that was read
+    bool all = false;  // too many, or this is not the first ear: anything at all
     std::vector<std::pair<std::string, std::string>> entries;
   };
   // An ear has opened.
   Unheard note_ear();
-  void note_found(std::string_view entry, std::string_view version);
+  void note_entry(std::string_view entry, std::string_view version);
 
   // A poll on this connection, from what the inbox has seen to what it sees now. Throws TierFailure.
   void poll(RedisSession& session);

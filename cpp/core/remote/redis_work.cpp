@@ -129,6 +129,12 @@ void RedisGlance::take(RedisSession& session, std::span<const OwnedReply> replie
 
 // ----------------------------------------------------------------------------------------------------------- writes
 
+namespace {
+
+constexpr std::size_t kEntry = 4;  // of a call's keys, behind those of the marks
+
+}  // namespace
+
 RedisStores::RedisStores(RedisTier& tier, std::span<Request* const> batch) : tier_(tier) {
   const RedisNames& names = tier.names();
   const std::string mine = tier.process();
@@ -173,6 +179,7 @@ void RedisStores::take(RedisSession& /*session*/, std::span<const OwnedReply> re
     stores_[i]->stored = replies[i].at(0).integer() != 0;
     if (stores_[i]->stored) {
       tier_.inbox()->know(redis_moment(std::to_string(replies[i].at(2).integer()), replies[i].at(1).text()));
+      tier_.note_entry(calls_[i].keys[kEntry], stores_[i]->version);
     }
   }
 }

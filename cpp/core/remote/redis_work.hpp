@@ -99,6 +99,7 @@ class RedisLookUp : public RedisWork {
  private:
   struct Marks;
 
+  std::size_t before_leases() const noexcept;
   Marks read_marks(const RedisReply& reply) const;
   void judge(RedisSession& session, Found& found, std::string_view value, const Marks& marks, std::size_t type,
              long long now, std::string_view entry);
@@ -106,7 +107,9 @@ class RedisLookUp : public RedisWork {
   RedisTier& tier_;
   const std::span<Request* const> batch_;
   std::vector<std::string_view> types_;
-  std::vector<std::string> entries_, fields_;
+  std::vector<std::string> entries_;
+  Nanos asked_ = 0;  // RedisClock::own_now()
+  bool asks_time_ = false;
   // Behind the look: whoever finds nothing has the lease already. What another stored between the two leaves it free.
   std::vector<std::pair<LookUp*, RedisCall>> leases_;
 };

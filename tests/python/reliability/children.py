@@ -36,6 +36,12 @@ class Ended:
         return f"exit code {self.code}\n{self.output}\n{self.errors}"
 
 
+def hear_ctrl_c() -> None:
+    """From here on, also where whoever started this ignores it, as a shell does for what it runs in the background."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run(program: str, *arguments: object, watchdog: float = 60.0) -> Ended:
     """Runs isolated/<program>.py. A child that the watchdog had to end has code -SIGABRT and its stacks in `errors`."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(PACKAGE), str(TESTS)]), PYTHONFAULTHANDLER="1")

@@ -206,7 +206,7 @@ def hits_lost(postgres: PostgresServer, rounds: int = 10) -> tuple[int, int]:
             one.cache._flush_hits()
             proxy.behave()
             eventually(one.cache.confirm)
-        eventually(lambda: one.cache._upkeep.flush() and one.cache._upkeep._unsent is None)  # type: ignore[union-attr]
+        eventually(lambda: one.cache._upkeep.flush() and not one.cache._upkeep._unsent)  # type: ignore[union-attr]
         rows = postgres.sql("SELECT hit_count FROM stillwarm.entries WHERE key = 'get:''counted'''")
         return hits, hits - int(rows[0][0] or 0)
 
