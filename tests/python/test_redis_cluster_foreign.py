@@ -18,7 +18,7 @@ from test_redis_cluster import _names
 from test_redis_foreign import OTHER_TYPE
 
 pytestmark = pytest.mark.servers
-KEYS = [f"k{n}" for n in range(12)]  # on every master
+KEYS = [f"k{n}" for n in range(36)]  # on every master
 
 
 def expire(node: RedisServer, entry: str) -> None:
