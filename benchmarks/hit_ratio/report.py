@@ -52,6 +52,24 @@ def summary(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
+def goals(counted: Sequence[Cell], weighed: Sequence[Cell]) -> list[str]:
+    """The questions of the other pages: over all traces and sizes, ours beside the best online policy and LRU."""
+    lines = ["| question | ours | rival | ratio | goal | reached |", "|---|---|---|---|---|---|"]
+    for budget, cells in (("entries", counted), ("bytes", weighed)):
+        if not cells:
+            continue
+        regrets, against = regret_of(OURS, cells), [cell.over_lru for cell in cells]
+        mean, worst, least = sum(regrets) / len(regrets), max(regrets), min(against)
+        for what, value, rival, goal, reached in (
+            ("mean regret", mean, "the best online policy of each row", "<= 1 point", mean <= 1),
+            ("worst regret", worst, "the best online policy of that row", "<= 5 points", worst <= 5),
+            ("worst against LRU", least, "LRU", ">= -3.5 points", least >= -3.5),
+        ):
+            answer = "yes" if reached else "**no**"
+            lines.append(f"| {what}, budget in {budget} | {value:+.2f} | {rival} | - | {goal} | {answer} |")
+    return lines
+
+
 def table(cells: Sequence[Cell]) -> list[str]:
     policies = list(cells[0].ratios)
     head = ["workload", "size", *policies, "regret", "against LRU"]
@@ -76,6 +94,7 @@ def markdown(cells: Sequence[Cell], facts: dict[str, str]) -> str:
         f"included; {OPTIMUM} sees the future and is no online policy.",
         "",
     ]
+    lines += [*goals(counted, weighed), ""]
     for title, part in (("Budget in entries", counted), ("Budget in bytes", weighed)):
         if part:
             lines += [f"## {title}", "", *summary(part), "", *table(part), ""]

@@ -29,10 +29,12 @@ from stillwarm.demo.dashboard.app import create_app
 from stillwarm.demo.dashboard.search import Search
 from stillwarm.demo.discovery.scoring import Product, Score, score_of
 from stillwarm.demo.upstream import SearchServer
+from work import QUESTIONS
 
 NAMESPACE, KEY = "bench", "values\nkey"
 DURATIONS = (3_600_000_000_000, 0, 0, 0)
 MOST = 64 << 20
+GOAL, SMALL = 2.0, 2_000  # times smaller than without a dictionary; bytes
 
 
 def payloads(cache: Cache, belongs: Callable[[str, str], bool]) -> list[bytes]:
@@ -144,7 +146,8 @@ def microseconds(operations: dict[str, Callable[[], object]], count: int, rounds
     return {name: statistics.median(times) for name, times in seen.items()}
 
 
-def row(name: str, values: list[bytes], rounds: int) -> str:
+def row(name: str, values: list[bytes], rounds: int) -> tuple[str, str]:
+    """A row of the table, and one of the goals': empty, where none is for values of this size."""
     draw = random.Random(7)
     draw.shuffle(values)
     most = len(values) * 2 // 3
@@ -172,11 +175,20 @@ def row(name: str, values: list[bytes], rounds: int) -> str:
     used = codec.figures()["types"]["values"]["dictionary"] is not None
     bodies = [_core.open_envelope(NAMESPACE, KEY, one, MOST, codec, "values")[4] for one in stored["with"]]
     assert bodies == held
-    return (
+    times_smaller = sizes["plain"] / sizes["with"]
+    goal = (
+        f"| {name}, {raw / len(held) / 1000:.2f} KB with a dictionary | {raw / sizes['with']:.2f} x smaller | without "
+        f"{raw / sizes['plain']:.2f} x | {times_smaller:.2f} x | >= {GOAL:g} x below 2 KB | "
+        f"{'yes' if times_smaller >= GOAL else '**no**'} |"
+        if raw / len(held) < SMALL
+        else ""
+    )
+    shown = (
         f"| {name} | {raw / len(held) / 1000:.2f} | {raw / sizes['plain']:.2f} | {raw / sizes['alone']:.2f} | "
         f"{raw / sizes['with']:.2f} | {sizes['plain'] / sizes['with']:.2f} x{'' if used else ' (none pays)'} | "
         f"{times['seal plain']:.1f} / {times['seal with']:.1f} | {times['open plain']:.1f} / {times['open with']:.1f} |"
     )
+    return shown, goal
 
 
 def idle(rounds: int) -> str:
@@ -207,14 +219,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
     rounds, count = (3, 220) if quick else (25, 2640)
+    goals: list[str] = []
     print("| values | KB | ratio without | zstd alone | with | with against without | us to seal | us to open |")
     print("|---|---|---|---|---|---|---|---|")
     with PostgresServer() as server:
         url = server.new_database()
         for source in (dashboard, discovery):
             for name, found in source(url, count):
-                print(row(name, found, rounds), flush=True)
-    print()
+                shown, goal = row(name, found, rounds)
+                print(shown, flush=True)
+                goals += [goal] * bool(goal)
+    print("\n".join(["", QUESTIONS, *goals, ""]))
     print(idle(4 * rounds))
 
 

@@ -55,12 +55,12 @@ async def _pool(url: str, size: int) -> Any:
     return await asyncpg.create_pool(url, min_size=size, max_size=size)
 
 
-def one_caller(url: str, calls: int) -> list[float]:
-    """Microseconds of libpq, of libpqxx and of the tier for one get, all without Python."""
+def one_caller(url: str, calls: int) -> list[list[float]]:
+    """Microseconds of libpq, of libpqxx and of the tier for one get, all without Python, five times in turn."""
     ours = _url.connection_string(url, connect_timeout=2, statement_timeout=250)  # the same session for all three
-    command = [ROOT / "build/bench/one_caller", ours, "bench", KEYS[0], "1", str(calls)]
+    command = [ROOT / "build/bench/one_caller", ours, "bench", KEYS[0], "5", str(calls)]
     out = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [float(us) for us in out.stdout.split()]
+    return [[float(us) for us in line.split()] for line in out.stdout.splitlines()]
 
 
 def main() -> None:
@@ -159,7 +159,7 @@ def run(server: PostgresServer, url: str, rounds: int, seconds: float) -> None:
     alone: list[list[float]] = []
     for round_number in range(rounds):
         print(f"round {round_number + 1} of {rounds}", file=sys.stderr)
-        alone.append(one_caller(url, max(300, int(5000 * seconds))))
+        alone.extend(one_caller(url, max(300, int(5000 * seconds))))
         for name, work in subjects.items():
             measured(server, figures[name], work, seconds)
     print(f"# PostgreSQL: {os.cpu_count()} CPUs, Python {sys.version.split()[0]}, {rounds} rounds of {seconds:g} s\n")

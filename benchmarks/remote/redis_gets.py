@@ -56,11 +56,11 @@ COMPARED: list[tuple[str, str, str, float | None]] = [
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def one_caller(port: int, calls: int) -> list[float]:
-    """Microseconds of hiredis and of the tier for one get, both without Python."""
-    command = [ROOT / "build/bench/one_redis_caller", str(port), KEYS[0], "1", str(calls)]
+def one_caller(port: int, calls: int) -> list[list[float]]:
+    """Microseconds of hiredis and of the tier for one get, both without Python, five times in turn."""
+    command = [ROOT / "build/bench/one_redis_caller", str(port), KEYS[0], "5", str(calls)]
     out = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [float(us) for us in out.stdout.split()]
+    return [[float(us) for us in line.split()] for line in out.stdout.splitlines()]
 
 
 def ours(cache: Cache) -> dict[str, Callable[[int, int], None]]:
@@ -218,7 +218,7 @@ def run(server: RedisServer, rounds: int, seconds: float) -> None:
     alone: list[list[float]] = []
     for round_number in range(rounds):
         print(f"round {round_number + 1} of {rounds}", file=sys.stderr)
-        alone.append(one_caller(server.port, max(300, int(5000 * seconds))))
+        alone.extend(one_caller(server.port, max(300, int(5000 * seconds))))
         for name, work in subjects.items():
             measured(server, figures[name], work, seconds)
     packages = ", ".join(

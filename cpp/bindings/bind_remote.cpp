@@ -156,6 +156,11 @@ void bind_remote(pb::module_& m) {
            })
       .def("owe_write", [](RemoteTier& t,
                            const std::shared_ptr<Request>& r) { t.recovery->owe(std::static_pointer_cast<Store>(r)); })
+      .def("owes_writes", [](const RemoteTier& t) { return t.recovery->owes_writes(); })
+      .def("owed_set",
+           [](const RemoteTier& t, std::string_view key, std::string_view type) {
+             return std::static_pointer_cast<Request>(t.recovery->owed_set(key, type));
+           })
       .def("owe", [](RemoteTier& t, const std::string& name, bool soft) { t.recovery->owe(name, soft); })
       .def("forget",
            [](RemoteTier& t, std::string name) { t.queue->post(std::make_shared<Invalidate>(std::move(name), false)); })

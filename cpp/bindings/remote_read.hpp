@@ -1,5 +1,5 @@
 // Reads of the remote tier that end as most do: one look-up finds fresh values, or nothing. Performed here, from the
-// flight to the value in memory; whatever else a look-up may say is left to Python (_tier_verbs, _tier_loads).
+// flight to the value in memory; whatever else a look-up may say is left to Python (_tier_reads, _tier_loads).
 //
 // Thread rule: with the GIL; what waits releases it.
 // Refuses to know: what is to be done about an error, an absence, a stale value, a dictionary that is not here.

@@ -2,7 +2,8 @@
 
 Thread rule: any thread, any loop. What a tier does is written once, as generators that yield requests and are sent the
 error of each, or None; `drive` performs them on a thread and `adrive` in a task. Only the waiting differs.
-Refuses to know: values (_tier_values), loads (_tier_loads), verbs (_tier_verbs), invalidation (_tier_invalidation).
+Refuses to know: values (_tier_values), loads (_tier_loads), verbs (_tier_reads, _tier_writes) and invalidation
+(_tier_invalidation).
 """
 
 from __future__ import annotations

@@ -117,6 +117,7 @@ class Health:
             now - self._failed_at > WINDOW
             and not self._denied
             and not self.pending
+            and not self.core.owes_writes()
             and not self.closed
             and cache is not None
             and cache._enabled

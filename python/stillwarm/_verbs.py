@@ -10,7 +10,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
-from stillwarm import _core, _load, _off, _tier_invalidation, _tier_values, _tier_verbs
+from stillwarm import _core, _load, _off, _tier_invalidation, _tier_reads, _tier_values, _tier_writes
 from stillwarm._durations import shown
 from stillwarm._observed import KEPT, Observed
 from stillwarm._target import NOT_ASKED, Target
@@ -66,7 +66,7 @@ class Verbs(Observed):
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values that are there, by key."""
         if self._tier is not None:
-            return drive(self._tier, _tier_verbs.get_many(self._tier, [_text(key) for key in keys]))
+            return drive(self._tier, _tier_reads.get_many(self._tier, [_text(key) for key in keys]))
         found = {key: self.get(key, _core.MISSING) for key in keys}
         return {key: value for key, value in found.items() if value is not _core.MISSING}
 
@@ -117,7 +117,7 @@ class Verbs(Observed):
     def contains(self, key: str) -> bool:
         """Whether `get` would find a value. Does not count as a hit."""
         if self._tier is not None:
-            return drive(self._tier, _tier_verbs.contains(self._tier, _text(key)))
+            return drive(self._tier, _tier_reads.contains(self._tier, _text(key)))
         return _core.peek(self, 0, _text(key)) is not _core.MISSING
 
     __contains__ = contains
@@ -134,7 +134,7 @@ class Verbs(Observed):
     async def aget(self, key: str, default: Any = None) -> Any:
         """`get` for coroutines."""
         if self._tier is not None:
-            return await _tier_verbs.aget_now(self._tier, _text(key), default)
+            return await _tier_reads.aget_now(self._tier, _text(key), default)
         return self.get(key, default)
 
     async def aset(self, key: str, value: Any, ttl: Duration | None = UNSET, tags: Iterable[str] = ()) -> bool:
@@ -165,7 +165,7 @@ class Verbs(Observed):
     async def aget_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """`get_many` for coroutines."""
         if self._tier is not None:
-            return await adrive(self._tier, _tier_verbs.get_many(self._tier, [_text(key) for key in keys]))
+            return await adrive(self._tier, _tier_reads.get_many(self._tier, [_text(key) for key in keys]))
         return self.get_many(keys)
 
     async def aset_many(
@@ -204,7 +204,7 @@ class Verbs(Observed):
     async def acontains(self, key: str) -> bool:
         """`contains` for coroutines."""
         if self._tier is not None:
-            return await adrive(self._tier, _tier_verbs.contains(self._tier, _text(key)))
+            return await adrive(self._tier, _tier_reads.contains(self._tier, _text(key)))
         return self.contains(key)
 
     async def attl_left(self, key: str) -> float | None:
@@ -218,13 +218,13 @@ class Verbs(Observed):
     def _get_slowly(self, key: str, default: Any, *begun: Any) -> Any:
         """`get` where memory has no fresh value, or what is left of it: see cpp/bindings/remote_read.cpp."""
         assert self._tier is not None
-        return _tier_verbs.get_now(self._tier, key, default, *begun)
+        return _tier_reads.get_now(self._tier, key, default, *begun)
 
     def _putting(
         self, values: dict[str, Any], ttl: Any, tags: Iterable[str], only_if_absent: bool = False
     ) -> Steps[dict[str, bool]]:
         assert self._tier is not None
-        return _tier_verbs.put(self._tier, values, self._direct_ttl(ttl), tag_names(tags), only_if_absent)
+        return _tier_writes.put(self._tier, values, self._direct_ttl(ttl), tag_names(tags), only_if_absent)
 
     def _deleting(self, keys: list[str]) -> Steps[int]:
         """The tier first, then memory; how many were there."""
@@ -242,7 +242,7 @@ class Verbs(Observed):
 
     def _touching(self, key: str, ttl: Any) -> Steps[bool]:
         assert self._tier is not None
-        value = yield from _tier_verbs.change(self._tier, key, lambda value: value, self._direct_ttl(ttl))
+        value = yield from _tier_writes.change(self._tier, key, lambda value: value, self._direct_ttl(ttl))
         return value is not _core.MISSING
 
     def _adding(self, key: str, delta: int) -> Steps[int]:
@@ -253,14 +253,14 @@ class Verbs(Observed):
                 raise TypeError(f"incr() works on int, and the stored value is a {type(value).__name__}")
             return value + delta
 
-        value = yield from _tier_verbs.change(self._tier, key, more)
+        value = yield from _tier_writes.change(self._tier, key, more)
         if value is _core.MISSING:
             raise KeyError(key)
         return cast("int", value)
 
     def _left(self, key: str) -> Steps[float | None]:
         assert self._tier is not None
-        left = yield from _tier_verbs.fresh_left(self._tier, key)
+        left = yield from _tier_reads.fresh_left(self._tier, key)
         if left is None:
             life = _core.life(self, 0, key)
             left = None if life is None or life[0] >= KEPT else life[1]

@@ -34,8 +34,9 @@ class Load:
         self.functions = [cache.cached(name="truth", tags=["truth"])(self._load) for cache in self.caches]
         self.truth = dict.fromkeys(KEYS, 1)
         self.told = dict.fromkeys(KEYS, 1)  # what callers of the first cache must get at least
-        self.calls = self.writes = self.wrong = 0
+        self.calls = self.writes = 0
         self.errors: list[str] = []
+        self.wrong: list[str] = []  # values
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._threads = [
@@ -74,24 +75,29 @@ class Load:
 
     def _read(self, key: str, n: int) -> None:
         least = self.told[key]
+        begun = time.monotonic()
         value = self.functions[0](key)
         if value < least:
-            with self._lock:
-                self.wrong += 1
+            self.wrong.append(f"{key} is {value}, told {least}, {self._when(begun)}")
 
     def _read_other(self, key: str, n: int) -> None:
-        if not 1 <= self.functions[1](key) <= self.truth[key]:
-            with self._lock:
-                self.wrong += 1
+        value = self.functions[1](key)
+        if not 1 <= value <= self.truth[key]:
+            self.wrong.append(f"{key} is {value} in the other cache")
 
     def _verbs(self, key: str, n: int) -> None:
         """Writes of its own: a set that returned is what this cache has."""
         own = f"own-{key}"
         self.caches[0].set(own, n, ttl=600)
-        if self.caches[0].get(own, n) < n:
-            with self._lock:
-                self.wrong += 1
+        begun = time.monotonic()
+        value = self.caches[0].get(own, n)
+        if value < n:
+            self.wrong.append(f"{own} is {value}, set to {n}, {self._when(begun)}")
         self.caches[0].get_many([own, key, "nothing"])
+
+    def _when(self, begun: float) -> str:
+        assert self.caches[0]._tier is not None
+        return f"begun at {begun:.4f}, now {time.monotonic():.4f}, {self.caches[0]._tier.core.health()}"
 
     # --------------------------------------------------------------------------------------------------------- facts
 
@@ -134,7 +140,8 @@ class Load:
         assert all(cache.confirm() for cache in self.caches)
 
     def __str__(self) -> str:
-        return f"{self.calls} calls, {self.writes} writes, {self.wrong} wrong values, {len(self.errors)} exceptions"
+        done = f"{self.calls} calls, {self.writes} writes"
+        return f"{done}, {len(self.wrong)} wrong values, {len(self.errors)} exceptions"
 
     def outdated(self) -> list[str]:
         """Keys of which a cache's memory, or the tier behind it, has something else than the truth."""

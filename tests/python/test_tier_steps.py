@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from stillwarm import Cache, ConfigError, _tier_verbs
+from stillwarm import Cache, ConfigError, _tier_writes
 from stillwarm._tier import Steps, Tier
 from stillwarm._tier_health import IN_DOUBT
 from stillwarm.testing import PostgresServer
@@ -54,7 +54,7 @@ def test_tier_add_in_doubt_looks_whose_value_is_there(cache: Cache, url: str, th
     if there is not None:
         with Cache(url, namespace="shop", ttl=60) as other:
             assert other.add("lock", there)
-    steps = _tier_verbs.put(tier, {"lock": "ours"}, MINUTE, [], True)
+    steps = _tier_writes.put(tier, {"lock": "ours"}, MINUTE, [], True)
     assert tier.run(add := next(steps)) is None
     assert not isinstance(add, float)
     look = steps.send((IN_DOUBT, "", "the connection broke at the answer"))

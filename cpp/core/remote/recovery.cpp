@@ -147,6 +147,15 @@ bool Recovery::concerns(std::string_view key, std::string_view type, std::span<c
   return asked <= delivered_at_ && delivered_.concerns(key, type, tags);
 }
 
+std::shared_ptr<Store> Recovery::owed_set(std::string_view key, std::string_view type) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::static_pointer_cast<const Store>(owed_.find(key, type));
+  if (found == nullptr || found->mode != Store::Mode::kSet) return nullptr;
+  auto store = again(*found);
+  store->background = false;
+  return store;
+}
+
 // The tier has taken or refused it.
 void Recovery::settled(const Store& store) noexcept {
   if (store.error) {

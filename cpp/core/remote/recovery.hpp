@@ -50,6 +50,15 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   void owe(const std::string& name, bool soft);
   void owe(const std::shared_ptr<Store>& store);
 
+  // Whether a write waits.
+  bool owes_writes() const noexcept {
+    const std::lock_guard lock(mutex_);
+    return owed_.writes() > 0;
+  }
+  // The set of this key that waits, once more, for who reads the key: what the tier has may be older than that, or
+  // younger, which the tier alone knows. It keeps waiting here, and is refused when it was done. Null: there is none.
+  std::shared_ptr<Store> owed_set(std::string_view key, std::string_view type) const;
+
   // The tier took a write that did not come through here.
   void took() noexcept;
 

@@ -147,6 +147,12 @@ void RecoveryQueue::forget(std::string_view key, std::string_view type) noexcept
   if (found != last) remove(found->second);
 }
 
+std::shared_ptr<void> RecoveryQueue::find(std::string_view key, std::string_view type) const noexcept {
+  const auto [first, last] = by_key_.equal_range(key);
+  const auto found = std::find_if(first, last, [type](const auto& one) { return one.second->write.type == type; });
+  return found != last ? found->second->write.request : nullptr;
+}
+
 void RecoveryQueue::remove_key(std::string_view key) noexcept {
   for (auto found = by_key_.find(key); found != by_key_.end(); found = by_key_.find(key)) remove(found->second);
 }

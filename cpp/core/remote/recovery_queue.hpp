@@ -84,6 +84,9 @@ class RecoveryQueue {
   // here. Who reads does not know the tags before; it asks again with those of what it found.
   bool concerns(std::string_view key, std::string_view type, std::span<const std::string> tags) const noexcept;
 
+  // The request of the write of the key in this type that waits; null: none does.
+  std::shared_ptr<void> find(std::string_view key, std::string_view type) const noexcept;
+
   // A newer write of the key in this type got through, so the queued one must not.
   void forget(std::string_view key, std::string_view type) noexcept;
 

@@ -122,7 +122,9 @@ std::size_t RedisLookUp::ask(RedisSession& session) {
   // First: what happens to an entry after it was read is younger than the moment that is told.
   session.append_marks(tier_.names().marks, types_);
   asked_ = RedisClock::own_now();
-  asks_time_ = !session.clock().knows(asked_);
+  asked_of_ = &session;
+  clock_ = session.clock();
+  asks_time_ = !clock_.knows(asked_);
   if (asks_time_) link.append({"TIME"});
   if (entries_.empty()) return before_leases();
   if (entries_.size() == 1) {
@@ -161,9 +163,10 @@ void RedisLookUp::take(RedisSession& session, std::span<const OwnedReply> replie
   const Nanos arrived = RedisClock::own_now();
   if (asks_time_) {
     const RedisReply& time = replies[1];
-    session.clock().told(time.at(0).integer() * 1'000'000 + time.at(1).integer(), asked_, arrived);
+    clock_.told(time.at(0).integer() * 1'000'000 + time.at(1).integer(), asked_, arrived);
+    if (&session == asked_of_) session.clock() = clock_;
   }
-  const long long now = session.clock().at(arrived);
+  const long long now = clock_.at(arrived);
   std::size_t n = 0;
   for (Request* r : batch_) {
     auto& l = static_cast<LookUp&>(*r);

@@ -108,6 +108,10 @@ class RedisLookUp : public RedisWork {
   const std::span<Request* const> batch_;
   std::vector<std::string_view> types_;
   std::vector<std::string> entries_;
+  // Where and when it was asked; the connection may be another when the answer is taken, and the server's clock with
+  // it.
+  const RedisSession* asked_of_ = nullptr;
+  RedisClock clock_;
   Nanos asked_ = 0;  // RedisClock::own_now()
   bool asks_time_ = false;
   // Behind the look: whoever finds nothing has the lease already. What another stored between the two leaves it free.

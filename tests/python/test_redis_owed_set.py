@@ -1,0 +1,57 @@
+"""A set that the tier could not take: this process has it from then on, also while what the tier has is older.
+
+Thread rule: the proxy's thread holds the tier's own attempt back while the test reads.
+Refuses to know: what else is owed (test_tier_recovery).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chaos import ChaosProxy
+from stillwarm import Cache
+from tiers import PATIENCE, Ground, eventually, with_port
+
+
+@pytest.mark.parametrize("read", ["get", "get_many"])
+def test_redis_owed_set_is_not_hidden_by_what_the_tier_has(
+    redis_ground: Ground, chaos: Callable[..., ChaosProxy], read: str
+) -> None:
+    ground = redis_ground
+    assert ground.url is not None
+    proxy = chaos(int(ground.url.split(":")[2].split("/")[0]))
+    options: dict[str, Any] = {"timeout": "5s", "connect_timeout": "5s", "purge_every": None, "jitter": 0.0, "ttl": 600}
+    cache = Cache(with_port(ground.url, proxy.port), namespace=ground.namespace, **options)
+    ground.caches.append(cache)
+    cache.set("k", 1)
+    assert cache._tier is not None
+    core = cache._tier.core
+    eventually(lambda: core.health()["linked"])
+    proxy.behave(refuse=True)
+    proxy.end_all("fin")
+    cache.set("k", 2)
+    assert core.health()["owed_writes"] == 1
+    assert cache.get("k") == 2, "memory has it"
+    once, gate, held = threading.Lock(), threading.Event(), threading.Event()
+
+    def hold_the_first() -> None:
+        if once.acquire(blocking=False):
+            held.set()
+            gate.wait(PATIENCE)
+
+    proxy.behave(at=b"$3\r\nset\r\n", between=hold_the_first)
+    try:
+        assert held.wait(PATIENCE), "nothing was sent"
+        eventually(lambda: core.health()["linked"])
+        eventually(cache.confirm)
+        for _ in range(20):
+            assert (cache.get("k") if read == "get" else cache.get_many(["k"]).get("k")) == 2
+    finally:
+        gate.set()
+    eventually(lambda: core.health()["owed_writes"] == 0)
+    assert cache.get("k") == 2
+    assert ground.cache(ttl=600).get("k") == 2
