@@ -10,6 +10,7 @@
 #include "bindings/remote_request.hpp"
 #include "bindings/remote_tier.hpp"
 #include "core/remote/completions.hpp"
+#include "core/remote/fork_gate.hpp"
 
 namespace stillwarm {
 
@@ -113,6 +114,7 @@ RemoteTier::RemoteTier(std::shared_ptr<Inbox> i, std::shared_ptr<Connector> c, s
       listener(std::make_shared<Listener>(std::move(ears), s.max_lag, s.timeout, s.lease_age)),
       echo(std::make_shared<Echo>(inbox)) {
   Whole::add(this);
+  WithinLibrary::prepare();
 }
 
 RemoteTier::~RemoteTier() {
@@ -158,9 +160,12 @@ void bind_remote(pb::module_& m) {
                            const std::shared_ptr<Request>& r) { t.recovery->owe(std::static_pointer_cast<Store>(r)); })
       .def("owes_writes", [](const RemoteTier& t) { return t.recovery->owes_writes(); })
       .def("owed_set",
-           [](const RemoteTier& t, std::string_view key, std::string_view type) {
-             return std::static_pointer_cast<Request>(t.recovery->owed_set(key, type));
+           [](const RemoteTier& t, std::string_view key, std::string_view type) -> pb::object {
+             const auto payload = t.recovery->owed_set(key, type);
+             return payload ? pb::object(pb::bytes(*payload)) : pb::none();
            })
+      .def("owes_set", [](const RemoteTier& t, std::string_view key,
+                          std::string_view type) { return t.recovery->owes_set(key, type); })
       .def("owe", [](RemoteTier& t, const std::string& name, bool soft) { t.recovery->owe(name, soft); })
       .def("forget",
            [](RemoteTier& t, std::string name) { t.queue->post(std::make_shared<Invalidate>(std::move(name), false)); })

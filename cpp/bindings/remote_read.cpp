@@ -140,8 +140,7 @@ std::string_view storable(PyObject* text) {
 PyObject* land_found(const Reader& reader, PyFlight* flight, const LookUp& look, std::size_t i, const Decoding& how) {
   const Found& found = look.found[i];
   if (!found.found || !found.has_payload || !found.columns.empty() || found.fresh_left <= 0 || !reader.calm ||
-      how.decode == nullptr || look.taken || reader.tier->recovery->owes() ||
-      flight->state != FlightState::kRunning) {
+      how.decode == nullptr || look.taken || reader.tier->recovery->owes() || flight->state != FlightState::kRunning) {
     return Py_NewRef(missing);
   }
   Envelope e;

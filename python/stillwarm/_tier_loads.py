@@ -166,6 +166,9 @@ def take(target: Target, reading: Reading, request: _core.Request, i: int) -> bo
     if tier.core.owes() and tier.core.concerns(place.key, place.type, list(row[7]), request):
         reading.seen = ""  # invalidated here, which the tier has not heard of: nobody else may get what is loaded now
         return False
+    if place.type == _tier_values.DIRECT and tier.core.owes_set(place.key, place.type):
+        reading.seen = ""  # set here, likewise: what the tier has may be older
+        return False
     reading.value = _tier_values.opened(tier, place, row, codec_of(target), target.settings)
     return True
 
@@ -173,13 +176,15 @@ def take(target: Target, reading: Reading, request: _core.Request, i: int) -> bo
 def landed(target: Target, flight: _core.Flight, reading: Reading, anew: bool) -> bool:
     """Lands the flight with what the tier has, if that may be returned. A value past that goes to memory: it may stand
     in for an error, or be revived."""
-    if not _landed(target, flight, reading, anew):
-        return False
-    if reading.taken:  # along with the look-up, and what that found was deleted in between
-        reading.taken = False
-        tier = of(target)
-        tier.core.give_back(reading.place.sealed_as, f"{tier.process}:{flight.sequence}")
-    return True
+    there = True
+    try:
+        there = _landed(target, flight, reading, anew)
+    finally:
+        if there and reading.taken:  # along with the look-up, and what that found was deleted in between
+            reading.taken = False
+            tier = of(target)
+            tier.core.give_back(reading.place.sealed_as, f"{tier.process}:{flight.sequence}")
+    return there
 
 
 def _landed(target: Target, flight: _core.Flight, reading: Reading, anew: bool) -> bool:

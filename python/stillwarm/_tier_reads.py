@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from stillwarm._cache import Cache
     from stillwarm._tier import Tier
 
+OWED: Final[Error] = (UNAVAILABLE, "", "a set of this key waits for the tier")
+_LOOKS, _LOOK_PAUSE = 50, 0.005  # s: whether the tier has taken a set by now, when it is back
 _PLAIN: Final = Settings(ttl=FOREVER, jitter=0.0)
 
 
@@ -86,16 +88,16 @@ def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str,
             tier.core.used()
             if request is None:
                 request = _core.look_up(0, [storable(key) for key, _ in asked], [DIRECT] * len(asked))
-            error: Error = (UNAVAILABLE, "", "it did not answer a moment ago") if silent and tier.away else None
-            if error is None:
-                error = yield from land_owed(tier, [key for key, _ in asked])
-            if error is None:
-                error = yield request
-            left = list(range(len(asked))) if error or not count else reader.land_many(request, asked, found)
+            owed = yield from still_owed(tier, [key for key, _ in asked])
+            error: Error = (
+                (UNAVAILABLE, "", "it did not answer a moment ago") if silent and tier.away else (yield request)
+            )
+            left = list(range(len(asked))) if error or owed or not count else reader.land_many(request, asked, found)
             if left and error is None:
                 yield from _dictionaries.lacking(tier, request)
             for i in left:
-                value = _looked(tier, *asked[i], request, i, error, count)
+                its_own = error or (OWED if asked[i][0] in owed else None)
+                value = _looked(tier, *asked[i], request, i, its_own, count)
                 if value is not MISSING:
                     found[asked[i][0]] = value
             asked = [asked[i] for i in left]
@@ -109,14 +111,18 @@ def get_many(tier: Tier, keys: list[str], count: bool = True) -> Steps[dict[str,
     return found
 
 
-def land_owed(tier: Tier, keys: list[str]) -> Steps[Error]:
-    """Sends the sets of these keys that wait: what the tier has of them may be older, or younger, and it knows."""
-    if tier.core.owes_writes():
-        for key in keys:
-            owed = tier.core.owed_set(storable(key), DIRECT)
-            if owed is not None and (error := (yield owed)) is not None:
-                return error
-    return None
+def still_owed(tier: Tier, keys: list[str]) -> Steps[frozenset[str]]:
+    """Those of these keys whose set the tier has not taken, also not in a moment in which it may: what it has of them
+    may be older. They are sent by nobody but the recovery, in their order."""
+    owed: frozenset[str] = frozenset()
+    if not tier.core.owes_writes():
+        return owed
+    for _ in range(_LOOKS):
+        owed = frozenset(key for key in keys if tier.core.owes_set(storable(key), DIRECT))
+        if not owed or tier.away or tier.core.health()["last_rejection"] is not None:
+            break
+        yield _LOOK_PAUSE
+    return owed
 
 
 def _begin(cache: Cache, key: str, count: bool, asked: int = NOT_ASKED) -> tuple[int, Any, Any]:
@@ -127,6 +133,8 @@ def _looked(
     tier: Tier, key: str, flight: _core.Flight | None, request: _core.Request, i: int, error: Error, count: bool
 ) -> Any:
     """What a look-up said of a key; MISSING: nothing that may be returned. The dictionaries that it needs are here."""
+    if error is OWED:
+        return _owed_value(tier, key)
     if error is not None:  # what memory has is better than nothing
         return MISSING if tier.strict else _core.peek(tier.cache, 0, key)
     target, reading = KeyLook(tier.cache, key), _tier_loads.Reading(place(key))
@@ -137,6 +145,17 @@ def _looked(
     if flight is not None and _tier_loads.landed(target, flight, reading, False) and count:
         _tier_loads.count(target, flight)
     return found.value
+
+
+def _owed_value(tier: Tier, key: str) -> Any:
+    """What this process has set, which the tier has not taken. Memory may have lost it since."""
+    where = place(key)
+    payload = tier.core.owed_set(where.key, DIRECT)
+    if payload is None:  # taken by now, or over
+        return _core.peek(tier.cache, 0, key)
+    limits = (tier.max_value, tier.dictionaries, DIRECT)
+    status, *_, body = _core.open_envelope(tier.namespace, where.sealed_as, payload, *limits)
+    return tier.codec.decode(body) if status == 0 else MISSING
 
 
 def get(tier: Tier, key: str, default: Any, count: bool = True) -> Steps[Any]:
@@ -167,7 +186,7 @@ def get_now(
             tier.used()
             tier.core.used()
             request = _core.look_up(0, [storable(key)], [DIRECT])
-            error = drive(tier, land_owed(tier, [key])) or tier.run(request)
+            error = OWED if drive(tier, still_owed(tier, [key])) else tier.run(request)
         else:
             error = tier.noted(error, request)
         if error is None and tier.dictionaries.lacking(request):
@@ -192,7 +211,7 @@ async def aget_now(tier: Tier, key: str, default: Any) -> Any:
         error: Error = None
         if not reader.calm:
             tier.used()
-            error = await adrive(tier, land_owed(tier, [key]))
+            error = OWED if await adrive(tier, still_owed(tier, [key])) else None
         error = error or await tier.arun(request)
         if error is None:
             codec = tier.codec
@@ -216,7 +235,7 @@ def contains(tier: Tier, key: str) -> Steps[bool]:
 def fresh_left(tier: Tier, key: str) -> Steps[int | None]:
     """ns until the tier's entry stops being fresh, negative when it is stale; None: there is none."""
     look = _core.look_up(0, [storable(key)], [DIRECT])
-    if (yield from land_owed(tier, [key])) is not None or (yield look) is not None:
+    if (yield from still_owed(tier, [key])) or (yield look) is not None:
         return None
     found = yield from there(tier, place(key), look)
     return None if found is None else found.fresh_left

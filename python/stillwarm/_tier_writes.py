@@ -19,7 +19,7 @@ from stillwarm._landing import LOST
 from stillwarm._target import MISSING
 from stillwarm._tier import LATER, Steps
 from stillwarm._tier_health import IN_DOUBT, REJECTED, UNAVAILABLE, Error, raised
-from stillwarm._tier_reads import land_owed, place, there
+from stillwarm._tier_reads import OWED, place, still_owed, there
 from stillwarm._tier_values import ADD, DIRECT, SET, SWAP, storable
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def _add(
     tier: Tier, key: str, request: _core.Request, request_for: Callable[[str], tuple[_core.Request, int] | None]
 ) -> Steps[tuple[bool | None, Error]]:
     """Stores a value where there is none: whether that was done, None: nobody says; what the tier had against it."""
+    if (yield from still_owed(tier, [key])):
+        return False, None
     before = tier.core.moment(request.key)
     request.origin = _named(tier)
     error = yield request
@@ -169,7 +171,7 @@ def change(tier: Tier, key: str, new: Callable[[Any], Any], ttl: int | None = No
             yield random.random() * pause
             pause = min(pause * 2, _LONGEST_PAUSE)
         look = _core.look_up(0, [where.key], [DIRECT], True)
-        error = (yield from land_owed(tier, [key])) or (yield look)
+        error = OWED if (yield from still_owed(tier, [key])) else (yield look)
         if error is not None:
             break
         found = yield from there(tier, where, look)

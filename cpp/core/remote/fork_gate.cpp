@@ -17,6 +17,8 @@ namespace {
 struct Gate {
   std::mutex mutex;  // held by whoever enters, for an instant, and across a fork
   std::atomic<int> within = 0;
+  std::atomic<int> process = 0;  // counts the forks that led here
+  bool prepared = false;
 };
 
 // Never destroyed: a fork may be the last thing that a process does.
@@ -37,18 +39,26 @@ void in_parent() { gate().mutex.unlock(); }
 
 void in_child() {
   gate().within = 0;  // those threads are the parent's
+  ++gate().process;
   gate().mutex.unlock();
 }
 
 }  // namespace
 
-WithinLibrary::WithinLibrary() {
-  static const int failed = pthread_atfork(before_fork, in_parent, in_child);
-  if (failed != 0) throw std::bad_alloc();
+void WithinLibrary::prepare() {
+  Gate& g = gate();
+  if (g.prepared) return;
+  if (pthread_atfork(before_fork, in_parent, in_child) != 0) throw std::bad_alloc();
+  g.prepared = true;
+}
+
+WithinLibrary::WithinLibrary() : process_(gate().process.load()) {
   const std::lock_guard lock(gate().mutex);
   ++gate().within;
 }
 
-WithinLibrary::~WithinLibrary() { --gate().within; }
+WithinLibrary::~WithinLibrary() {
+  if (process_ == gate().process.load()) --gate().within;
+}
 
 }  // namespace stillwarm

@@ -81,7 +81,7 @@ void PostgresTier::set_process(const std::string& process) {
 }
 
 bool PostgresTier::set_up(Nanos since) {
-  const Nanos until = steady_now() + options_.timeout / 5 * 4;  // for the thread that is at it
+  const Nanos until = since + options_.timeout / 5 * 4;  // for the thread that is at it
   for (;; std::this_thread::sleep_for(std::chrono::milliseconds(5))) {
     const std::lock_guard lock(mutex_);
     const Nanos now = steady_now();

@@ -49,6 +49,7 @@ std::shared_ptr<Store> again(const Store& s) {
   store->columns = s.columns;
   store->fresh_for = s.fresh_for;
   store->keep_for = s.keep_for;
+  store->owed_since = s.owed_since;
   return store;
 }
 
@@ -108,6 +109,7 @@ void Recovery::owe(const std::string& name, bool soft) {
 
 void Recovery::owe(const std::shared_ptr<Store>& store) {
   const auto later = again(*store);  // the first attempt may still be under way
+  later->owed_since = steady_now();
   const std::lock_guard lock(mutex_);
   if (later->born.empty()) later->born = inbox_->moment(later->key);  // nothing younger than this moment is overwritten
   keep(later);
@@ -147,13 +149,18 @@ bool Recovery::concerns(std::string_view key, std::string_view type, std::span<c
   return asked <= delivered_at_ && delivered_.concerns(key, type, tags);
 }
 
-std::shared_ptr<Store> Recovery::owed_set(std::string_view key, std::string_view type) const {
+bool Recovery::owes_set(std::string_view key, std::string_view type) const noexcept {
   const std::lock_guard lock(mutex_);
   const auto found = std::static_pointer_cast<const Store>(owed_.find(key, type));
-  if (found == nullptr || found->mode != Store::Mode::kSet) return nullptr;
-  auto store = again(*found);
-  store->background = false;
-  return store;
+  return found != nullptr && found->mode == Store::Mode::kSet;
+}
+
+std::optional<std::string> Recovery::owed_set(std::string_view key, std::string_view type) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::static_pointer_cast<const Store>(owed_.find(key, type));
+  if (found == nullptr || found->mode != Store::Mode::kSet) return std::nullopt;
+  if (found->fresh_for < kForever && steady_now() - found->owed_since >= found->fresh_for) return std::nullopt;
+  return found->payload;
 }
 
 // The tier has taken or refused it.

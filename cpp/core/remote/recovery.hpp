@@ -15,6 +15,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "core/remote/inbox.hpp"
@@ -55,9 +56,10 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
     const std::lock_guard lock(mutex_);
     return owed_.writes() > 0;
   }
-  // The set of this key that waits, once more, for who reads the key: what the tier has may be older than that, or
-  // younger, which the tier alone knows. It keeps waiting here, and is refused when it was done. Null: there is none.
-  std::shared_ptr<Store> owed_set(std::string_view key, std::string_view type) const;
+  // Whether one of this key does that was not loaded: what the tier has may be older.
+  bool owes_set(std::string_view key, std::string_view type) const noexcept;
+  // Its payload, as long as it is fresh.
+  std::optional<std::string> owed_set(std::string_view key, std::string_view type) const;
 
   // The tier took a write that did not come through here.
   void took() noexcept;

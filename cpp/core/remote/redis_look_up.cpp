@@ -195,8 +195,13 @@ void RedisLookUp::judge(RedisSession& session, Found& found, std::string_view va
   const Marks::OfType& of_type = marks.types[type];
   found.dead = marks.all.hard > stored->born || of_type.hard > stored->born;
   long long fresh_until = stored->fresh_until;
-  if (marks.all.soft > stored->born) fresh_until = std::min(fresh_until, marks.all.soft_at);
-  if (of_type.soft > stored->born) fresh_until = std::min(fresh_until, of_type.soft_at);
+  bool stale = false;  // by a mark, whatever the clocks say
+  const auto soften = [&](long long since) {
+    stale = true;
+    fresh_until = std::min(fresh_until, since);
+  };
+  if (marks.all.soft > stored->born) soften(marks.all.soft_at);
+  if (of_type.soft > stored->born) soften(of_type.soft_at);
   if (!found.dead && !stored->tags.empty()) {
     found.dead = marks.floor > stored->born;
     if (!found.dead && marks.tagged > stored->born) {
@@ -205,7 +210,7 @@ void RedisLookUp::judge(RedisSession& session, Found& found, std::string_view va
       const OwnedReply said = session.run(asks);
       // Another version was written meanwhile: that this one was valid a moment ago is not known any more.
       found.dead = said.at(0).text() != stored->version || said.at(1).integer() != 0;
-      if (!found.dead && !said.at(2).text().empty()) fresh_until = std::min(fresh_until, said.at(2).integer());
+      if (!found.dead && !said.at(2).text().empty()) soften(said.at(2).integer());
     }
   }
   if (found.dead) return;
@@ -213,6 +218,7 @@ void RedisLookUp::judge(RedisSession& session, Found& found, std::string_view va
   tier_.note_entry(entry, stored->version);
   found.payload = stored->payload;
   found.fresh_left = until(fresh_until, now, stored->fresh_for);
+  if (stale) found.fresh_left = std::min<Nanos>(found.fresh_left, 0);
   found.kept_left = found.fresh_left;
   found.version = stored->version;
   found.tags = tags_of(stored->tags);

@@ -60,6 +60,7 @@ void RedisSession::append_marks(const std::string& marks, std::span<const std::s
   std::vector<std::string_view> words = {"HMGET", marks, "i", "n", "f", "t", "all", "~all", "@all"};
   words.insert(words.end(), fields.begin(), fields.end());
   if (types.size() != 1) return link_.append(words);
+  asked_type_.clear();  // nothing is half known without memory
   asks_marks_ = RedisLink::written(words);
   asked_marks_ = marks;
   asked_type_ = types[0];

@@ -137,6 +137,7 @@ struct Store : Request {
   std::vector<std::optional<std::string>> columns;
   Nanos fresh_for = 0;
   Nanos keep_for = 0;
+  Nanos owed_since = 0;  // steady_now()
   bool stored = false;
   std::string version;
 };

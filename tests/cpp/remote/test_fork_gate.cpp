@@ -45,7 +45,12 @@ struct Users {
   }
 };
 
-TEST(ForkGate, AChildNeverFindsALibrarysLockHeld) {
+class ForkGate : public ::testing::Test {
+ protected:
+  void SetUp() override { WithinLibrary::prepare(); }
+};
+
+TEST_F(ForkGate, AChildNeverFindsALibrarysLockHeld) {
   Users users(3, [](std::mutex& library) {
     const WithinLibrary now;
     const std::lock_guard lock(library);
@@ -54,7 +59,7 @@ TEST(ForkGate, AChildNeverFindsALibrarysLockHeld) {
   for (int i = 0; i < 50; ++i) ASSERT_TRUE(is_free_in_child(users.library)) << i;
 }
 
-TEST(ForkGate, WithoutItAChildDoes) {
+TEST_F(ForkGate, WithoutItAChildDoes) {
   Users users(1, [](std::mutex& library) {
     const std::lock_guard lock(library);
     std::this_thread::yield();
@@ -64,7 +69,7 @@ TEST(ForkGate, WithoutItAChildDoes) {
   EXPECT_LT(forks, 1000) << "else the test above shows nothing";
 }
 
-TEST(ForkGate, AForkGoesOnThoughSomebodyWaitsForAServerWithin) {
+TEST_F(ForkGate, AForkGoesOnThoughSomebodyWaitsForAServerWithin) {
   std::atomic<bool> entered = false, over = false;
   std::thread waits([&] {
     const WithinLibrary now;
@@ -79,7 +84,7 @@ TEST(ForkGate, AForkGoesOnThoughSomebodyWaitsForAServerWithin) {
   EXPECT_TRUE(is_free_in_child(library)) << "the one that was within has left";
 }
 
-TEST(ForkGate, AChildEntersAndForksItself) {
+TEST_F(ForkGate, AChildEntersAndForksItself) {
   std::atomic<bool> entered = false, over = false;
   std::thread waits([&] {
     const WithinLibrary now;
