@@ -26,6 +26,7 @@ class Whole {
   static void add(const RemoteTier* tier) {
     static const int registered = pthread_atfork(before, after, after);
     if (registered != 0) throw std::bad_alloc();
+    WithinLibrary::prepare();  // whose hook then is the first to run, before these locks are taken
     const std::lock_guard lock(mutex());
     all().push_back(tier);
   }
@@ -114,7 +115,6 @@ RemoteTier::RemoteTier(std::shared_ptr<Inbox> i, std::shared_ptr<Connector> c, s
       listener(std::make_shared<Listener>(std::move(ears), s.max_lag, s.timeout, s.lease_age)),
       echo(std::make_shared<Echo>(inbox)) {
   Whole::add(this);
-  WithinLibrary::prepare();
 }
 
 RemoteTier::~RemoteTier() {

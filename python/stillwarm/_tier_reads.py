@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from stillwarm._tier import Tier
 
 OWED: Final[Error] = (UNAVAILABLE, "", "a set of this key waits for the tier")
-_LOOKS, _LOOK_PAUSE = 50, 0.005  # s: whether the tier has taken a set by now, when it is back
+_LOOKS, _LOOK_PAUSE = 8, 0.005  # s: whether the tier has taken a set by now. In all less than a call may overrun by
 _PLAIN: Final = Settings(ttl=FOREVER, jitter=0.0)
 
 

@@ -1,7 +1,7 @@
 """A set that the tier could not take: this process has it from then on, also while what the tier has is older.
 
 Thread rule: the proxy's thread holds the tier's own attempt back while the test reads.
-Refuses to know: what else is owed (test_tier_recovery).
+Refuses to know: what else is owed (tests/cpp/remote/test_recovery.cpp).
 """
 
 from __future__ import annotations

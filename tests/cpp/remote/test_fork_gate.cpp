@@ -69,29 +69,36 @@ TEST_F(ForkGate, WithoutItAChildDoes) {
   EXPECT_LT(forks, 1000) << "else the test above shows nothing";
 }
 
-TEST_F(ForkGate, AForkGoesOnThoughSomebodyWaitsForAServerWithin) {
-  std::atomic<bool> entered = false, over = false;
-  std::thread waits([&] {
+// A thread within, which waits for a server until it is told to leave.
+class Waiting {
+ public:
+  Waiting() {
+    while (!entered_) std::this_thread::yield();
+  }
+  void leave() {
+    over_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> entered_ = false, over_ = false;
+  std::thread thread_{[this] {
     const WithinLibrary now;
-    entered = true;
-    while (!over) std::this_thread::yield();
-  });
-  while (!entered) std::this_thread::yield();
+    entered_ = true;
+    while (!over_) std::this_thread::yield();
+  }};
+};
+
+TEST_F(ForkGate, AForkGoesOnThoughSomebodyWaitsForAServerWithin) {
+  Waiting waiting;
   std::mutex library;
   EXPECT_TRUE(is_free_in_child(library));
-  over = true;
-  waits.join();
+  waiting.leave();
   EXPECT_TRUE(is_free_in_child(library)) << "the one that was within has left";
 }
 
 TEST_F(ForkGate, AChildEntersAndForksItself) {
-  std::atomic<bool> entered = false, over = false;
-  std::thread waits([&] {
-    const WithinLibrary now;
-    entered = true;
-    while (!over) std::this_thread::yield();
-  });
-  while (!entered) std::this_thread::yield();
+  Waiting waiting;
   const pid_t child = ::fork();
   if (child == 0) {
     ::alarm(30);  // a child that waits for the parent's thread waits for ever
@@ -99,8 +106,7 @@ TEST_F(ForkGate, AChildEntersAndForksItself) {
     { const WithinLibrary now; }
     ::_exit(is_free_in_child(library) ? 0 : 1);
   }
-  over = true;
-  waits.join();
+  waiting.leave();
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);

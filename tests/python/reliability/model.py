@@ -24,7 +24,8 @@ START = 1_000 * SECOND
 keys = st.sampled_from(KEYS)
 directs = st.sampled_from([key for key in KEYS if key[0] == "d"])
 kinds = st.sampled_from([*sorted(ERRORS), "transient"])
-anyone = st.integers(0, 11)  # of the flights that there are: their number depends on what was evicted, and no draw may
+# Of the flights that there are. How many depends on what was evicted, and no draw may depend on that.
+anyone = st.integers(0, 11)
 ways = st.sampled_from(["own", "text", "tag", "type", "pattern", "all"])
 
 
