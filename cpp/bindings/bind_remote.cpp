@@ -159,6 +159,7 @@ void bind_remote(pb::module_& m) {
       .def("owe_write", [](RemoteTier& t,
                            const std::shared_ptr<Request>& r) { t.recovery->owe(std::static_pointer_cast<Store>(r)); })
       .def("owes_writes", [](const RemoteTier& t) { return t.recovery->owes_writes(); })
+      .def("overtaken", [](const RemoteTier& t, std::string_view name) { t.recovery->overtaken(name); })
       .def("owed_set",
            [](const RemoteTier& t, std::string_view key, std::string_view type) -> pb::object {
              const auto payload = t.recovery->owed_set(key, type);

@@ -56,6 +56,7 @@ def invalidate(tier: Tier, names: list[str], soft: bool) -> Steps[tuple[int, Err
             raise
         if error is None:
             count += request.count
+            tier.core.overtaken(name)
         else:
             failure = failure or error
             tier.core.owe(name, soft)

@@ -70,6 +70,8 @@ def put(
                 else:
                     error = yield request
                     stored = request.stored if error is None else None
+                    if error is None:
+                        tier.core.overtaken(f"key:{request.key}")
             except BaseException:  # cancelled: it goes on, and when it ends this process hears of it
                 _core.invalidate_key(cache, 0, key, False)
                 tier.core.tell()

@@ -149,6 +149,11 @@ bool Recovery::concerns(std::string_view key, std::string_view type, std::span<c
   return asked <= delivered_at_ && delivered_.concerns(key, type, tags);
 }
 
+void Recovery::overtaken(std::string_view name) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (owed_.writes() > 0) owed_.overtaken(name);
+}
+
 bool Recovery::owes_set(std::string_view key, std::string_view type) const noexcept {
   const std::lock_guard lock(mutex_);
   const auto found = std::static_pointer_cast<const Store>(owed_.find(key, type));

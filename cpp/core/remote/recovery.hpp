@@ -61,6 +61,9 @@ class Recovery : public Sink, public std::enable_shared_from_this<Recovery> {
   // Its payload, as long as it is fresh.
   std::optional<std::string> owed_set(std::string_view key, std::string_view type) const;
 
+  // The tier took this, an invalidation or, as "key:x", a set, which did not come through here.
+  void overtaken(std::string_view name) noexcept;
+
   // The tier took a write that did not come through here.
   void took() noexcept;
 

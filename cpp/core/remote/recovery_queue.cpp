@@ -41,6 +41,11 @@ void RecoveryQueue::add(std::string_view name, bool soft) noexcept {
   }
 }
 
+void RecoveryQueue::overtaken(std::string_view name) noexcept {
+  const auto [kind, rest] = parse(name);
+  remove_writes(kind, rest);
+}
+
 void RecoveryQueue::add_all() noexcept {
   // What is on its way is covered as well: this number is above every other, so a confirmation of those leaves it here.
   drop_items();

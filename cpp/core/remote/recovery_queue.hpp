@@ -84,6 +84,10 @@ class RecoveryQueue {
   // here. Who reads does not know the tags before; it asks again with those of what it found.
   bool concerns(std::string_view key, std::string_view type, std::span<const std::string> tags) const noexcept;
 
+  // The tier took this meanwhile, an invalidation or, as "key:x", a newer set: the writes that it concerns are
+  // outdated.
+  void overtaken(std::string_view name) noexcept;
+
   // The request of the write of the key in this type that waits; null: none does.
   std::shared_ptr<void> find(std::string_view key, std::string_view type) const noexcept;
 
