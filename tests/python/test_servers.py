@@ -31,7 +31,8 @@ pytestmark = pytest.mark.servers
 def test_servers_postgres_answers_over_tcp_and_its_socket(warm_postgres: PostgresServer) -> None:
     with psycopg.connect(warm_postgres.url) as client:
         assert client.execute("SHOW server_encoding").fetchone() == ("UTF8",)
-        assert client.execute("SHOW lc_collate").fetchone() == ("C",)
+        collation = "SELECT datcollate FROM pg_database WHERE datname = current_database()"
+        assert client.execute(collation).fetchone() == ("C",)
         assert client.execute("SHOW timezone").fetchone() == ("UTC",)
         assert client.execute("SHOW max_connections").fetchone() == ("200",)
         assert client.execute("SHOW fsync").fetchone() == ("off",)
