@@ -12,7 +12,8 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
 from stillwarm import _core
-from stillwarm._cli_remote import _place, _print_json, _print_table, _say
+from stillwarm._cli_output import print_json, print_table, say
+from stillwarm._cli_site import place_of
 from stillwarm._durations import shown
 from stillwarm._idempotency import Unknown, key_of, unknown_of
 from stillwarm._place import Place
@@ -46,10 +47,10 @@ def add_commands(app: "typer.Typer") -> None:
         n: Annotated[int, typer.Option("-n", min=1, max=100_000, help="How many.")] = 100,
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", as_json: Json = False,
     ) -> None:  # fmt: skip
-        with _place(url, namespace, schema, "", only="stillwarm idempotency") as (place, _, _):
+        with place_of(url, schema, namespace=namespace, only="stillwarm idempotency") as (place, _):
             found = _unknown(place, n)
             if as_json:
-                _print_json([one._asdict() for one in found])
+                print_json([one._asdict() for one in found])
             elif not found:
                 print("no key is unknown")
             else:
@@ -58,7 +59,7 @@ def add_commands(app: "typer.Typer") -> None:
                      "expires": f"in {_span(one.expires_in)}", "caller": "by cookies" if one.by_cookies else None}
                     for one in found
                 ]  # fmt: skip
-                _print_table(rows, ["record", "route", "begun", "expires", "caller"])
+                print_table(rows, ["record", "route", "begun", "expires", "caller"])
 
     @group.command(help=f"Free one key: {_NEXT}. Look first whether it had its effect.")
     def release(
@@ -70,16 +71,16 @@ def add_commands(app: "typer.Typer") -> None:
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", as_json: Json = False,
     ) -> None:  # fmt: skip
         name = _name(record, route, key, user)
-        with _place(url, namespace, schema, "", only="stillwarm idempotency") as (place, _, _):
+        with place_of(url, schema, namespace=namespace, only="stillwarm idempotency") as (place, _):
             found = _unknown(place, 1, name)
             if found and not yes and not _confirmed(found[0]):
                 print("stillwarm: not released", file=sys.stderr)
                 raise typer.Exit(1)
             freed = bool(found) and bool(place.query(_sql(place)["forget"], [place.namespace, name]))
             if as_json:
-                _print_json({"record": name, "route": found[0].route if found else None, "released": freed})
+                print_json({"record": name, "route": found[0].route if found else None, "released": freed})
             elif freed:
-                _say(f"released: {_NEXT}", "bold")
+                say(f"released: {_NEXT}", "bold")
             if not freed:
                 print(f"stillwarm: {name} is not unknown: it is running, done, released or expired", file=sys.stderr)
                 raise typer.Exit(1)

@@ -1,7 +1,7 @@
 """What the commands of `stillwarm` do on Redis where it is not the same call as on PostgreSQL.
 
 Thread rule: the main thread only.
-Refuses to know: terminals (_cli_remote).
+Refuses to know: terminals (_cli_output).
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 _INTENTS = ("key", "type", "tag", "pattern", "all")
 
 
-class RedisAt:
-    """A namespace at a URL. It is connected when first asked, and by nobody who only asks what is wrong.
+class RedisSite:
+    """A namespace in Redis. It is connected when first asked, and by nobody who only asks what is wrong.
 
     Raises:
         ConfigError: the namespace or the URL is not accepted.
     """
+
+    SIZE_OF = "entries as stored"
 
     def __init__(self, url: str, namespace: str, app: App) -> None:
         identifier(namespace, "namespace")
@@ -81,21 +83,30 @@ class RedisAt:
         """As `top` of _admin_redis."""
         return top(self.place, n) if self.is_there() else []
 
-    def purge(self, progress: Progress, batch: int) -> dict[str, int]:
-        """As `purge` of _admin_redis."""
+    def purge(self, progress: Progress, batch: int, caps: Mapping[str, Any]) -> dict[str, int]:
+        """As `purge` of _admin_redis.
+
+        Raises:
+            ConfigError: there are caps.
+        """
+        if caps:
+            raise _only_postgres()
         return purge(self.place, progress, batch)
 
-    def examine(self, cache: Any) -> list[Finding]:
+    def pg_cron_sql(self, batch: int) -> str:
+        raise _only_postgres()
+
+    def examine(self, app: App) -> list[Finding]:
         """As _doctor_redis."""
         if redis_address(self.url).cluster:
             from stillwarm import _doctor_cluster
 
-            return _doctor_cluster.examine(self.place, self.url, cache)
+            return _doctor_cluster.examine(self.place, self.url, app.cache)
         from stillwarm._doctor_redis import examine
 
-        return examine(self.place, self.url, cache)
+        return examine(self.place, self.url, app.cache)
 
-    def invalidate(self, intent: Mapping[str, Any], stale: bool) -> int | None:
+    def invalidate(self, intent: Mapping[str, Any], params: Mapping[str, str], stale: bool) -> int | None:
         """As `Cache.invalidate`, in Redis and told to every process; the count for key and pattern.
 
         Raises:
@@ -115,6 +126,13 @@ class RedisAt:
     def close(self) -> None:
         if self._query is not None:
             self._query.close()
+
+
+def _only_postgres() -> ConfigError:
+    return ConfigError(
+        "--pg-cron, --max-rows, --max-bytes need PostgreSQL; what Redis holds at most is its maxmemory, with "
+        "maxmemory-policy allkeys-lru"
+    )
 
 
 def has_bucket(cluster: ClusterConversation, namespace: str, bucket: int) -> bool:
@@ -140,4 +158,4 @@ def sign_in(talk: RedisConversation, url: str) -> None:
         talk("SELECT", address.database)
 
 
-__all__ = ["RedisAt", "has_bucket", "sign_in"]
+__all__ = ["RedisSite", "has_bucket", "sign_in"]

@@ -3,27 +3,19 @@
 Exit codes: 0 done, 1 something is wrong or could not be had, 2 wrong arguments.
 
 Thread rule: the main thread only.
-Refuses to know: what the statements do. It shows what others found, and no password.
+Refuses to know: which of the two it is (_cli_site), what the statements do. It shows what others found.
 """
 
 # Typer reads the annotations of functions whose names are local here: no `from __future__ import annotations`.
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from stillwarm import _admin, _schema
-from stillwarm._apps import App, app_of
-from stillwarm._cli_redis import RedisAt
-from stillwarm._connect import connect_query, is_redis, shown_url, url_of, without_passwords
-from stillwarm._cron import pg_cron_sql
-from stillwarm._doctor import examine
-from stillwarm._invalidate_sql import invalidate, tell
-from stillwarm._place import Place
-from stillwarm._purge import purge, trim
+from stillwarm import _schema
+from stillwarm._apps import app_of
+from stillwarm._cli_output import print_json, print_table, progress_bar, say
+from stillwarm._cli_site import errors_as_lines, place_of, site_of
 from stillwarm._verify import Report, verify
-from stillwarm.errors import ConfigError, StillwarmError, TierRejected
 
 if TYPE_CHECKING:
     import typer
@@ -52,20 +44,18 @@ def add_commands(app: "typer.Typer") -> None:
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
         as_json: Json = False,
     ) -> None:  # fmt: skip
-        with _place(url, namespace, schema, app, redis=True) as (place, _, _):
-            on_redis = place if isinstance(place, RedisAt) else None
-            figures = _admin.stats(place) if isinstance(place, Place) else place.figures()
+        with site_of(url, namespace, schema, app) as (site, _):
+            figures = site.figures()
             rows = [
                 {"type": name, "entries": one.entries, "hits": one.hits, "average_hits": round(one.average_hits, 2),
                  "expired": one.expired, "bytes": one.bytes, "table": one.table}
                 for name, one in figures.types.items()
             ]  # fmt: skip
             if as_json:
-                _print_json({"namespace": namespace, "types": rows, "shared_table_bytes": figures.shared_table_bytes})
+                print_json({"namespace": namespace, "types": rows, "shared_table_bytes": figures.shared_table_bytes})
             else:
-                _print_table(rows, ["type", "entries", "hits", "average_hits", "expired", "bytes", "table"])
-                what = "shared table with its indexes" if on_redis is None else "entries as stored"
-                print(f"{what}: {figures.shared_table_bytes} bytes")
+                print_table(rows, ["type", "entries", "hits", "average_hits", "expired", "bytes", "table"])
+                print(f"{site.SIZE_OF}: {figures.shared_table_bytes} bytes")
 
     @app.command(help="Show the most reused entries.")
     def top(
@@ -73,10 +63,9 @@ def add_commands(app: "typer.Typer") -> None:
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
         as_json: Json = False,
     ) -> None:  # fmt: skip
-        with _place(url, namespace, schema, app, redis=True) as (place, _, _):
-            found = _admin.top(place, n) if isinstance(place, Place) else place.hot(n)
-            rows = [{"hits": hot.hits, "type": hot.type, "key": hot.key} for hot in found]
-            _print_json(rows) if as_json else _print_table(rows, ["hits", "type", "key"])
+        with site_of(url, namespace, schema, app) as (site, _):
+            rows = [{"hits": hot.hits, "type": hot.type, "key": hot.key} for hot in site.hot(n)]
+            print_json(rows) if as_json else print_table(rows, ["hits", "type", "key"])
 
     @app.command(
         "invalidate", help="Invalidate by one of --key, --type, --tag, --pattern, --where (with --type), --all."
@@ -98,14 +87,10 @@ def add_commands(app: "typer.Typer") -> None:
         if everything:
             intent["all"] = True
         params = dict(one.partition("=")[::2] for one in param or [])
-        with _place(url, namespace, schema, app, redis=True) as (place, _, _):
-            if isinstance(place, Place):
-                count = invalidate(place, params=params, stale=stale, **intent)
-                tell(place)
-            else:
-                count = place.invalidate(intent, stale)
+        with site_of(url, namespace, schema, app) as (site, _):
+            count = site.invalidate(intent, params, stale)
             if as_json:
-                _print_json({"count": count})
+                print_json({"count": count})
             else:
                 print("invalidated" if count is None else f"invalidated {count}")
 
@@ -118,44 +103,30 @@ def add_commands(app: "typer.Typer") -> None:
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
         as_json: Json = False,
     ) -> None:  # fmt: skip
-        with _place(url, namespace, schema, app, redis=True) as (place, _, _):
-            if not isinstance(place, Place):
-                if pg_cron or max_rows is not None or max_bytes:
-                    raise ConfigError(
-                        "--pg-cron, --max-rows, --max-bytes need PostgreSQL; what Redis holds at most is its "
-                        "maxmemory, with maxmemory-policy allkeys-lru"
-                    )
-                with _bar("purge") as progress:
-                    counts = place.purge(progress, batch)
-            elif pg_cron:
-                sys.stdout.write(pg_cron_sql(place, batch=batch))
+        caps = {name: cap for name, cap in (("max_rows", max_rows), ("max_bytes", max_bytes)) if cap not in (None, "")}
+        with site_of(url, namespace, schema, app) as (site, _):
+            if pg_cron:
+                sys.stdout.write(site.pg_cron_sql(batch))
                 return
-            else:
-                with _bar("purge") as progress:
-                    counts = purge(place, progress, batch)
-            if isinstance(place, Place) and (max_rows is not None or max_bytes):
-                for name, n in trim(place, max_rows=max_rows, max_bytes=max_bytes or None, batch=batch).items():
-                    counts[name] = counts.get(name, 0) + n
+            with progress_bar("purge") as progress:
+                counts = site.purge(progress, batch, caps)
             if as_json:
-                _print_json(counts)
+                print_json(counts)
             else:
-                _print_table([{"type": name, "rows": n} for name, n in counts.items()], ["type", "rows"])
+                print_table([{"type": name, "rows": n} for name, n in counts.items()], ["type", "rows"])
 
     @app.command(help="Find what is wrong, and say what to do. Exits with 1 if something is.")
     def doctor(
         url: Url = "", namespace: Namespace = "default", schema: Schema = "stillwarm", app: AppName = "",
         as_json: Json = False,
     ) -> None:  # fmt: skip
-        with _place(url, namespace, schema, app, redis=True) as (place, loaded, address):
-            if isinstance(place, Place):
-                found = examine(place, address, loaded.cache, loaded.journals)
-            else:
-                found = place.examine(loaded.cache)
+        with site_of(url, namespace, schema, app) as (site, loaded):
+            found = site.examine(loaded)
             if as_json:
-                _print_json([{"level": one.level, "what": one.what, "advice": one.advice} for one in found])
+                print_json([{"level": one.level, "what": one.what, "advice": one.advice} for one in found])
             else:
                 for one in found:
-                    _say(f"{one.level}: {one.what}", "bold red" if one.level == "wrong" else "yellow")
+                    say(f"{one.level}: {one.what}", "bold red" if one.level == "wrong" else "yellow")
                     print(f"    {one.advice}")
                 if not found:
                     print("nothing found")
@@ -169,10 +140,10 @@ def add_commands(app: "typer.Typer") -> None:
     def sql(
         url: Url = "", schema: Schema = "stillwarm", app: AppName = "", unlogged: bool = False
     ) -> None:  # fmt: skip
-        with _guarded():
+        with errors_as_lines():
             tables: Sequence[Any] = app_of(app).all_tables() if app else []
             if not app and url:
-                with _place(url, "default", schema, "", only="stillwarm db") as (place, _, _):
+                with place_of(url, schema, only="stillwarm db") as (place, _):
                     tables = place.typed
             print(_schema.sql(tables, schema=schema, unlogged=unlogged) + ";")
 
@@ -180,10 +151,10 @@ def add_commands(app: "typer.Typer") -> None:
     def migrate(
         url: Url = "", schema: Schema = "stillwarm", app: AppName = "", unlogged: bool = False, as_json: Json = False
     ) -> None:
-        with _place(url, "default", schema, app, only="stillwarm db") as (place, loaded, _):
+        with place_of(url, schema, app, only="stillwarm db") as (place, loaded):
             done = _schema.migrate(place.query, [*place.typed, *loaded.journals], schema=schema, unlogged=unlogged)
             if as_json:
-                _print_json({"already": done.already, "schema_version": done.schema_version,
+                print_json({"already": done.already, "schema_version": done.schema_version,
                              "tables": list(done.tables), "collapsed": dict(done.collapsed)})  # fmt: skip
             elif done.already:
                 print(f"nothing to do: version {done.schema_version}")
@@ -196,95 +167,14 @@ def add_commands(app: "typer.Typer") -> None:
     def verify_(
         url: Url = "", schema: Schema = "stillwarm", app: AppName = "", unlogged: bool = False, as_json: Json = False
     ) -> None:
-        with _place(url, "default", schema, app, only="stillwarm db") as (place, loaded, _):
+        with place_of(url, schema, app, only="stillwarm db") as (place, loaded):
             report = verify(place.query, [*place.typed, *loaded.journals], schema=schema, unlogged=unlogged)
             if as_json:
-                _print_json(report.as_dict())
+                print_json(report.as_dict())
             else:
                 _print_report(report)
             if not report.ok:
                 raise typer.Exit(1)
-
-
-@contextmanager
-def _guarded(url: str = "") -> Iterator[None]:
-    """Errors as one line each, and exit codes."""
-    import typer
-
-    try:
-        yield
-    except ConfigError as error:
-        print(f"stillwarm: {without_passwords(str(error), url) if url else error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except StillwarmError as error:
-        where = f"{shown_url(url)}: " if url else ""
-        text = without_passwords(str(error), url) if url else str(error)
-        if isinstance(error, TierRejected) and error.sqlstate == "42P01":
-            text += " (stillwarm db migrate makes the tables)"
-        print(f"stillwarm: {where}{text}", file=sys.stderr)
-        raise typer.Exit(1) from None
-
-
-@overload
-def _place(
-    url: str, namespace: str, schema: str, app: str, *, redis: Literal[True]
-) -> AbstractContextManager[tuple[Place | RedisAt, App, str]]: ...
-@overload
-def _place(
-    url: str, namespace: str, schema: str, app: str, *, only: str
-) -> AbstractContextManager[tuple[Place, App, str]]: ...
-@contextmanager
-def _place(
-    url: str, namespace: str, schema: str, app: str, *, redis: bool = False, only: str = ""
-) -> Iterator[tuple[Any, App, str]]:
-    """The place that the arguments name. Typed tables come from the app, else from what migrate saved.
-
-    Args:
-        redis: a URL of Redis will do, too; else `only` says what is wanted that needs PostgreSQL.
-    """
-    with _guarded():
-        address = url_of(url, only_sql=only)
-        Place(lambda sql, params: [], namespace, schema, {})  # its names are checked before anything is connected
-        loaded = app_of(app)
-        on_redis = RedisAt(address, namespace, loaded) if redis and is_redis(address) else None
-        query = connect_query(address) if on_redis is None else on_redis
-    try:
-        with _guarded(address):
-            if isinstance(query, RedisAt):
-                yield query, loaded, address
-                return
-            tables: Mapping[str, Any] = loaded.tables if app else _schema.declared_tables(query, schema)
-            yield Place(query, namespace, schema, tables), loaded, address
-    finally:
-        query.close()
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
-def _say(text: str, style: str) -> None:
-    console = _console()
-    console.print(text, style=style) if console.is_terminal else print(text)
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """Columns of plain characters, so that any terminal and any program can read it."""
-    cells = [list(names), *([("-" if row[name] is None else str(row[name])) for name in names] for row in rows)]
-    right = [all(isinstance(row[name], (int, float)) for row in rows) for name in names]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    for number, line in enumerate(cells):
-        shown = "  ".join(
-            cell.rjust(width) if aligned else cell.ljust(width)
-            for cell, width, aligned in zip(line, widths, right, strict=True)
-        )
-        _say(shown.rstrip(), "bold") if number == 0 else print(shown.rstrip())
 
 
 def _print_report(report: Report) -> None:
@@ -293,27 +183,14 @@ def _print_report(report: Report) -> None:
     )
     for table in report.tables:
         rows = "may not be read" if table.rows is None else f"{table.rows} rows"
-        _say(f"{table.name}: {rows if table.exists else 'missing'}", "bold")
+        say(f"{table.name}: {rows if table.exists else 'missing'}", "bold")
         for name, kind, not_null, default in table.columns:
             print(f"    {name} {kind}{' not null' if not_null else ''}{f' default {default}' if default else ''}")
         for _, definition in table.indexes:
             print(f"    {definition}")
     for warning in report.warnings:
-        _say(f"warning: {warning}", "yellow")
+        say(f"warning: {warning}", "yellow")
     for difference in report.differences:
-        _say(f"different: {difference}", "bold red")
+        say(f"different: {difference}", "bold red")
     if report.ok:
         print("as declared")
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("  {task.description}"), BarColumn(24), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

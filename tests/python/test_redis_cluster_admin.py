@@ -15,7 +15,7 @@ import pytest
 
 from stillwarm import Cache, _admin_redis
 from stillwarm._apps import App
-from stillwarm._cli_redis import RedisAt
+from stillwarm._cli_redis import RedisSite
 from stillwarm._doctor import Finding
 from stillwarm._redis_clusters import RedisCluster
 from stillwarm._redis_server import RedisServer
@@ -289,9 +289,9 @@ def test_redis_cluster_admin_commands_without_a_cluster_are_one_line() -> None:
 
 
 def examine(url: str, namespace: str = "shop", cache: Any = None) -> list[Finding]:
-    at = RedisAt(url, namespace, App(cache))
+    at = RedisSite(url, namespace, App(cache))
     try:
-        found = at.examine(cache)
+        found = at.examine(App(cache))
     finally:
         at.close()
     assert all(one.what and one.advice and SECRET not in one.what + one.advice for one in found)

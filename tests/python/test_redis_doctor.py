@@ -15,7 +15,7 @@ import pytest
 
 from stillwarm import Cache, _doctor_redis
 from stillwarm._apps import App
-from stillwarm._cli_redis import RedisAt
+from stillwarm._cli_redis import RedisSite
 from stillwarm._doctor import Finding
 from stillwarm._redis_server import RedisServer
 from stillwarm._servers import ServerError
@@ -43,9 +43,9 @@ def server(_server: RedisServer) -> Iterator[RedisServer]:
 
 
 def examine(url: str, namespace: str = "shop", cache: Any = None) -> list[Finding]:
-    at = RedisAt(url, namespace, App(cache))
+    at = RedisSite(url, namespace, App(cache))
     try:
-        found = at.examine(cache)
+        found = at.examine(App(cache))
     finally:
         at.close()
     assert all(one.what and one.advice and SECRET not in one.what + one.advice for one in found)
