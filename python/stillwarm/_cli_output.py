@@ -7,13 +7,23 @@ Refuses to know: what is shown.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
+
+
+def end_for_missing(error: ModuleNotFoundError, *optional: str) -> NoReturn:
+    """Ends the command with a line that says what to install, if it is one of the optional packages that is missing."""
+    if (error.name or "").partition(".")[0] not in optional:
+        raise error
+    advice = "pip install 'stillwarm[demo]'"
+    print(f"stillwarm: the command needs the package {error.name!r}, which is not installed: {advice}", file=sys.stderr)
+    sys.exit(1)
 
 
 def print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2))
+    print(json.dumps(document, indent=2), flush=True)
 
 
 def say(text: str, style: str) -> None:
@@ -50,4 +60,4 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-__all__ = ["print_json", "print_table", "progress_bar", "say"]
+__all__ = ["end_for_missing", "print_json", "print_table", "progress_bar", "say"]
