@@ -13,7 +13,7 @@ import inspect
 import time
 from typing import TYPE_CHECKING, Any
 
-from stillwarm import _core, _tier_loads, hooks
+from stillwarm import _core, _tier_leases, _tier_loads, hooks
 from stillwarm._landing import committed, failed, finish, kind_of, outcome, planned
 from stillwarm._load import SERVED, SLICE, limits, recursive, refresh_by_target
 from stillwarm._retry import limited
@@ -154,7 +154,7 @@ async def run_load(target: Any, flight: Any, anew: bool = False) -> None:
             reading = await adrive(tier, _tier_loads.read(target, flight, anew or flight.background))
             there = _tier_loads.landed(target, flight, reading, anew)
             if not there and target.settings.fleet and reading.seen:
-                there = await adrive(tier, _tier_loads.lease(target, flight, reading, anew))
+                there = await adrive(tier, _tier_leases.acquire(target, flight, reading, anew))
         except Exception as error:
             finish(flight, ERROR, (error, error.__traceback__))
             return
@@ -171,7 +171,7 @@ async def run_load(target: Any, flight: Any, anew: bool = False) -> None:
             await run_to_landing(target, flight, reading)
     finally:
         if reading is not None and reading.owner:
-            await adrive(tier, _tier_loads.give_back(tier, reading))
+            await adrive(tier, _tier_leases.give_back(tier, reading))
 
 
 async def run_to_landing(target: Any, flight: Any, reading: Reading | None) -> None:

@@ -16,7 +16,7 @@ from _thread import LockType, allocate_lock, get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from stillwarm import _core, _tier_loads, hooks
+from stillwarm import _core, _tier_leases, _tier_loads, hooks
 from stillwarm._landing import committed, count_stale, failed, finish, kind_of, outcome, planned
 from stillwarm._target import (
     ABANDONED,
@@ -197,7 +197,7 @@ def run_load(target: Any, flight: Any, parent: bool = True, anew: bool = False) 
                 reading = drive(tier, _tier_loads.read(target, flight, anew or flight.background))
             there = _tier_loads.landed(target, flight, reading, anew)
             if not there and target.settings.fleet and reading.seen:
-                there = drive(tier, _tier_loads.lease(target, flight, reading, anew))
+                there = drive(tier, _tier_leases.acquire(target, flight, reading, anew))
         except Exception as error:
             finish(flight, ERROR, (error, error.__traceback__))
             raise
@@ -213,7 +213,7 @@ def run_load(target: Any, flight: Any, parent: bool = True, anew: bool = False) 
         return run_to_landing(target, flight, parent, reading)
     finally:
         if reading is not None and reading.owner:
-            drive(tier, _tier_loads.give_back(tier, reading))
+            drive(tier, _tier_leases.give_back(tier, reading))
 
 
 def from_tier(target: Any, flight: Any, is_leader: bool) -> Any:

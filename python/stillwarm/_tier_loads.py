@@ -1,10 +1,10 @@
-"""Loads in front of a remote tier: what it has already, who may load where one process loads for all, what is written.
+"""Loads in front of a remote tier: what it has already, and what of a load is written there.
 
 Thread rule: generators of steps (see _tier), performed by _load on a thread and by _aload in a task.
 Refuses to know: how a loader runs and how its waiters wait.
 
     read    -> a fresh value: the flight lands with it. A stale one: the same, and it is refreshed behind
-    lease   -> scope "fleet": one process leads; the others look again until they find its value
+    lease   -> scope "fleet": one process leads (_tier_leases)
     the load
     written -> fleet: before memory. Else behind it: what is refused leaves memory
 """
@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
-import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from stillwarm import _core, _dictionaries, _tier_values
 from stillwarm._landing import finish
 from stillwarm._target import ABANDONED, ERROR, MISSING, REFRESH, REFRESH_EARLY, REMOTE
 from stillwarm._tier import LATER, LEASE_AGE, Steps
 from stillwarm._tier_health import REJECTED, Error
-from stillwarm.errors import CodecError, LoadTimeout, NotFound
+from stillwarm.errors import CodecError, NotFound
 
 if TYPE_CHECKING:
     from stillwarm._target import Target
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from stillwarm._tier_values import Durations, Place, Value
     from stillwarm.codecs import Codec
 
-LEASE_WAIT: Final = 30.0  # s, where no hard timeout is set
 _log = logging.getLogger("stillwarm")
 
 
@@ -257,70 +254,6 @@ def concerned(tier: Tier, place: Place, tags: Sequence[str]) -> bool:
     if place.type == _tier_values.DIRECT:
         names.add("type:default")
     return any(not names.isdisjoint(held.names) for held in list(pending))
-
-
-# ------------------------------------------------------------------------------------------------------------- leases
-
-
-def lease(target: Target, flight: _core.Flight, reading: Reading, anew: bool) -> Steps[bool]:
-    """Step 6: until this load may run (False), or the flight has landed with what another process stored (True).
-
-    Raises:
-        LoadTimeout: another process loads for longer than this caller waits.
-    """
-    tier = of(target)
-    owner = f"{tier.process}:{flight.sequence}"
-    name = reading.place.sealed_as
-    hard = target.settings.hard_timeout
-    limit = hard / 1e9 if hard else LEASE_WAIT
-    until = time.monotonic() + limit
-    pause = 0.02
-    whole = anew or flight.background
-    if reading.taken:  # with the look-up that found nothing
-        reading.taken, reading.owner = False, owner
-        tier.core.hold_lease(name, owner)
-        return False
-    while True:
-        request = _core.lease(True, name, owner, LEASE_AGE)
-        try:
-            error = yield request
-            if error is not None:
-                tier.core.give_back(name, owner)  # it may have been taken all the same
-                return False  # no lease service: each process for itself
-            if request.taken:
-                reading.owner = owner
-                tier.core.hold_lease(name, owner)
-                yield from look(target, reading, whole)  # it may have been loaded since we looked
-                if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, anew):
-                    yield from give_back(tier, reading)
-                    return True
-                return False
-        except BaseException:  # cancelled: nobody would end it
-            reading.owner = ""
-            tier.core.give_back(name, owner)
-            raise
-        if flight.background:
-            finish(flight, ABANDONED, None)
-            return True
-        if reading.value is not None and reading.value.servable and not anew:
-            finish(flight, REMOTE, reading.value.value)
-            return True
-        if time.monotonic() >= until:
-            key = target.cache._key_of(flight)
-            raise LoadTimeout(f"another process loads {key} for longer than {limit:g} s; it goes on and may be stored")
-        yield pause * (0.75 + random.random() / 2)
-        pause = min(pause * 2, 0.25)
-        yield from look(target, reading, whole)
-        if reading.value is not None and reading.value.fresh_left > 0 and landed(target, flight, reading, anew):
-            return True
-
-
-def give_back(tier: Tier, reading: Reading) -> Steps[None]:
-    """Ends the lease, so that nobody waits for its age."""
-    if reading.owner:
-        owner, reading.owner = reading.owner, ""
-        tier.core.drop_lease(reading.place.sealed_as, owner)
-        yield _core.lease(False, reading.place.sealed_as, owner, 0)
 
 
 # ------------------------------------------------------------------------------------------------------------- writes
