@@ -14,7 +14,7 @@
 #include "core/base/breaker_call.hpp"
 #include "core/base/clock.hpp"
 
-namespace py = pybind11;
+namespace pb = pybind11;
 
 namespace stillwarm {
 namespace {
@@ -44,8 +44,8 @@ std::shared_ptr<CircuitBreaker> make_breaker(std::uint32_t consecutive, double s
 
 }  // namespace
 
-void bind_breaker(py::module_& m) {
-  py::class_<BreakerCall>(m, "BreakerCall", "A call that was let through; it reports once. Dropped, it was abandoned.")
+void bind_breaker(pb::module_& m) {
+  pb::class_<BreakerCall>(m, "BreakerCall", "A call that was let through; it reports once. Dropped, it was abandoned.")
       .def(
           "succeeded", [](BreakerCall& call) { return text_of(call.succeeded(Clock::now())); },
           "\"opened\" or \"closed\", if that is what it did to the circuit.")
@@ -55,9 +55,9 @@ void bind_breaker(py::module_& m) {
       .def("pass_on", &BreakerCall::pass_on, "It, in the hands of a call inside; None if it is not held.")
       .def_property_readonly("held", &BreakerCall::held, "Neither reported nor passed on.");
 
-  py::class_<CircuitBreaker, std::shared_ptr<CircuitBreaker>>(m, "Breaker", "A circuit breaker; durations in ns.")
-      .def(py::init(&make_breaker), py::kw_only(), py::arg("consecutive"), py::arg("share"), py::arg("least_calls"),
-           py::arg("window"), py::arg("open_for"), py::arg("open_most"))
+  pb::class_<CircuitBreaker, std::shared_ptr<CircuitBreaker>>(m, "Breaker", "A circuit breaker; durations in ns.")
+      .def(pb::init(&make_breaker), pb::kw_only(), pb::arg("consecutive"), pb::arg("share"), pb::arg("least_calls"),
+           pb::arg("window"), pb::arg("open_for"), pb::arg("open_most"))
       .def(
           "allow",
           [](const std::shared_ptr<CircuitBreaker>& breaker) { return BreakerCall::begin(breaker, Clock::now()); },

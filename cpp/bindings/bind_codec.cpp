@@ -14,14 +14,14 @@
 #include "bindings/bind.hpp"
 #include "core/codec/dictionaries.hpp"
 
-namespace py = pybind11;
+namespace pb = pybind11;
 
 namespace stillwarm {
 namespace {
 
 using Four = std::tuple<Nanos, Nanos, Nanos, Nanos>;
 
-py::bytes sealed(std::string_view key_space, std::string_view key, const py::bytes& payload, std::uint8_t codec,
+pb::bytes sealed(std::string_view key_space, std::string_view key, const pb::bytes& payload, std::uint8_t codec,
                  bool negative, const Four& durations, std::size_t compress_above) {
   const auto [ttl, stale_while_revalidate, stale_if_error, keep] = durations;
   CompressOptions options;
@@ -30,9 +30,9 @@ py::bytes sealed(std::string_view key_space, std::string_view key, const py::byt
               static_cast<std::string_view>(payload), options);
 }
 
-std::tuple<int, int, bool, Four, py::bytes> opened(std::string_view key_space, std::string_view key,
-                                                   const py::bytes& stored, std::size_t max_value,
-                                                   Dictionaries* dictionaries, const std::string& type) {
+std::tuple<int, int, bool, Four, pb::bytes> opened_envelope(std::string_view key_space, std::string_view key,
+                                                            const pb::bytes& stored, std::size_t max_value,
+                                                            Dictionaries* dictionaries, const std::string& type) {
   Envelope e;
   std::string payload;
   DecodeLimits limits;
@@ -41,9 +41,9 @@ std::tuple<int, int, bool, Four, py::bytes> opened(std::string_view key_space, s
   const auto bytes = static_cast<std::string_view>(stored);
   const Opened status = dictionaries == nullptr ? open(bytes, hash, limits, e, payload)
                                                 : dictionaries->open_value(bytes, hash, limits, type, e, payload);
-  if (status != Opened::kOk) return {static_cast<int>(status), 0, false, Four{0, 0, 0, 0}, py::bytes()};
+  if (status != Opened::kOk) return {static_cast<int>(status), 0, false, Four{0, 0, 0, 0}, pb::bytes()};
   return {static_cast<int>(status), static_cast<int>(e.codec), e.negative,
-          Four{e.ttl, e.stale_while_revalidate, e.stale_if_error, e.keep}, py::bytes(payload)};
+          Four{e.ttl, e.stale_while_revalidate, e.stale_if_error, e.keep}, pb::bytes(payload)};
 }
 
 // ---- is_plain
@@ -106,19 +106,19 @@ bool is_plain(PyObject* value, int depth, bool json) {  // recursion of bounded 
 
 }  // namespace
 
-void bind_codec(py::module_& m) {
-  m.def("seal", &sealed, py::arg("namespace"), py::arg("key"), py::arg("payload"), py::arg("codec"),
-        py::arg("negative"), py::arg("durations"), py::arg("compress_above"), py::pos_only(),
+void bind_codec(pb::module_& m) {
+  m.def("seal", &sealed, pb::arg("namespace"), pb::arg("key"), pb::arg("payload"), pb::arg("codec"),
+        pb::arg("negative"), pb::arg("durations"), pb::arg("compress_above"), pb::pos_only(),
         "What a remote tier stores: header, payload, checksum.");
-  m.def("open_envelope", &opened, py::arg("namespace"), py::arg("key"), py::arg("stored"), py::arg("max_value"),
-        py::arg("dictionaries") = py::none(), py::arg("type") = "", py::pos_only(),
+  m.def("open_envelope", &opened_envelope, pb::arg("namespace"), pb::arg("key"), pb::arg("stored"),
+        pb::arg("max_value"), pb::arg("dictionaries") = pb::none(), pb::arg("type") = "", pb::pos_only(),
         "(status, codec, negative, durations, payload); with a status above 0 nothing else is told.");
   m.def(
-      "is_plain", [](py::handle value, bool json) { return is_plain(value.ptr(), kDepth, json); }, py::arg("value"),
-      py::arg("json") = false, py::pos_only(),
+      "is_plain", [](pb::handle value, bool json) { return is_plain(value.ptr(), kDepth, json); }, pb::arg("value"),
+      pb::arg("json") = false, pb::pos_only(),
       "True if msgpack (or JSON) keeps the value exactly, types included. Runs no Python code.");
-  py::tuple names(kOpened);
-  for (std::size_t i = 0; i < kOpened; ++i) names[i] = py::str(kOpenedNames[i]);
+  pb::tuple names(kOpened);
+  for (std::size_t i = 0; i < kOpened; ++i) names[i] = pb::str(kOpenedNames[i]);
   m.attr("OPENED") = names;
 }
 

@@ -12,16 +12,18 @@
 #include "bindings/weigh.hpp"
 
 namespace stillwarm {
+
+py::PyFlight* py::flight_of(pybind11::handle o) {
+  if (Py_TYPE(o.ptr()) != flight_type) throw pybind11::type_error("expected a Flight");
+  return as_flight(o.ptr());
+}
+
 namespace {
 
 namespace pb = pybind11;
 using py::as_cache;
+using py::flight_of;
 using py::PyFlight;
-
-PyFlight* flight_of(pb::handle o) {
-  if (Py_TYPE(o.ptr()) != py::flight_type) throw pb::type_error("expected a Flight");
-  return py::as_flight(o.ptr());
-}
 
 py::PyFlow* flow_of(PyFlight* f) { return as_cache(f->cache)->flow; }
 

@@ -43,10 +43,10 @@ RecordState state_of(std::string_view text) {
 }
 
 // (state, fingerprint, claimed_at, lease_until, expires_at)
-using Found = std::tuple<std::string, std::string, Nanos, Nanos, Nanos>;
+using RecordRow = std::tuple<std::string, std::string, Nanos, Nanos, Nanos>;
 
-std::tuple<std::string, std::int64_t> judged(const std::optional<Found>& found, std::string_view fingerprint, Nanos now,
-                                             bool rerun, bool lost) {
+std::tuple<std::string, std::int64_t> judged(const std::optional<RecordRow>& found, std::string_view fingerprint,
+                                             Nanos now, bool rerun, bool lost) {
   std::optional<IdempotencyRecord> record;
   if (found) {
     const auto& [state, theirs, claimed_at, lease_until, expires_at] = *found;
@@ -58,7 +58,7 @@ std::tuple<std::string, std::int64_t> judged(const std::optional<Found>& found, 
   return {text_of(answer.verdict), answer.retry_after};
 }
 
-std::tuple<std::string, std::optional<std::string>> parsed(std::string_view field) {
+std::tuple<std::string, std::optional<std::string>> parsed_key(std::string_view field) {
   ParsedKey key = parse_idempotency_key(field);
   if (key.error == nullptr) return {std::move(key.key), std::nullopt};
   return {"", key.error};
@@ -83,7 +83,7 @@ pb::dict statements(const std::string& schema) {
 void bind_idempotency(pb::module_& m) {
   m.def("judge_idempotency", &judged, pb::arg("found"), pb::arg("fingerprint"), pb::arg("now"), pb::arg("rerun"),
         pb::arg("lost"), pb::pos_only());
-  m.def("parse_idempotency_key", &parsed, pb::arg("field"), pb::pos_only());
+  m.def("parse_idempotency_key", &parsed_key, pb::arg("field"), pb::pos_only());
   m.def("idempotency_sql", &statements, pb::arg("schema"), pb::pos_only());
 }
 

@@ -12,17 +12,13 @@ namespace stillwarm {
 namespace {
 
 namespace pb = pybind11;
+using py::flight_of;
 using py::Reader;
 
 // What Python holds: the Reader, and the objects that it borrows from.
 struct Held : Reader {
   pb::object tier_object, dictionaries_object, slowly_object, decode_object;
 };
-
-py::PyFlight* flight_of(pb::handle o) {
-  if (Py_TYPE(o.ptr()) != py::flight_type) throw pb::type_error("expected a Flight");
-  return py::as_flight(o.ptr());
-}
 
 const LookUp& look_up_of(const std::shared_ptr<Request>& request, std::size_t i) {
   if (request->kind != Request::Kind::kLookUp) throw pb::type_error("expected a look-up");

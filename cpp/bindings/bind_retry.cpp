@@ -60,7 +60,7 @@ Attempt start(const RetryPolicy& policy, std::optional<Nanos> began) {
 }
 
 // {name: (calls, succeeded, recovered, failures, retries, ns waited, {reason: calls given up})}
-pb::dict figures() {
+pb::dict retry_figures() {
   pb::dict all;
   for (const auto& [name, f] : RetryNames::of_process().all()) {
     pb::dict given_up;
@@ -116,7 +116,7 @@ void bind_retry(pb::module_& m) {
           "Why it stopped, or None.");
 
   m.def("retry_tick", &py::next_tick, "The next number of the order in which attempts began and errors were given up.");
-  m.def("retry_figures", &figures, "By name: see RetryFigures.");
+  m.def("retry_figures", &retry_figures, "By name: see RetryFigures.");
   m.def(
       "reset_retry_figures", [] { RetryNames::of_process().each([](RetryFigures& figures) { figures = {}; }); },
       "Zero: for tests.");

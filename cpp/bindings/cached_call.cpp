@@ -251,10 +251,9 @@ namespace {
 
 // The step as _target.py knows it. Two more than the flow's: what is served is told apart for those who watch.
 int python_step(const Decision& d) {
-  constexpr int kReturnStale = 5, kRefreshEarly = 6, kConfirm = 7;
-  if (d.step == Step::kConfirm) return kConfirm;
-  if (d.step == Step::kReturn && d.state >= State::kStale) return kReturnStale;
-  if (d.step == Step::kRefresh && d.state == State::kEarly) return kRefreshEarly;
+  if (d.step == Step::kConfirm) return PythonStep::kConfirm;
+  if (d.step == Step::kReturn && d.state >= State::kStale) return PythonStep::kReturnStale;
+  if (d.step == Step::kRefresh && d.state == State::kEarly) return PythonStep::kRefreshEarly;
   return static_cast<int>(d.step);
 }
 

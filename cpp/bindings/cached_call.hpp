@@ -61,9 +61,14 @@ struct Hooks {
 extern Hooks hooks;
 extern PyObject* missing;  // stands for "no value"
 
-// (step, value or MISSING, flight or None): where a call goes; steps of decision.hpp, 5 and 6 for a stale value and
-// an early refresh, 7 where the remote tier has to be asked first. `count` is false when it asks again. `anew`: it
-// wants a load whatever is stored. `asked`: whether the tier was asked, and did not answer.
+// The steps of decision.hpp as Python has them, and more: for a stale value, an early refresh, and where the remote
+// tier has to be asked first.
+struct PythonStep {
+  static constexpr int kReturn = 0, kLead = 2, kFollow = 3, kReturnStale = 5, kRefreshEarly = 6, kConfirm = 7;
+};
+
+// (step, value or MISSING, flight or None): where a call goes; see PythonStep. `count` is false when it asks again.
+// `anew`: it wants a load whatever is stored. `asked`: whether the tier was asked, and did not answer.
 PyObject* begin(CacheBase* cache, const Probe& probe, bool count, bool anew = false, Asked asked = Asked::kNot);
 
 // Wakes the waiters of a flight that landed; steals the list, never fails.

@@ -86,10 +86,10 @@ PyObject* call_key(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return key;
 }
 
-PyObject* get_function(PyObject* self, void*) { return Py_NewRef(as_call(self)->function); }
-PyObject* get_cache(PyObject* self, void*) { return Py_NewRef(as_call(self)->cache); }
-PyObject* get_scope(PyObject* self, void*) { return PyLong_FromUnsignedLong(as_call(self)->scope); }
-PyObject* get_names(PyObject* self, void*) {
+PyObject* get_call_function(PyObject* self, void*) { return Py_NewRef(as_call(self)->function); }
+PyObject* get_call_cache(PyObject* self, void*) { return Py_NewRef(as_call(self)->cache); }
+PyObject* get_call_scope(PyObject* self, void*) { return PyLong_FromUnsignedLong(as_call(self)->scope); }
+PyObject* get_call_names(PyObject* self, void*) {
   const Signature& s = *as_call(self)->signature;
   PyObject* names = PyList_New(0);
   for (Py_ssize_t i = 0; names != nullptr && i < s.parameters(); ++i) {
@@ -238,10 +238,10 @@ PyMethodDef call_methods[] = {{"_begin", reinterpret_cast<PyCFunction>(reinterpr
                               {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef call_getset[] = {{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr},
-                             {"_function", get_function, nullptr, nullptr, nullptr},
-                             {"_cache", get_cache, nullptr, nullptr, nullptr},
-                             {"_scope", get_scope, nullptr, nullptr, nullptr},
-                             {"_names", get_names, nullptr, nullptr, nullptr},
+                             {"_function", get_call_function, nullptr, nullptr, nullptr},
+                             {"_cache", get_call_cache, nullptr, nullptr, nullptr},
+                             {"_scope", get_call_scope, nullptr, nullptr, nullptr},
+                             {"_names", get_call_names, nullptr, nullptr, nullptr},
                              {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 PyMemberDef call_members[] = {{"__vectorcalloffset__", T_PYSSIZET, offsetof(CachedCall, vectorcall), READONLY, nullptr},

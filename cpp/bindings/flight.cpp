@@ -16,9 +16,9 @@ thread_local PyFlight* running = nullptr;
 namespace {
 
 // A load that nobody else asks for makes and drops one flight: a few are kept.
-constexpr int kSpare = 8;
-PyFlight* spare[kSpare];
-int spares = 0;
+constexpr int kMostSpareFlights = 8;
+PyFlight* spare_flights[kMostSpareFlights];
+int spare_flight_count = 0;
 
 int flight_traverse(PyObject* self, visitproc visit, void* arg) {
   PyFlight* f = as_flight(self);
@@ -59,8 +59,8 @@ void flight_dealloc(PyObject* self) {
   f->flight.~Flight();
   Py_CLEAR(f->key);
   Py_CLEAR(f->cache);
-  if (spares < kSpare) {
-    spare[spares++] = f;
+  if (spare_flight_count < kMostSpareFlights) {
+    spare_flights[spare_flight_count++] = f;
     return;
   }
   PyTypeObject* type = Py_TYPE(self);
@@ -261,8 +261,8 @@ bool add_flight(PyObject* module) {
 
 PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeId scope) {
   PyFlight* f = nullptr;
-  if (spares > 0) {
-    f = spare[--spares];
+  if (spare_flight_count > 0) {
+    f = spare_flights[--spare_flight_count];
     _Py_NewReference(reinterpret_cast<PyObject*>(f));
   } else {
     // Not PyObject_GC_New: up to Python 3.11 that may run the collector, and so any code, between a look-up and its

@@ -15,6 +15,10 @@
 
 #include "bindings/cache_base.hpp"
 
+namespace pybind11 {
+class handle;
+}
+
 namespace stillwarm::py {
 
 enum class FlightState : std::uint8_t { kRunning, kValue, kError, kAbandoned, kStale, kRemote };
@@ -37,6 +41,7 @@ extern PyTypeObject* flight_type;
 bool add_flight(PyObject* module);
 
 inline PyFlight* as_flight(PyObject* o) { return reinterpret_cast<PyFlight*>(o); }
+PyFlight* flight_of(pybind11::handle o);  // throws pybind11::type_error: it is none
 inline PyFlight* owner_of(Flight* f) {
   return reinterpret_cast<PyFlight*>(reinterpret_cast<char*>(f) - offsetof(PyFlight, flight));
 }

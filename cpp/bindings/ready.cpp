@@ -12,9 +12,9 @@ struct Ready {
 PyTypeObject* ready_type = nullptr;
 
 // Awaited objects die at once: a few are kept for the next hit.
-constexpr int kSpare = 8;
-Ready* spare[kSpare];
-int spares = 0;
+constexpr int kMostSpareReady = 8;
+Ready* spare_ready[kMostSpareReady];
+int spare_ready_count = 0;
 
 PyObject* take(Ready* r) {
   PyObject* value = r->value;
@@ -72,8 +72,8 @@ void ready_dealloc(PyObject* self) {
   PyObject_GC_UnTrack(self);
   auto* r = reinterpret_cast<Ready*>(self);
   Py_CLEAR(r->value);
-  if (spares < kSpare) {
-    spare[spares++] = r;
+  if (spare_ready_count < kMostSpareReady) {
+    spare_ready[spare_ready_count++] = r;
     return;
   }
   PyTypeObject* type = Py_TYPE(self);
@@ -122,8 +122,8 @@ PyObject* stop_with(PyObject* value) {
 
 PyObject* make_ready(PyObject* value) {
   Ready* r = nullptr;
-  if (spares > 0) {
-    r = spare[--spares];
+  if (spare_ready_count > 0) {
+    r = spare_ready[--spare_ready_count];
     _Py_NewReference(reinterpret_cast<PyObject*>(r));
   } else {
     r = PyObject_GC_New(Ready, ready_type);

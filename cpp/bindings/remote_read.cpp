@@ -16,7 +16,6 @@ namespace {
 
 constexpr std::size_t kMostBytes = 200;  // of a key's text: _keys.MAX_BYTES
 constexpr const char* kDirect = "direct";
-constexpr long kLead = 2;  // python_step()
 
 // Does what may throw. False: an exception of Python's is set. Through the interpreter's C code nothing may be thrown,
 // and of pybind11's own errors (no memory for a tuple) not all are of the two first kinds.
@@ -190,7 +189,7 @@ PyObject* begin_direct(const Reader& reader, PyObject* cache, PyObject* key) {
   if (begun == nullptr) return nullptr;
   PyObject* const step = PyTuple_GET_ITEM(begun, 0);
   PyObject* const flight = PyTuple_GET_ITEM(begun, 2);
-  const bool leads = PyLong_AsLong(step) == kLead;
+  const bool leads = PyLong_AsLong(step) == PythonStep::kLead;
   PyObject* request = Py_NewRef(Py_None);
   const std::string_view text = leads ? storable(key) : std::string_view();
   if (text.data() != nullptr) {
@@ -217,7 +216,7 @@ PyObject* read_direct(Reader& reader, PyObject* cache, PyObject* key, PyObject* 
   if (begun == nullptr) return nullptr;
   args[3] = begun;
   PyObject* result = nullptr;
-  if (PyLong_AsLong(PyTuple_GET_ITEM(begun, 0)) != kLead) {
+  if (PyLong_AsLong(PyTuple_GET_ITEM(begun, 0)) != PythonStep::kLead) {
     result = ask_python(reader, args, 4);
     Py_DECREF(begun);
     return result;

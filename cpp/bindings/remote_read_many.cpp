@@ -9,8 +9,6 @@ namespace stillwarm::py {
 
 namespace {
 
-constexpr long kReturn = 0, kLead = 2, kFollow = 3, kReturnStale = 5;  // python_step()
-
 // Takes the reference. False with an exception.
 bool append(PyObject* list, PyObject* item) {
   const bool done = item != nullptr && PyList_Append(list, item) == 0;
@@ -23,13 +21,14 @@ bool sort_in(PyObject* key, PyObject* begun, PyObject* found, PyObject* asked, P
   PyObject* const value = PyTuple_GET_ITEM(begun, 1);
   PyObject* const flight = PyTuple_GET_ITEM(begun, 2);
   const long step = PyLong_AsLong(PyTuple_GET_ITEM(begun, 0));
-  if ((step == kReturn || step == kReturnStale) && flight == Py_None) return PyDict_SetItem(found, key, value) == 0;
-  if (step != kLead && step != kFollow) {
+  if ((step == PythonStep::kReturn || step == PythonStep::kReturnStale) && flight == Py_None)
+    return PyDict_SetItem(found, key, value) == 0;
+  if (step != PythonStep::kLead && step != PythonStep::kFollow) {
     return append(rest, Py_BuildValue("OOOO", key, PyTuple_GET_ITEM(begun, 0), value, flight));
   }
   look.keys.emplace_back(storable(key));
   look.types.emplace_back("direct");
-  return append(asked, Py_BuildValue("OO", key, step == kLead ? flight : Py_None));
+  return append(asked, Py_BuildValue("OO", key, step == PythonStep::kLead ? flight : Py_None));
 }
 
 bool all_storable(PyObject* keys) {
@@ -63,7 +62,7 @@ bool begin_all(PyObject* cache, PyObject* keys, bool count, PyObject* found, PyO
       PyErr_NoMemory();
     }
     PyObject* const flight = PyTuple_GET_ITEM(begun, 2);
-    if (!done && flight != Py_None && PyLong_AsLong(PyTuple_GET_ITEM(begun, 0)) != kFollow) {
+    if (!done && flight != Py_None && PyLong_AsLong(PyTuple_GET_ITEM(begun, 0)) != PythonStep::kFollow) {
       land_missing(as_flight(flight));
     }
     Py_DECREF(begun);

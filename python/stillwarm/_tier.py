@@ -45,8 +45,8 @@ LEASE_AGE: Final = 5_000_000_000  # ns
 SHARED: Final = 0  # the slot of types without a table of their own
 # A right or a table is missing: it will not pass by itself.
 _DENIED: Final = ("42501", "42P01", "42703", "3F000")
-# The server will take it later: a standby, or a primary that was demoted; tables that are being made.
-LATER: Final = ("25006", "42P01", "3F000")
+# The server will take it later: a standby, or a primary that was demoted; tables that are being made; another password.
+LATER: Final = ("25006", "42P01", "3F000", "NOAUTH", "WRONGPASS")
 
 _log = logging.getLogger("stillwarm")
 

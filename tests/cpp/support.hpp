@@ -20,7 +20,7 @@
 
 namespace stillwarm::test {
 
-inline constexpr Nanos kSecond = 1'000'000'000;
+inline constexpr Nanos kDay = 86'400 * kSecond;
 inline constexpr Nanos kStart = 1'000 * kSecond;  // tests begin here, so that "before" exists
 
 // ---- allocations that fail (support.cpp replaces operator new)
@@ -135,6 +135,11 @@ inline std::uint64_t scramble(std::uint64_t x) noexcept {
   x = (x ^ x >> 27) * 0x81dadef4bc2dd44dULL;
   return x ^ x >> 33;
 }
+
+inline std::uint64_t one_hash(std::uint64_t) noexcept { return std::uint64_t{9} << 32; }
+
+inline constexpr std::uint64_t kId = 1;         // of a key, where a test needs no other
+inline constexpr std::size_t kAny = 1'000'000;  // as many as there are
 
 // ---- a cache as the bindings use it
 
@@ -314,16 +319,14 @@ class Cache {
 
 // A cache with one entry of 100 s of which 80 fresh, stale to 120, failsafe to 150.
 struct Timed : Cache {
-  static constexpr std::uint64_t kKey = 1;
-
   Timed() {
     defaults = {100 * kSecond, 20 * kSecond, 50 * kSecond, 7 * kSecond, 0.8, 0};
     flow.scopes()[0].durations = defaults;
-    set(kKey, 10);
+    set(kId, 10);
   }
   Decision look_at(Nanos offset) {
     now = kStart + offset;
-    return look(kKey);
+    return look(kId);
   }
 };
 

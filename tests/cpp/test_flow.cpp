@@ -9,18 +9,16 @@ namespace stillwarm {
 namespace {
 
 using test::Cache;
-using test::kSecond;
+using test::kId;
 using test::kStart;
 using test::Timed;
 using test::Traits;
 
-constexpr std::uint64_t kKey = test::Timed::kKey;
-
 TEST(Flow, AbsentLeadsAndTheNextFollows) {
   Cache cache;
-  EXPECT_EQ(cache.look(kKey).step, Step::kLead);
-  const auto load = cache.lead(kKey);
-  const Decision d = cache.look(kKey);
+  EXPECT_EQ(cache.look(kId).step, Step::kLead);
+  const auto load = cache.lead(kId);
+  const Decision d = cache.look(kId);
   EXPECT_EQ(d.step, Step::kFollow);
   EXPECT_EQ(d.flight, &load->flight);
   EXPECT_EQ(d.entry, kNone);
@@ -51,7 +49,7 @@ TEST(Flow, EachStateHasItsStep) {
 TEST(Flow, WhileItIsLoadedStaleReturnsAndFailsafeFollows) {
   Timed cache;
   cache.now = kStart + 80 * kSecond;
-  const auto load = cache.lead(kKey, 0, true);
+  const auto load = cache.lead(kId, 0, true);
   EXPECT_EQ(cache.look_at(80 * kSecond).step, Step::kReturn);
   EXPECT_EQ(cache.look_at(119 * kSecond).step, Step::kReturn);
   const Decision d = cache.look_at(120 * kSecond);
@@ -68,21 +66,21 @@ TEST(Flow, CountsEveryServedValueOnce) {
   EXPECT_EQ(cache.stats().hits, 2u) << "fresh and early";
   EXPECT_EQ(cache.stats().stale_hits, 1u);
   EXPECT_EQ(cache.stats().misses, 0u);
-  EXPECT_EQ(cache.entry(kKey).hits, 3u);
-  cache.flow.look(cache.probe(kKey), cache.now, false);
-  EXPECT_EQ(cache.entry(kKey).hits, 3u) << "a second look of the same call";
+  EXPECT_EQ(cache.entry(kId).hits, 3u);
+  cache.flow.look(cache.probe(kId), cache.now, false);
+  EXPECT_EQ(cache.entry(kId).hits, 3u) << "a second look of the same call";
 }
 
 TEST(Flow, HitIsForTheSimplyFreshOnly) {
   Timed cache;
-  const auto hit = [&] { return cache.flow.hit(cache.probe(kKey), cache.now); };
+  const auto hit = [&] { return cache.flow.hit(cache.probe(kId), cache.now); };
   EXPECT_NE(hit(), kNone);
   cache.flow.set_watched(true, false);
   EXPECT_EQ(hit(), kNotFresh);
   EXPECT_TRUE(cache.flow.watched_loads());
   cache.flow.set_watched(false, false);
   cache.flow.invalidate_tag(99, false, cache.now);
-  cache.look(kKey);
+  cache.look(kId);
   EXPECT_NE(hit(), kNone) << "looked at once since the mark, it is simply fresh again";
   cache.now += 80 * kSecond;
   EXPECT_EQ(hit(), kNotFresh);
@@ -92,10 +90,10 @@ TEST(Flow, HitIsForTheSimplyFreshOnly) {
 
 TEST(Flow, HitsAreSaturated) {
   Cache cache;
-  cache.set(kKey, 10);
-  Entry& e = cache.flow.memory()[cache.at(kKey)];
+  cache.set(kId, 10);
+  Entry& e = cache.flow.memory()[cache.at(kId)];
   e.hits = ~std::uint32_t{0} - 1;
-  for (int n = 0; n < 3; ++n) cache.look(kKey);
+  for (int n = 0; n < 3; ++n) cache.look(kId);
   EXPECT_EQ(e.hits, ~std::uint32_t{0});
 }
 
@@ -114,7 +112,7 @@ TEST(Flow, AnAbsenceIsRememberedAndThenLoadedAgain) {
 
 TEST(Flow, PeekReturnsWhatNeedsNoLoad) {
   Timed cache;
-  const auto peek = [&](Nanos offset) { return cache.flow.peek(cache.probe(kKey), kStart + offset); };
+  const auto peek = [&](Nanos offset) { return cache.flow.peek(cache.probe(kId), kStart + offset); };
   EXPECT_NE(peek(0), kNone);
   EXPECT_NE(peek(119 * kSecond), kNone);
   EXPECT_EQ(peek(120 * kSecond), kNone);
@@ -126,16 +124,16 @@ TEST(Flow, PeekReturnsWhatNeedsNoLoad) {
 
 TEST(Flow, AFailedComparisonDecidesNothing) {
   Cache cache;
-  cache.set(kKey, 10);
+  cache.set(kId, 10);
   const auto load = cache.lead(2);
   Traits::raises = true;
-  EXPECT_EQ(cache.look(kKey).step, Step::kError);
+  EXPECT_EQ(cache.look(kId).step, Step::kError);
   EXPECT_EQ(cache.look(2).step, Step::kError);
-  EXPECT_EQ(cache.flow.peek(cache.probe(kKey), cache.now), kFindError);
-  EXPECT_EQ(cache.set(kKey, 11), Stored::kNotKept);
+  EXPECT_EQ(cache.flow.peek(cache.probe(kId), cache.now), kFindError);
+  EXPECT_EQ(cache.set(kId, 11), Stored::kNotKept);
   EXPECT_EQ(cache.fail(*load, ErrorKind::kTransient).entry, kNone);
   Traits::raises = false;
-  EXPECT_EQ(cache.value_at(cache.at(kKey)), 10u);
+  EXPECT_EQ(cache.value_at(cache.at(kId)), 10u);
 }
 
 // ---- scopes
@@ -144,12 +142,12 @@ TEST(Flow, ScopesDoNotShareKeysUnlessToldTo) {
   Cache cache;
   const ScopeId a = cache.add_scope(1, cache.defaults);
   const ScopeId b = cache.add_scope(1, cache.defaults);
-  cache.set(kKey, 10, a);
-  EXPECT_EQ(cache.look(kKey, b).step, Step::kLead);
+  cache.set(kId, 10, a);
+  EXPECT_EQ(cache.look(kId, b).step, Step::kLead);
   const ScopeId c = cache.add_scope(1, cache.defaults);
   cache.flow.scopes()[c].key_scope = a;
   cache.flow.scopes()[a].shares = cache.flow.scopes()[c].shares = true;
-  EXPECT_EQ(cache.look(kKey, c).step, Step::kReturn);
+  EXPECT_EQ(cache.look(kId, c).step, Step::kReturn);
 }
 
 TEST(Flow, AReplacementMovesTheEntryToItsScope) {
@@ -159,9 +157,9 @@ TEST(Flow, AReplacementMovesTheEntryToItsScope) {
   cache.flow.scopes()[b].key_scope = a;
   cache.flow.scopes()[a].shares = cache.flow.scopes()[b].shares = true;
   cache.weight = 30;
-  cache.set(kKey, 10, a);
+  cache.set(kId, 10, a);
   cache.weight = 50;
-  cache.set(kKey, 11, b);
+  cache.set(kId, 11, b);
   EXPECT_EQ(cache.stats(a).entries, 0u);
   EXPECT_EQ(cache.stats(a).bytes, 0u);
   EXPECT_EQ(cache.stats(b).entries, 1u);
@@ -172,8 +170,8 @@ TEST(Flow, AReplacementMovesTheEntryToItsScope) {
 TEST(Flow, ARetiredScopeLeavesNothingAndItsNumberStartsClean) {
   Cache cache;
   const ScopeId old = cache.add_scope(1, cache.defaults);
-  cache.set(kKey, 10, old);
-  cache.set(kKey, 20);
+  cache.set(kId, 10, old);
+  cache.set(kId, 20);
   const auto load = cache.lead(2, old);
   cache.flow.retire(old);
   cache.release_dead();
@@ -181,7 +179,7 @@ TEST(Flow, ARetiredScopeLeavesNothingAndItsNumberStartsClean) {
   EXPECT_EQ(cache.flow.memory().size(), 1u) << "the other scope's entry stays";
   const ScopeId fresh = cache.add_scope(2, cache.defaults);
   ASSERT_EQ(fresh, old);
-  EXPECT_EQ(cache.look(kKey, fresh).step, Step::kLead);
+  EXPECT_EQ(cache.look(kId, fresh).step, Step::kLead);
   EXPECT_EQ(cache.commit(*load, 30), Stored::kLost) << "the load of the function that is gone";
   EXPECT_EQ(cache.look(2, fresh).step, Step::kLead);
   EXPECT_EQ(cache.stats(fresh).entries, 0u);
@@ -193,9 +191,9 @@ TEST(Flow, MarksOfARetiredScopeDoNotTouchItsSuccessor) {
   cache.flow.invalidate_scope(old, false, cache.now);
   cache.flow.retire(old);
   const ScopeId fresh = cache.add_scope(2, cache.defaults);
-  const auto load = cache.lead(kKey, fresh);
+  const auto load = cache.lead(kId, fresh);
   EXPECT_EQ(cache.commit(*load, 10), Stored::kStored);
-  EXPECT_EQ(cache.look(kKey, fresh).step, Step::kReturn);
+  EXPECT_EQ(cache.look(kId, fresh).step, Step::kReturn);
 }
 
 }  // namespace

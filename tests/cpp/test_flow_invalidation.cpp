@@ -9,14 +9,12 @@ namespace stillwarm {
 namespace {
 
 using test::Cache;
-using test::kSecond;
+using test::kId;
 using test::kStart;
+using test::one_hash;
 using test::Traits;
 
-constexpr std::uint64_t kId = 1;
 constexpr std::uint64_t kOwnTag = 77;
-
-std::uint64_t one_hash(std::uint64_t) { return std::uint64_t{9} << 32; }
 
 struct Service : Cache {  // 100 s fresh, 20 s stale
   explicit Service(Limits limits = {1000, 0}, Hash hash = test::scramble) : Cache(limits, std::move(hash)) {

@@ -19,7 +19,6 @@ namespace stillwarm {
 namespace {
 
 using test::Cache;
-using test::kSecond;
 using test::Traits;
 
 constexpr Limits kLimits{60, 1'500};

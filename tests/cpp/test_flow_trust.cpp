@@ -12,10 +12,8 @@ namespace {
 
 using test::Cache;
 using test::Item;
-using test::kSecond;
+using test::kId;
 using test::kStart;
-
-constexpr std::uint64_t kKey = 1;
 
 // One entry: 100 s, of which 80 fresh; stale to 120 where `swr`, failsafe to 150. Memory is trusted until kStart + 1 s.
 struct Trusting : Cache {
@@ -23,16 +21,16 @@ struct Trusting : Cache {
     defaults = {100 * kSecond, swr, 50 * kSecond, 7 * kSecond, 0.8, 0};
     flow.scopes()[0].durations = defaults;
     flow.set_attention(attention, strict);
-    set(kKey, 10);
+    set(kId, 10);
   }
-  Index hit() { return flow.hit(probe(kKey), now); }
+  Index hit() { return flow.hit(probe(kId), now); }
   Decision look_away() {
-    const Decision d = flow.look(probe(kKey), now, true, false, Asked::kAway);
+    const Decision d = flow.look(probe(kId), now, true, false, Asked::kAway);
     release_dead();
     return d;
   }
   std::unique_ptr<test::Load> lead_after(const Decision& d) {
-    auto load = std::make_unique<test::Load>(flow, probe(kKey));
+    auto load = std::make_unique<test::Load>(flow, probe(kId));
     load->flight.found_nothing = d.nothing();
     flow.lead(load->flight, now, true);
     return load;
@@ -55,10 +53,10 @@ TEST(FlowTrust, AHitIsAllowedBeforeAttentionOnly) {
   Trusting cache;
   cache.now = kStart + kSecond - 1;
   EXPECT_TRUE(is_entry(cache.hit()));
-  EXPECT_EQ(cache.look(kKey).step, Step::kReturn);
+  EXPECT_EQ(cache.look(kId).step, Step::kReturn);
   cache.now = kStart + kSecond;
   EXPECT_EQ(cache.hit(), kNotFresh);
-  const Decision d = cache.look(kKey);
+  const Decision d = cache.look(kId);
   EXPECT_EQ(d.step, Step::kConfirm);
   EXPECT_EQ(cache.value_at(d.entry), 10u);
   EXPECT_EQ(cache.stats().hits, 1u) << "a call that has to ask the tier is not counted yet";
@@ -69,10 +67,10 @@ TEST(FlowTrust, AHitIsAllowedBeforeAttentionOnly) {
 TEST(FlowTrust, AKeyThatWasConfirmedByItselfIsServedAsItIs) {
   Trusting cache(true);
   cache.attention = 0;
-  const Decision d = cache.flow.look(cache.probe(kKey), cache.now, true, false, Asked::kConfirmed);
+  const Decision d = cache.flow.look(cache.probe(kId), cache.now, true, false, Asked::kConfirmed);
   EXPECT_EQ(d.step, Step::kReturn);
   EXPECT_EQ(cache.value_at(d.entry), 10u);
-  EXPECT_EQ(cache.look(kKey).step, Step::kConfirm) << "that one time";
+  EXPECT_EQ(cache.look(kId).step, Step::kConfirm) << "that one time";
 }
 
 TEST(FlowTrust, AMessageThatWaitsStopsEveryHit) {
@@ -80,7 +78,7 @@ TEST(FlowTrust, AMessageThatWaitsStopsEveryHit) {
   ASSERT_TRUE(is_entry(cache.hit()));
   cache.attention = 0;
   EXPECT_EQ(cache.hit(), kNotFresh);
-  EXPECT_EQ(cache.look(kKey).step, Step::kConfirm);
+  EXPECT_EQ(cache.look(kId).step, Step::kConfirm);
 }
 
 TEST(FlowTrust, EveryStateThatMightBeServedIsConfirmedFirst) {
@@ -88,19 +86,19 @@ TEST(FlowTrust, EveryStateThatMightBeServedIsConfirmedFirst) {
     Trusting cache;
     cache.attention = 0;
     cache.now = kStart + at * kSecond;
-    EXPECT_EQ(cache.look(kKey).step, Step::kConfirm) << at;
+    EXPECT_EQ(cache.look(kId).step, Step::kConfirm) << at;
   }
   Trusting cache;
   cache.attention = 0;
   cache.now = kStart + 150 * kSecond;
-  EXPECT_EQ(cache.look(kKey).step, Step::kLead) << "there is nothing to confirm";
+  EXPECT_EQ(cache.look(kId).step, Step::kLead) << "there is nothing to confirm";
   EXPECT_EQ(cache.look(2).step, Step::kLead);
 }
 
 TEST(FlowTrust, ALoadThatIsWantedInAnyCaseAsksNobody) {
   Trusting cache;
   cache.attention = 0;
-  EXPECT_EQ(cache.flow.look(cache.probe(kKey), cache.now, true, true).step, Step::kLead);
+  EXPECT_EQ(cache.flow.look(cache.probe(kId), cache.now, true, true).step, Step::kLead);
 }
 
 TEST(FlowTrust, AwayFreshCountsAsStaleWhereThatIsAllowed) {
@@ -135,7 +133,7 @@ TEST(FlowTrust, StrictNeverReturnsWhatIsNotTrusted) {
   for (const Nanos at : {2, 85, 101, 121}) {
     Trusting cache(true);
     cache.now = kStart + at * kSecond;
-    EXPECT_EQ(cache.look(kKey).step, Step::kConfirm) << at;
+    EXPECT_EQ(cache.look(kId).step, Step::kConfirm) << at;
     const Decision d = cache.look_away();
     EXPECT_EQ(d.step, Step::kLead) << at;
     EXPECT_EQ(d.entry, kNone);
@@ -150,7 +148,7 @@ TEST(FlowTrust, ALoadBesideAnEntryThatIsNotTrustedReplacesIt) {
   for (const bool negative : {false, true}) {
     Trusting cache(!negative);
     if (negative) {
-      const auto load = cache.lead(kKey);
+      const auto load = cache.lead(kId);
       ASSERT_EQ(cache.commit(*load, 0, true), Stored::kStored);
     }
     cache.now = kStart + 2 * kSecond;
@@ -162,9 +160,9 @@ TEST(FlowTrust, ALoadBesideAnEntryThatIsNotTrustedReplacesIt) {
     EXPECT_EQ(cache.flow.memory().size(), 1u);
     EXPECT_TRUE(cache.flow.check_invariants());
     cache.attention = kForever;
-    EXPECT_EQ(cache.value_at(cache.look(kKey).entry), 11u);
-    EXPECT_TRUE(cache.invalidate(kKey));
-    EXPECT_EQ(cache.at(kKey), kNone) << "no second entry was below it";
+    EXPECT_EQ(cache.value_at(cache.look(kId).entry), 11u);
+    EXPECT_TRUE(cache.invalidate(kId));
+    EXPECT_EQ(cache.at(kId), kNone) << "no second entry was below it";
   }
 }
 
@@ -314,11 +312,11 @@ struct Noting : Trusting {
 TEST(FlowTrust, HitsAreTakenExactlyOnce) {
   Noting cache;
   cache.set(2, 20);
-  cache.hit(kKey, 3);
+  cache.hit(kId, 3);
   cache.take();
   cache.take();
   EXPECT_EQ(cache.taken, cache.told);
-  cache.hit(kKey);
+  cache.hit(kId);
   cache.hit(2, 2);
   cache.take();
   EXPECT_EQ(cache.taken, cache.told);
@@ -326,18 +324,18 @@ TEST(FlowTrust, HitsAreTakenExactlyOnce) {
 
 TEST(FlowTrust, HitsSurviveRemovalReplacementAndEviction) {
   Noting cache;
-  cache.hit(kKey, 2);
-  cache.set(kKey, 11);  // replaced
-  cache.hit(kKey, 3);
-  cache.invalidate(kKey);
-  cache.set(kKey, 12);  // another entry under the same key
-  cache.hit(kKey, 4);
+  cache.hit(kId, 2);
+  cache.set(kId, 11);  // replaced
+  cache.hit(kId, 3);
+  cache.invalidate(kId);
+  cache.set(kId, 12);  // another entry under the same key
+  cache.hit(kId, 4);
   cache.take();
   EXPECT_EQ(cache.taken, cache.told);
-  cache.hit(kKey);
+  cache.hit(kId);
   cache.now = kStart + 200 * kSecond;
   cache.settle();  // expired
-  EXPECT_EQ(cache.at(kKey), kNone);
+  EXPECT_EQ(cache.at(kId), kNone);
   cache.take();
   EXPECT_EQ(cache.taken, cache.told);
 }

@@ -9,7 +9,6 @@ namespace {
 
 using test::Cache;
 using test::Item;
-using test::kSecond;
 using test::with_failing_allocations;
 
 // What must be true after an operation that threw.

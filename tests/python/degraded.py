@@ -124,6 +124,7 @@ class Observation:
         for key in ("memory", "set", "touch", "delete", "n"):
             assert cache.get(key) is not None
         self.fresh("k"), self.stale("k")
+        self.one.written()  # what is invalidated on its way to the tier is refused there, and leaves memory, too
         cache.invalidate(key="stale:'k'", stale=True)
         self.one.written()
 
@@ -154,6 +155,9 @@ class Observation:
         for intent in INTENTS:
             self._invalidate(intent)
         self.setter.cache.set("late", "new", ttl=_TTL)
+        if self.kind in ("read-only", "asks for a password"):  # it answers, and says no to what is owed, too
+            said = self.setter.health["failures"]
+            eventually(lambda: self.setter.health["failures"] > said + 1)
 
     def _called(self, function: Callable[[str], str]) -> str:
         before = self.loads

@@ -6,7 +6,6 @@
 namespace stillwarm {
 namespace {
 
-constexpr Nanos kSecond = 1'000'000'000;
 constexpr std::int64_t kLongestWait = 30;
 
 bool is_visible(char c) noexcept { return c > 0x20 && c < 0x7f; }

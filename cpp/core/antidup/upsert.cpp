@@ -4,6 +4,8 @@
 #include <charconv>
 #include <string_view>
 
+#include "core/base/sql_identifier.hpp"
+
 namespace stillwarm {
 
 namespace {
@@ -14,15 +16,6 @@ constexpr std::string_view kEqual = "'stillwarm.upsert_equal'";
 // How many rows were equal, so far.
 std::string equal_rows() {
   return "coalesce(nullif(current_setting(" + std::string(kEqual) + ", true), ''), '0')::bigint";
-}
-
-std::string quoted(std::string_view identifier) {
-  std::string out = "\"";
-  for (const char c : identifier) {
-    if (c == '"') out += '"';
-    out += c;
-  }
-  return out += '"';
 }
 
 template <class Items, class Text>

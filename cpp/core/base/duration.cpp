@@ -45,7 +45,7 @@ std::string lower(std::string_view s) {
 }
 
 // What is shown of a text that may be long or come from an environment variable.
-std::string quoted(std::string_view s) {
+std::string shown(std::string_view s) {
   constexpr std::size_t kShown = 40;
   return '"' + std::string(s.substr(0, kShown)) + (s.size() > kShown ? "...\"" : "\"");
 }
@@ -83,7 +83,7 @@ Part take_part(std::string_view& rest, std::string_view text, std::string_view a
   };
   Part part;
   part.whole = take(is_digit);
-  if (part.whole.empty()) throw ParseError(text, "expected a digit at " + quoted(rest), accepted);
+  if (part.whole.empty()) throw ParseError(text, "expected a digit at " + shown(rest), accepted);
   if (!rest.empty() && rest.front() == '.') {
     rest.remove_prefix(1);
     part.fraction = take(is_digit);
@@ -96,7 +96,7 @@ Part take_part(std::string_view& rest, std::string_view text, std::string_view a
 }  // namespace
 
 ParseError::ParseError(std::string_view text, std::string_view reason, std::string_view accepted)
-    : std::invalid_argument(quoted(text) + ": " + std::string(reason) + "; accepted: " + std::string(accepted)),
+    : std::invalid_argument(shown(text) + ": " + std::string(reason) + "; accepted: " + std::string(accepted)),
       text_(text),
       reason_(reason),
       accepted_(accepted) {}
@@ -110,13 +110,13 @@ Nanos parse_duration(std::string_view text) {
   for (std::string_view rest = text; !rest.empty();) {
     if (fraction_seen) throw refuse("only the last number may have a fraction");
     const Part part = take_part(rest, text, kDurationAccepted);
-    if (part.unit.empty()) throw refuse("the number " + quoted(part.whole) + " has no unit");
+    if (part.unit.empty()) throw refuse("the number " + shown(part.whole) + " has no unit");
     fraction_seen = !part.fraction.empty();
 
     std::size_t i = 0;
     while (i < kDurationUnits.size() && kDurationUnits[i].name != part.unit) ++i;
-    if (i == kDurationUnits.size()) throw refuse("unknown unit " + quoted(part.unit));
-    if (i < next_unit) throw refuse("units must fall and come once each, but " + quoted(part.unit) + " comes late");
+    if (i == kDurationUnits.size()) throw refuse("unknown unit " + shown(part.unit));
+    if (i < next_unit) throw refuse("units must fall and come once each, but " + shown(part.unit) + " comes late");
     next_unit = i + 1;
 
     const auto nanos = part.times(kDurationUnits[i].factor);
@@ -131,7 +131,7 @@ std::int64_t parse_size(std::string_view text) {
   if (text.empty()) throw refuse("the text is empty");
   std::string_view rest = text;
   const Part part = take_part(rest, text, kSizeAccepted);
-  if (!rest.empty()) throw refuse("unexpected " + quoted(rest) + " at the end");
+  if (!rest.empty()) throw refuse("unexpected " + shown(rest) + " at the end");
   const std::string unit = lower(part.unit);
   for (const Unit& known : kSizeUnits) {
     if (known.name != unit) continue;
@@ -139,7 +139,7 @@ std::int64_t parse_size(std::string_view text) {
     if (!bytes) throw refuse("larger than 2^63 - 1 bytes");
     return *bytes;
   }
-  throw refuse("unknown unit " + quoted(part.unit));
+  throw refuse("unknown unit " + shown(part.unit));
 }
 
 }  // namespace stillwarm

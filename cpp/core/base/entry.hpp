@@ -27,6 +27,8 @@ using Nanos = std::int64_t;
 
 inline constexpr Index kNone = 0;
 inline constexpr Nanos kForever = std::numeric_limits<Nanos>::max();
+inline constexpr Nanos kMillisecond = 1'000'000;
+inline constexpr Nanos kSecond = 1'000 * kMillisecond;
 
 // Which list of the eviction policy holds the entry.
 enum class Queue : std::uint8_t { kNowhere, kWindow, kProbation, kProtected };

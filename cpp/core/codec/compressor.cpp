@@ -14,23 +14,25 @@
 #include <vector>
 
 namespace stillwarm {
-namespace {
 
-struct Free {
+// Beside the unnamed namespace: Dictionary::Tables, which others may name, has members of it.
+struct FreeZstd {
   void operator()(ZSTD_CCtx* context) const noexcept { ZSTD_freeCCtx(context); }
   void operator()(ZSTD_DCtx* context) const noexcept { ZSTD_freeDCtx(context); }
   void operator()(ZSTD_CDict* tables) const noexcept { ZSTD_freeCDict(tables); }
   void operator()(ZSTD_DDict* tables) const noexcept { ZSTD_freeDDict(tables); }
 };
 
+namespace {
+
 ZSTD_CCtx* compressing() {
-  static thread_local const std::unique_ptr<ZSTD_CCtx, Free> context(ZSTD_createCCtx());
+  static thread_local const std::unique_ptr<ZSTD_CCtx, FreeZstd> context(ZSTD_createCCtx());
   if (context == nullptr) throw std::bad_alloc();
   return context.get();
 }
 
 ZSTD_DCtx* expanding() {
-  static thread_local const std::unique_ptr<ZSTD_DCtx, Free> context([] {
+  static thread_local const std::unique_ptr<ZSTD_DCtx, FreeZstd> context([] {
     ZSTD_DCtx* made = ZSTD_createDCtx();
     if (made != nullptr) ZSTD_DCtx_setParameter(made, ZSTD_d_windowLogMax, static_cast<int>(kLargestWindowLog));
     return made;
@@ -118,9 +120,9 @@ struct Dictionary::Tables {
     return made.get();
   }
 
-  const std::unique_ptr<ZSTD_DDict, Free> expands;
+  const std::unique_ptr<ZSTD_DDict, FreeZstd> expands;
   std::once_flag once;
-  std::unique_ptr<ZSTD_CDict, Free> made;
+  std::unique_ptr<ZSTD_CDict, FreeZstd> made;
   std::atomic<std::size_t> size{0};
 };
 

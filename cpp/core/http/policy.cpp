@@ -9,7 +9,6 @@
 namespace stillwarm::http {
 namespace {
 
-constexpr Nanos kSecond = 1'000'000'000;
 constexpr Seconds kHeuristicMost = 86'400;
 
 constexpr Nanos nanos(Seconds seconds) noexcept { return seconds == kNever ? kUnset : seconds * kSecond; }

@@ -13,7 +13,6 @@ namespace stillwarm {
 
 namespace {
 
-constexpr Nanos kMillisecond = 1'000'000;
 constexpr Nanos kFirstPause = 100 * kMillisecond;
 constexpr Nanos kLongestPause = 1'000 * kMillisecond;
 constexpr Nanos kBetweenNotices = 5 * kMillisecond;  // what is invalidated meanwhile is told by one

@@ -289,7 +289,7 @@ void PostgresConnection::invalidate(std::span<Request* const> batch) {
 }
 
 void PostgresConnection::match(Invalidate& request) {
-  const std::string glob = request.name.substr(std::string_view("pattern:").size());
+  const std::string glob = request.name.substr(Invalidate::kPatternName.size());
   const Rows rows = link_->run(tier_->sql()->invalidate_pattern, {{tier_->options().namespace_name},
                                                                   {glob},
                                                                   {request.soft ? "true" : "false"},

@@ -182,15 +182,6 @@ void PostgresLink::forget() noexcept {
   static_cast<void>(link_.release());
 }
 
-std::string quoted(std::string_view identifier) {
-  std::string out = "\"";
-  for (const char c : identifier) {
-    if (c == '"') out += '"';
-    out += c;
-  }
-  return out += '"';
-}
-
 std::string check_connection_string(const std::string& text) {
   char* problem = nullptr;
   PQconninfoOption* const options = PQconninfoParse(text.c_str(), &problem);

@@ -16,6 +16,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "core/base/sql_identifier.hpp"
 #include "core/remote/remote_tier.hpp"
 
 struct pg_conn;  // libpq's
@@ -87,8 +88,6 @@ class PostgresLink {
   bool listens_ = false;
   int duplicate_ = -1;
 };
-
-std::string quoted(std::string_view identifier);
 
 // What libpq has against a connection string, without connecting; empty: nothing.
 std::string check_connection_string(const std::string& text);

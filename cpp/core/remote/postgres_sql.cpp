@@ -64,11 +64,6 @@ std::string after(const std::string& ms) {
          " * interval '1 ms' END";
 }
 
-const char* name_of(Store::Mode mode) {
-  constexpr const char* kNames[] = {"load", "set", "add", "swap"};
-  return kNames[static_cast<std::size_t>(mode)];
-}
-
 }  // namespace
 
 std::string regular_expression_of(std::string_view glob) {

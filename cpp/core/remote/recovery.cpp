@@ -21,8 +21,12 @@ QueuedWrite queued(const std::shared_ptr<Store>& store) {
   return {store->key, store->type, store->tags, size_of(*store), store};
 }
 
-// The server will not take it later either. A server that only reads for now (a standby about to be promoted) will.
-bool is_final(const TierError& error) noexcept { return error.fault == TierFault::kRejected && error.state != "25006"; }
+// The server will not take it later either. One that only reads for now (a standby about to be promoted) will, and so
+// will one that wants another password than ours: until then it is as good as away.
+bool is_final(const TierError& error) noexcept {
+  return error.fault == TierFault::kRejected && error.state != "25006" && error.state != "NOAUTH" &&
+         error.state != "WRONGPASS";
+}
 
 // It is the name that the server does not take (too long for an index, no regular expression): it never will.
 bool is_about_the_name(const TierError& error) noexcept {

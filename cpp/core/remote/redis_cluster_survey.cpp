@@ -17,8 +17,6 @@ namespace stillwarm {
 
 namespace {
 
-constexpr std::size_t kSurveyed = 256;  // entries that are judged before others are served
-
 // Entries of one bucket, judged.
 class Judgement : public RedisScriptWork {
  public:

@@ -9,13 +9,6 @@
 
 namespace stillwarm {
 
-namespace {
-
-constexpr std::string_view kPatternName = "pattern:";
-constexpr std::string_view kScanned = "1000";  // keys that a node looks at in one step of a scan
-
-}  // namespace
-
 // ----------------------------------------------------------------------------------------------------- invalidations
 
 void RedisClusterLink::invalidate(std::span<Request* const> batch) {
@@ -89,7 +82,7 @@ void RedisClusterLink::match(Invalidate& request, const std::vector<long long>& 
 // after it is younger than the pattern.
 void RedisClusterLink::match_on(const RedisPlace& master, Invalidate& request, const std::vector<long long>& numbers) {
   const std::string beginning = RedisNames::beginning_of(cluster_->options().namespace_name);
-  const std::string_view glob = std::string_view(request.name).substr(kPatternName.size());
+  const std::string_view glob = std::string_view(request.name).substr(Invalidate::kPatternName.size());
   const std::string match = wider_glob(beginning) + "}:e:*:" + wider_glob(glob);
   std::string cursor = "0";
   do {

@@ -7,14 +7,6 @@
 
 namespace stillwarm {
 
-namespace {
-
-constexpr std::string_view kPatternName = "pattern:";
-constexpr std::string_view kScanned = "1000";  // keys that the server looks at in one step of a scan
-constexpr std::size_t kSurveyed = 256;         // entries that one script judges
-
-}  // namespace
-
 bool RedisConnection::serve(std::span<Request* const> batch) {
   try {
     if (server_ != tier_->server_count()) {
@@ -81,7 +73,7 @@ void RedisConnection::invalidate(std::span<Request* const> batch) {
 void RedisConnection::match(Invalidate& request, long long number) {
   RedisLink& link = session_->link();
   const RedisNames& names = tier_->names();
-  const std::string_view glob = std::string_view(request.name).substr(kPatternName.size());
+  const std::string_view glob = std::string_view(request.name).substr(Invalidate::kPatternName.size());
   const std::string match = wider_glob(names.entries) + ":" + wider_glob(glob);
   std::string cursor = "0";
   request.count = 0;

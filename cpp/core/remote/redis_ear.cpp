@@ -3,20 +3,9 @@
 #include <utility>
 
 #include "core/base/clock.hpp"
+#include "core/remote/redis_tracking.hpp"
 
 namespace stillwarm {
-
-namespace {
-
-constexpr std::string_view kTracked = "__redis__:invalidate";
-constexpr int kTracks = 60000;  // the first version that does
-
-constexpr Nanos kSilence = 1'000'000'000;
-
-// More at once are not looked at one by one.
-constexpr std::size_t kMostExamined = 4'096;
-
-}  // namespace
 
 RedisEar::RedisEar(std::shared_ptr<RedisTier> tier, std::unique_ptr<RedisSession> asks,
                    std::unique_ptr<RedisSession> hears, std::unique_ptr<RedisWatch> watch)

@@ -8,16 +8,9 @@
 
 #include "core/remote/guarded.hpp"
 #include "core/remote/redis_cluster.hpp"
+#include "core/remote/redis_tracking.hpp"
 
 namespace stillwarm {
-
-namespace {
-
-constexpr std::string_view kTracked = "__redis__:invalidate";
-constexpr int kTracks = 60000;                // the first version that does
-constexpr std::size_t kMostExamined = 4'096;  // more at once are not looked at one by one
-
-}  // namespace
 
 RedisHearing::RedisHearing(RedisCluster& cluster) : cluster_(cluster), readable_(::epoll_create1(EPOLL_CLOEXEC)) {
   if (readable_ < 0) throw TierFailure({TierFault::kUnavailable, "", "the process has no more file descriptors"});

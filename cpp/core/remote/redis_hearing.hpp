@@ -30,8 +30,6 @@ class RedisCluster;
 
 class RedisHearing {
  public:
-  static constexpr Nanos kSilence = 1'000'000'000;  // so long a subscription may leave a sign of life out
-
   // Throws TierFailure: no more descriptors.
   explicit RedisHearing(RedisCluster& cluster);
   RedisHearing(const RedisHearing&) = delete;

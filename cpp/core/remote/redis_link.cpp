@@ -112,7 +112,7 @@ redisReplyObjectFunctions* in_arenas() noexcept {
   return &functions;
 }
 
-constexpr std::size_t kHead = 24;  // the most bytes that a length takes with what stands around it
+constexpr std::size_t kLongestHead = 24;  // the most bytes that a length takes with what stands around it
 
 char* write_head(char* to, char mark, std::size_t number) noexcept {
   *to++ = mark;
@@ -138,8 +138,8 @@ constexpr std::string_view kAsking = "*1\r\n$6\r\nASKING\r\n";
 
 // Behind what `out` has.
 void write(std::string& out, std::span<const std::string_view> command) {
-  std::size_t most = kHead;
-  for (const auto word : command) most += word.size() + kHead + 2;
+  std::size_t most = kLongestHead;
+  for (const auto word : command) most += word.size() + kLongestHead + 2;
   const std::size_t before = out.size();
   out.resize(before + most);
   char* to = write_head(out.data() + before, '*', command.size());

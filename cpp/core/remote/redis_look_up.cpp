@@ -10,8 +10,6 @@ namespace stillwarm {
 
 namespace {
 
-constexpr long long kLongest = 100LL * 365 * 86'400'000;  // ms: a clock that jumped cannot promise more
-
 long long number_of(std::string_view digits) noexcept {
   long long number = 0;
   std::from_chars(digits.data(), digits.data() + digits.size(), number);
@@ -21,7 +19,7 @@ long long number_of(std::string_view digits) noexcept {
 // From now to a moment, both in ms of the server's clock; `most` is how long it was when it was written.
 Nanos until(long long moment, long long now, long long most) noexcept {
   if (moment >= RedisHead::kNever) return kForever;
-  return std::clamp(moment - now, -kLongest, std::min(most, kLongest)) * 1'000'000;
+  return std::clamp(moment - now, -RedisHead::kLongest, std::min(most, RedisHead::kLongest)) * 1'000'000;
 }
 
 bool is_number(std::string_view text) noexcept {
@@ -29,17 +27,17 @@ bool is_number(std::string_view text) noexcept {
 }
 
 // An entry's text, taken apart; nothing: it was written by somebody else.
-struct Stored {
+struct ParsedEntry {
   std::string_view incarnation, version, tags, payload;
   long long born = 0, fresh_until = 0, fresh_for = 0;
 
-  static std::optional<Stored> of(std::string_view text) noexcept {
+  static std::optional<ParsedEntry> of(std::string_view text) noexcept {
     using H = RedisHead;
     if (text.size() < H::kSize || text[0] != '1') return std::nullopt;
     if (!is_number(text.substr(H::kBorn, 12)) || !is_number(text.substr(H::kFreshUntil, H::kSize - H::kFreshUntil))) {
       return std::nullopt;
     }
-    Stored s;
+    ParsedEntry s;
     s.incarnation = text.substr(H::kIncarnation, 8);
     s.born = number_of(text.substr(H::kBorn, 12));
     s.version = text.substr(H::kVersion, 12);
@@ -184,7 +182,7 @@ void RedisLookUp::take(RedisSession& session, std::span<const OwnedReply> replie
 
 void RedisLookUp::judge(RedisSession& session, Found& found, std::string_view value, const Marks& marks,
                         std::size_t type, long long now, std::string_view entry) {
-  const auto stored = Stored::of(value);
+  const auto stored = ParsedEntry::of(value);
   found.has_payload = true;
   if (!stored) {  // somebody else's: whoever opens it says what is wrong with it
     found.found = true;

@@ -13,8 +13,8 @@ namespace stillwarm {
 namespace {
 
 constexpr Nanos kLeastRound = 40'000'000;  // also where what was asked before has taken all the time
-constexpr Nanos kFirstPause = 50'000'000;
-constexpr Nanos kLongestPause = 1'000'000'000;
+constexpr Nanos kShortestAway = 50'000'000;
+constexpr Nanos kLongestAway = 1'000'000'000;
 
 }  // namespace
 
@@ -58,7 +58,7 @@ void RedisNodes::connect(Node& node, Nanos limit) {
     lose(node);
     if (limit < std::min(kOnDemand, cluster_.options().timeout) / 2) throw;  // which says nothing of the node
     node.outcome = RedisMasters::Outcome::kFailed;
-    node.pause = std::clamp(node.pause * 2, kFirstPause, kLongestPause);
+    node.pause = std::clamp(node.pause * 2, kShortestAway, kLongestAway);
     node.away_until = steady_now() + node.pause;
     throw;
   }

@@ -53,6 +53,7 @@ struct RedisHead {
   static constexpr std::size_t kSize = 66;
   static constexpr std::size_t kIncarnation = 1, kBorn = 9, kVersion = 21, kFreshUntil = 33, kFreshFor = 47, kTags = 61;
   static constexpr long long kNever = 99'999'999'999'999;
+  static constexpr long long kLongest = 100LL * 365 * 86'400'000;  // ms: a clock that jumped cannot promise more
 };
 
 enum class RedisScript : std::uint8_t {

@@ -8,11 +8,11 @@ namespace stillwarm {
 
 namespace {
 
-constexpr Nanos kEvery = 1'000'000'000;       // between two questions of a watch
-constexpr Nanos kSilence = 3'000'000'000;     // a sentinel that takes longer for an answer is given up
-constexpr Nanos kLeastLimit = 100'000'000;    // for one sentinel
-constexpr Nanos kReplacement = 50'000'000;    // to connect to another, while the listener waits
-constexpr std::size_t kSentinelsInLimit = 4;  // one that does not answer leaves time for others
+constexpr Nanos kEvery = 1'000'000'000;          // between two questions of a watch
+constexpr Nanos kAnswerTimeout = 3'000'000'000;  // a sentinel that takes longer for an answer is given up
+constexpr Nanos kLeastLimit = 100'000'000;       // for one sentinel
+constexpr Nanos kReplacement = 50'000'000;       // to connect to another, while the listener waits
+constexpr std::size_t kSentinelsInLimit = 4;     // one that does not answer leaves time for others
 
 }  // namespace
 
@@ -107,7 +107,7 @@ bool RedisWatch::moved() {
       if (reply) {
         asked_ = false;
         if (const auto place = sentinels_->read(*reply); place && *place != place_) return true;
-      } else if (now > last_ + kSilence) {
+      } else if (now > last_ + kAnswerTimeout) {
         link_.reset();
         return false;
       }

@@ -27,20 +27,20 @@ namespace stillwarm {
 
 namespace {
 
-struct Free {
+struct FreeOpenSsl {
   void operator()(SSL_CTX* context) const noexcept { SSL_CTX_free(context); }
   void operator()(SSL* ssl) const noexcept { SSL_free(ssl); }
 };
-using Context = std::unique_ptr<SSL_CTX, Free>;
-using Ssl = std::unique_ptr<SSL, Free>;
+using Context = std::unique_ptr<SSL_CTX, FreeOpenSsl>;
+using Ssl = std::unique_ptr<SSL, FreeOpenSsl>;
 
 // What others left in this thread's queue of errors is not ours to explain, and ours not theirs.
-class Turn {
+class OwnErrors {
  public:
-  Turn() { ERR_clear_error(); }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-  ~Turn() { ERR_clear_error(); }
+  OwnErrors() { ERR_clear_error(); }
+  OwnErrors(const OwnErrors&) = delete;
+  OwnErrors& operator=(const OwnErrors&) = delete;
+  ~OwnErrors() { ERR_clear_error(); }
 
  private:
   const WithinLibrary within_;
@@ -201,7 +201,7 @@ void explain_errors(redisContext& link) {
 }  // namespace
 
 std::string check_redis_tls(const RedisTls& tls) {
-  const Turn mine;
+  const OwnErrors mine;
   std::string problem;
   context_of(tls, problem);
   return problem;
@@ -211,7 +211,7 @@ void begin_redis_tls(redisContext& link, const std::string& host, const RedisTls
   const Unblocked now(link);
   SSL* ssl = nullptr;
   {
-    const Turn mine;
+    const OwnErrors mine;
     std::string problem;
     const Context context = context_of(tls, problem);
     if (!problem.empty()) throw TierFailure({TierFault::kRejected, "TLS", "TLS: " + problem});
@@ -225,7 +225,7 @@ void begin_redis_tls(redisContext& link, const std::string& host, const RedisTls
   for (;;) {
     int error = SSL_ERROR_NONE;
     {
-      const Turn mine;
+      const OwnErrors mine;
       const int done = SSL_do_handshake(ssl);
       if (done == 1) return;
       error = SSL_get_error(ssl, done);

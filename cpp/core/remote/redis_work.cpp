@@ -3,7 +3,6 @@
 #include "core/remote/redis_work.hpp"
 
 #include <algorithm>
-#include <array>
 #include <tuple>
 
 #include "core/base/clock.hpp"
@@ -13,12 +12,9 @@ namespace stillwarm {
 
 namespace {
 
-constexpr Nanos kMillisecond = 1'000'000;
-constexpr long long kLongest = 100LL * 365 * 86'400'000;  // ms: a clock that jumped cannot promise more
-
-std::string milliseconds(Nanos duration) {
+std::string lifetime_text(Nanos duration) {
   if (duration >= kForever) return "-1";
-  return std::to_string(std::min<long long>(duration / kMillisecond, kLongest));
+  return std::to_string(std::min<long long>(duration / kMillisecond, RedisHead::kLongest));
 }
 
 std::string text_of(std::span<const std::string> tags) {
@@ -27,19 +23,14 @@ std::string text_of(std::span<const std::string> tags) {
   return text;
 }
 
-std::string_view name_of(Store::Mode mode) noexcept {
-  constexpr std::array<std::string_view, 4> kNames = {"load", "set", "add", "swap"};
-  return kNames[static_cast<std::size_t>(mode)];
-}
-
 // What a poll begins from.
-struct Cursor {
+struct PollStart {
   std::string seen, life;
   std::uint64_t round = 0;
 };
 
-Cursor cursor_of(const Inbox& inbox) {
-  Cursor from;
+PollStart poll_start(const Inbox& inbox) {
+  PollStart from;
   from.life = inbox.server();
   std::tie(from.seen, from.round) = inbox.begin_poll();
   for (std::string now; (now = inbox.server()) != from.life;) {  // another's number under this life would be no number
@@ -86,7 +77,7 @@ void RedisBeginning::told(RedisSession& session, const RedisReply& reply) {
 
 RedisPoll::RedisPoll(RedisTier& tier)
     : RedisScriptWork(tier.call(RedisScript::kPoll)), tier_(tier), began_(Clock::now()) {
-  const Cursor from = cursor_of(*tier.inbox());
+  const PollStart from = poll_start(*tier.inbox());
   round_ = from.round;
   call_.arguments.push_back(from.seen.empty() ? "" : from.life);
   call_.arguments.push_back(std::to_string(xmax_of(from.seen)));
@@ -122,7 +113,7 @@ void RedisGlance::take(RedisSession& session, std::span<const OwnedReply> replie
   expect_ok(replies[0]);
   if (!session.link().run_id().empty()) tier_.repeat(session);
   if (replies[0].at(0).nil()) return;
-  const Cursor from = cursor_of(*tier_.inbox());
+  const PollStart from = poll_start(*tier_.inbox());
   is_news_ = from.seen.empty() || replies[0].at(0).text() != from.life ||
              replies[0].at(1).integer() != static_cast<long long>(xmax_of(from.seen));
 }
@@ -151,9 +142,9 @@ RedisStores::RedisStores(RedisTier& tier, std::span<Request* const> batch) : tie
     RedisCall call = tier.call(RedisScript::kStore, {names.entry(s.type, s.key)});
     call.arguments.insert(
         call.arguments.end(),
-        {std::string(name_of(s.mode)), std::string(born.life), std::to_string(xmax_of(born.snapshot)),
+        {name_of(s.mode), std::string(born.life), std::to_string(xmax_of(born.snapshot)),
          std::to_string(RedisNames::stripe(s.key)), s.type, RedisNames::spelled(s.type), s.key, s.version, s.expected,
-         milliseconds(s.fresh_for), milliseconds(s.keep_for), s.origin.empty() ? mine : s.origin, names.channel,
+         lifetime_text(s.fresh_for), lifetime_text(s.keep_for), s.origin.empty() ? mine : s.origin, names.channel,
          std::to_string(tags.size()), tags + s.payload, s.owner});
     const auto bucket = tier.options().bucket;
     if (!s.lease.empty() && (!bucket || RedisNames::bucket_of_lease(s.lease) == *bucket)) {

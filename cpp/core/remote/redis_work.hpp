@@ -211,6 +211,9 @@ class RedisCommand : public RedisWork {
 // without a bucket is that of the one that is meant.
 std::string_view moment_in(std::string_view moments, std::optional<std::uint32_t> bucket) noexcept;
 
+inline constexpr std::string_view kScanned = "1000";  // keys that a server looks at in one step of a scan
+inline constexpr std::size_t kSurveyed = 256;         // entries that one script judges, before others are served
+
 // What a glob begins with, as a glob of Redis's own that matches more.
 std::string wider_glob(std::string_view glob);
 

@@ -9,7 +9,9 @@
 //   "all"   "type:<type>"   "tag:<tag>"   "key:<key>"   "pattern:<glob>"   "fence" (no load that runs may be stored)
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -142,12 +144,19 @@ struct Store : Request {
   std::string version;
 };
 
+// In statements and scripts.
+inline const char* name_of(Store::Mode mode) noexcept {
+  constexpr std::array<const char*, 4> kNames = {"load", "set", "add", "swap"};
+  return kNames[static_cast<std::size_t>(mode)];
+}
+
 struct Invalidate : Request {
   static constexpr std::uint32_t kPattern = 1;                    // variant
+  static constexpr std::string_view kPatternName = "pattern:";    // so its name begins then
   static constexpr Nanos kPatternTimeout = 30 * 1'000'000'000LL;  // it may have to look at every key
   Invalidate(std::string n, bool s) : Request(Kind::kInvalidate, 0), name(std::move(n)), soft(s) {
     idempotent = true;
-    if (!name.starts_with("pattern:")) return;
+    if (!name.starts_with(kPatternName)) return;
     variant = kPattern;
     timeout = kPatternTimeout;
   }

@@ -1,18 +1,11 @@
 #include "core/remote/request_queue.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "core/remote/request_queue_state.hpp"
 
 namespace stillwarm {
-
-namespace {
-
-auto when(Nanos moment) { return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(moment)); }
-
-}  // namespace
 
 RequestQueue::RequestQueue(std::shared_ptr<Connector> connector, Options options)
     : state_(std::make_shared<State>(std::move(connector), options)) {}

@@ -1,6 +1,5 @@
 // Who serves which requests, and how they end. Thread rule and invariants: see the headers.
 #include <algorithm>
-#include <chrono>
 #include <set>
 #include <utility>
 
@@ -59,7 +58,7 @@ QueueWaiter::Call QueueWaiter::wait(Nanos until) {
   if (until == kForever) {
     changed_.wait(lock, told);
   } else {
-    changed_.wait_until(lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(until)), told);
+    changed_.wait_until(lock, when(until), told);
   }
   if (call_ != Call::kServe) return call_;  // that it is done stays said
   asked_ = false;

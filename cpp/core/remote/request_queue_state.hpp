@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <optional>
@@ -52,9 +53,9 @@ class QueueWaiter {
   bool asked_ = false;
 };
 
+inline auto when(Nanos moment) { return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(moment)); }
+
 struct RequestQueue::State : std::enable_shared_from_this<RequestQueue::State> {
-  static constexpr Nanos kMillisecond = 1'000'000;
-  static constexpr Nanos kSecond = 1'000'000'000;
   static constexpr Nanos kFirstPause = 50'000'000;  // before the second attempt to connect; doubles to a second
   // What comes late to a connection gets so much time there, though its deadline is sooner: a connection is not given
   // up because the queue was long.

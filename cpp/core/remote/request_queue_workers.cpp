@@ -1,18 +1,11 @@
 // The worker threads of a RequestQueue, and how connections come and go. Thread rule and invariants: see the headers.
 #include <algorithm>
-#include <chrono>
 #include <new>
 #include <utility>
 
 #include "core/remote/request_queue_state.hpp"
 
 namespace stillwarm {
-
-namespace {
-
-auto when(Nanos moment) { return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(moment)); }
-
-}  // namespace
 
 bool RequestQueue::State::need_worker() noexcept {
   if (closed) return false;

@@ -11,7 +11,6 @@ namespace stillwarm {
 namespace {
 
 using enum IdempotencyVerdict;
-constexpr Nanos kSecond = 1'000'000'000;
 
 // Claimed at 100 s, with a lease until 130 s, kept until 1,000 s.
 IdempotencyRecord record(RecordState state = RecordState::kClaimed) {

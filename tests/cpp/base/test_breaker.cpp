@@ -11,10 +11,7 @@
 namespace stillwarm {
 namespace {
 
-using test::kSecond;
 using test::kStart;
-
-constexpr Nanos kMs = 1'000'000;
 
 void fail(CircuitBreaker& breaker, int times, Nanos now) {
   for (int i = 0; i < times; ++i) breaker.failed(now);
@@ -329,7 +326,7 @@ TEST(CircuitBreaker, NothingIsAllocated) {
   CircuitBreaker breaker;
   test::allocations_left = 0;
   for (int i = 0; i < 1'000; ++i) {
-    const Nanos now = kStart + i * 100 * kMs;
+    const Nanos now = kStart + i * 100 * kMillisecond;
     if (breaker.allow(now)) breaker.failed(now);
   }
   test::allocations_left = -1;

@@ -11,12 +11,11 @@
 namespace stillwarm {
 namespace {
 
-using test::kSecond;
 using test::kStart;
 
 std::shared_ptr<CircuitBreaker> made() { return std::make_shared<CircuitBreaker>(); }
 
-std::shared_ptr<CircuitBreaker> opened(Nanos now) {
+std::shared_ptr<CircuitBreaker> made_open(Nanos now) {
   auto breaker = made();
   for (int i = 0; i < 5; ++i) breaker->failed(now);
   EXPECT_EQ(breaker->state(now), Circuit::kOpen);
@@ -55,7 +54,7 @@ TEST(BreakerCall, ReportsOnce) {
 }
 
 TEST(BreakerCall, DroppedFreesTheProbe) {
-  const auto breaker = opened(kStart);
+  const auto breaker = made_open(kStart);
   const Nanos later = kStart + 2 * kSecond;
   {
     const auto probe = BreakerCall::begin(breaker, later);
@@ -83,7 +82,7 @@ TEST(BreakerCall, OfBeforeTheOpeningDoesNotSpeakForTheProbe) {
 }
 
 TEST(BreakerCall, TheBareBreakerTakesTheFirstResultForTheProbes) {  // the control of the test above
-  const auto breaker = opened(kStart);
+  const auto breaker = made_open(kStart);
   const Nanos later = kStart + 2 * kSecond;
   EXPECT_TRUE(breaker->allow(later));
   breaker->failed(later);
@@ -102,7 +101,7 @@ TEST(BreakerCall, OfBeforeTheOpeningIsNotCountedAfterTheClosing) {
 }
 
 TEST(BreakerCall, PassedOnSpeaksThroughTheOther) {
-  const auto breaker = opened(kStart);
+  const auto breaker = made_open(kStart);
   const Nanos later = kStart + 2 * kSecond;
   auto outer = BreakerCall::begin(breaker, later);
   {

@@ -12,13 +12,10 @@
 namespace stillwarm {
 namespace {
 
-using test::kSecond;
 using test::kStart;
 
-constexpr Nanos kMs = 1'000'000;
-
 // The rules once more, written down naively: every call of the window by itself.
-class Model {
+class BreakerModel {
  public:
   bool allow(Nanos now) {
     if (closed_) return true;
@@ -72,10 +69,10 @@ TEST(CircuitBreaker, RandomSchedulesGoAsTheModelSays) {
   options.probe_most = 30 * kSecond;
   for (const int failing : {5, 30, 50, 60, 90}) {
     CircuitBreaker breaker(options);
-    Model model;
+    BreakerModel model;
     Nanos now = kStart;
     for (int step = 0; step < 40'000; ++step) {
-      now += static_cast<Nanos>(engine() % (step % 1'000 < 500 ? 300 : 3'000)) * kMs;
+      now += static_cast<Nanos>(engine() % (step % 1'000 < 500 ? 300 : 3'000)) * kMillisecond;
       const bool before = model.closed();
       const std::uint64_t what = engine() % 100;
       const bool failure = static_cast<int>(engine() % 100) < failing;

@@ -7,25 +7,26 @@
 #include <utility>
 #include <vector>
 
+#include "support.hpp"
+
 namespace stillwarm {
 namespace {
 
-constexpr Nanos kMs = 1'000'000;
-constexpr Nanos kSecond = 1'000 * kMs;
+using test::kDay;
+
 constexpr Nanos kMinute = 60 * kSecond;
 constexpr Nanos kHour = 60 * kMinute;
-constexpr Nanos kDay = 24 * kHour;
 
 TEST(Duration, EveryUnitAndTheirSums) {
   const std::vector<std::pair<std::string, Nanos>> cases{
-      {"300ms", 300 * kMs},
+      {"300ms", 300 * kMillisecond},
       {"30s", 30 * kSecond},
       {"5m", 5 * kMinute},
       {"6h", 6 * kHour},
       {"1d", kDay},
       {"2h30m", 2 * kHour + 30 * kMinute},
-      {"1d2h3m4s5ms", kDay + 2 * kHour + 3 * kMinute + 4 * kSecond + 5 * kMs},
-      {"1m0.5s", kMinute + 500 * kMs},
+      {"1d2h3m4s5ms", kDay + 2 * kHour + 3 * kMinute + 4 * kSecond + 5 * kMillisecond},
+      {"1m0.5s", kMinute + 500 * kMillisecond},
       {"90m", 90 * kMinute},
       {"0s", 0},
       {"007s", 7 * kSecond},

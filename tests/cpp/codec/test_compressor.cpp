@@ -2,23 +2,27 @@
 #include "core/codec/compressor.hpp"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <zstd.h>
 
 #include <algorithm>
 #include <memory>
-#include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "codec/values.hpp"
+
 namespace stillwarm {
 namespace {
 
-constexpr std::size_t kMiB = std::size_t{1} << 20;
+using test::FreeContext;
+using test::kMiB;
+using test::noise;
+using test::peak_memory;
+
 constexpr std::size_t kGiB = std::size_t{1} << 30;
 
-std::string rows(std::size_t size) {
+std::string json_text(std::size_t size) {
   std::string text;
   for (int n = 0; text.size() < size; ++n) {
     text += R"({"asin":"B0)" + std::to_string(n * 7919) + R"(","price":)" + std::to_string(n * 37 % 9973) + "},";
@@ -27,27 +31,15 @@ std::string rows(std::size_t size) {
   return text;
 }
 
-std::string noise(std::size_t size) {
-  std::mt19937_64 random(1);
-  std::string bytes(size, '\0');
-  for (char& c : bytes) c = static_cast<char>(random());
-  return bytes;
-}
-
 std::string compressed(std::string_view raw) {
   std::string out;
   EXPECT_TRUE(compress(raw, {}, out));
   return out;
 }
 
-struct Free {
-  void operator()(ZSTD_CCtx* context) const noexcept { ZSTD_freeCCtx(context); }
-  void operator()(ZSTD_DCtx* context) const noexcept { ZSTD_freeDCtx(context); }
-};
-
 // A frame of `size` equal bytes; with `pledged` its header says so, without it says nothing.
 std::string bomb(std::size_t size, bool pledged, int window_log = 0) {
-  const std::unique_ptr<ZSTD_CCtx, Free> context(ZSTD_createCCtx());
+  const std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
   ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, 1);
   if (window_log != 0) ZSTD_CCtx_setParameter(context.get(), ZSTD_c_windowLog, window_log);
   if (pledged) ZSTD_CCtx_setPledgedSrcSize(context.get(), size);
@@ -69,7 +61,7 @@ std::string bomb(std::size_t size, bool pledged, int window_log = 0) {
 
 // What somebody writes who trusts the frame; it counts instead of keeping, for the sake of the machine.
 std::size_t naive_expansion(std::string_view frame) {
-  const std::unique_ptr<ZSTD_DCtx, Free> context(ZSTD_createDCtx());
+  const std::unique_ptr<ZSTD_DCtx, FreeContext> context(ZSTD_createDCtx());
   std::string chunk(kMiB, '\0');
   ZSTD_inBuffer in{frame.data(), frame.size(), 0};
   std::size_t total = 0;
@@ -81,15 +73,9 @@ std::size_t naive_expansion(std::string_view frame) {
   }
 }
 
-std::size_t peak_memory() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
-}
-
 TEST(Compressor, RoundTripsAndAppends) {
   for (const std::size_t size : {1'025UL, 5'000UL, 50'000UL, 3 * kMiB}) {
-    const std::string raw = rows(size);
+    const std::string raw = json_text(size);
     std::string out = "head";
     ASSERT_TRUE(compress(raw, {}, out)) << size;
     EXPECT_EQ(out.substr(0, 4), "head");
@@ -102,26 +88,26 @@ TEST(Compressor, RoundTripsAndAppends) {
 
 TEST(Compressor, ShortValuesStayAsTheyAre) {
   std::string out = "head";
-  EXPECT_FALSE(compress(rows(1'024), {}, out));
+  EXPECT_FALSE(compress(json_text(1'024), {}, out));
   EXPECT_FALSE(compress("", {}, out));
   EXPECT_EQ(out, "head");
-  EXPECT_TRUE(compress(rows(1'025), {}, out));
+  EXPECT_TRUE(compress(json_text(1'025), {}, out));
 }
 
 TEST(Compressor, ZeroSwitchesItOff) {
   std::string out;
-  EXPECT_FALSE(compress(rows(100'000), {0, 3}, out));
+  EXPECT_FALSE(compress(json_text(100'000), {0, 3}, out));
   EXPECT_TRUE(out.empty());
-  EXPECT_TRUE(compress(rows(200), {100, 3}, out));
+  EXPECT_TRUE(compress(json_text(200), {100, 3}, out));
 }
 
 TEST(Compressor, WhatDoesNotPayStaysAsItIs) {
   std::string out = "head";
-  EXPECT_FALSE(compress(noise(50'000), {}, out));
+  EXPECT_FALSE(compress(noise(0, 50'000), {}, out));
   EXPECT_EQ(out, "head");
   // 5 % of it can be compressed: too little.
-  EXPECT_FALSE(compress(noise(50'000) + std::string(2'500, 'x'), {}, out));
-  EXPECT_TRUE(compress(noise(50'000) + std::string(20'000, 'x'), {}, out));
+  EXPECT_FALSE(compress(noise(0, 50'000) + std::string(2'500, 'x'), {}, out));
+  EXPECT_TRUE(compress(noise(0, 50'000) + std::string(20'000, 'x'), {}, out));
 }
 
 TEST(Compressor, MakesNothingThatItWouldRefuse) {
@@ -179,7 +165,7 @@ TEST(Compressor, AFewBytesCannotAskForMuchMemory) {
 }
 
 TEST(Compressor, TheLimitIsExact) {
-  const std::string raw = rows(10'000);
+  const std::string raw = json_text(10'000);
   const std::string frame = compressed(raw);
   std::string out;
   EXPECT_EQ(decompress(frame, {10'000, 0}, out), Expanded::kOk);
@@ -204,7 +190,7 @@ TEST(Compressor, LargeWindowsAreRefused) {
 }
 
 TEST(Compressor, AnyDamageIsSeenOrHarmless) {
-  const std::string raw = rows(3'000);
+  const std::string raw = json_text(3'000);
   const std::string frame = compressed(raw);
   std::string out;
   for (std::size_t size = 0; size < frame.size(); ++size) {
@@ -232,7 +218,7 @@ TEST(Compressor, ManyThreadsAtOnce) {
   for (std::size_t t = 0; t < wrong.size(); ++t) {
     threads.emplace_back([t, &wrong] {
       for (std::size_t n = 0; n < 50; ++n) {
-        const std::string raw = rows(1'100 + 997 * t + n);
+        const std::string raw = json_text(1'100 + 997 * t + n);
         std::string frame, back;
         if (!compress(raw, {}, frame) || decompress(frame, {}, back) != Expanded::kOk || back != raw) ++wrong[t];
       }

@@ -15,8 +15,7 @@ namespace {
 using test::noise;
 using test::row;
 
-constexpr Nanos kSecond = 1'000'000'000;
-constexpr std::uint64_t kKey = 7;
+constexpr std::uint64_t kSealedAs = 7;
 
 // A process: what it seals goes nowhere, and the tier is what the test says.
 struct Process {
@@ -25,7 +24,7 @@ struct Process {
   std::uint64_t written = 0;
 
   std::string write(const std::string& value, bool is_private = false, const std::string& type = "scores") {
-    return dictionaries.seal_value({1, false, kForever, 0, 0, 0, kKey}, value, type, is_private);
+    return dictionaries.seal_value({1, false, kForever, 0, 0, 0, kSealedAs}, value, type, is_private);
   }
 
   void write_rows(std::uint64_t count, int kind = 0, const std::string& type = "scores") {
@@ -34,7 +33,7 @@ struct Process {
 
   Opened read(const std::string& stored, std::string& value, const std::string& type = "scores") {
     Envelope envelope;
-    return dictionaries.open_value(stored, kKey, {}, type, envelope, value);
+    return dictionaries.open_value(stored, kSealedAs, {}, type, envelope, value);
   }
 
   // What the background does: true if a dictionary was adopted.
@@ -64,7 +63,7 @@ struct Process {
 TEST(Dictionaries, WithoutOneNothingIsDifferent) {
   Process a;
   for (std::uint64_t n = 0; n < 20; ++n) {
-    EXPECT_EQ(a.write(row(n)), seal({1, false, kForever, 0, 0, 0, kKey}, row(n), {}));
+    EXPECT_EQ(a.write(row(n)), seal({1, false, kForever, 0, 0, 0, kSealedAs}, row(n), {}));
   }
   EXPECT_FALSE(a.is_due());
   EXPECT_EQ(a.dictionaries.figures().known, 0u);

@@ -1,7 +1,6 @@
 // Dictionaries of zstd: what they gain, what stands in for one, bombs with one; and whether one pays.
 #define XXH_INLINE_ALL
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <xxhash.h>
 #include <zstd.h>
 
@@ -19,11 +18,12 @@
 namespace stillwarm {
 namespace {
 
+using test::FreeContext;
+using test::kMiB;
 using test::noise;
+using test::peak_memory;
 using test::row;
 using test::rows;
-
-constexpr std::size_t kMiB = std::size_t{1} << 20;
 
 std::shared_ptr<const Dictionary> dictionary(int kind = 0) {
   static const auto first = Dictionary::make(train_dictionary(rows(600, 0), 4'096));
@@ -37,18 +37,9 @@ std::string compressed(std::string_view raw, const Dictionary& with) {
   return out;
 }
 
-std::size_t peak_memory() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
-}
-
 // A frame of `size` zeros that says so.
 std::string bomb(std::size_t size) {
-  struct Free {
-    void operator()(ZSTD_CCtx* context) const noexcept { ZSTD_freeCCtx(context); }
-  };
-  const std::unique_ptr<ZSTD_CCtx, Free> context(ZSTD_createCCtx());
+  const std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
   ZSTD_CCtx_setPledgedSrcSize(context.get(), size);
   const std::string chunk(std::min(size, kMiB), '\0');
   std::string out(size / 16'384 + 4'096, '\0');
@@ -179,10 +170,7 @@ TEST(Dictionary, AnEnvelopeWithABombIsRefusedWithinBoundedMemory) {
 }
 
 TEST(Dictionary, AFrameWithoutASizeIsRefused) {
-  struct Free {
-    void operator()(ZSTD_CCtx* context) const noexcept { ZSTD_freeCCtx(context); }
-  };
-  const std::unique_ptr<ZSTD_CCtx, Free> context(ZSTD_createCCtx());
+  const std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
   ZSTD_CCtx_setParameter(context.get(), ZSTD_c_contentSizeFlag, 0);
   ZSTD_CCtx_loadDictionary(context.get(), dictionary()->bytes().data(), dictionary()->bytes().size());
   std::string frame(4'096, '\0'), out;

@@ -15,10 +15,9 @@
 namespace stillwarm {
 namespace {
 
-constexpr Nanos kMs = 1'000'000;
-constexpr std::uint64_t kKey = 0x0123456789ABCDEF;
+constexpr std::uint64_t kKeyHash = 0x0123456789ABCDEF;
 
-Envelope envelope() { return {7, false, 3'600'000 * kMs, 300 * kMs, 0, kForever, kKey}; }
+Envelope envelope() { return {7, false, 3'600'000 * kMillisecond, 300 * kMillisecond, 0, kForever, kKeyHash}; }
 
 std::string text(std::size_t size) {
   std::string out;
@@ -27,12 +26,12 @@ std::string text(std::size_t size) {
   return out;
 }
 
-Opened open_it(std::string_view stored, Envelope& out, std::string& payload, std::uint64_t key = kKey,
+Opened open_it(std::string_view stored, Envelope& out, std::string& payload, std::uint64_t key = kKeyHash,
                const DecodeLimits& limits = {}) {
   return open(stored, key, limits, out, payload);
 }
 
-Opened opened(std::string_view stored, std::uint64_t key = kKey, const DecodeLimits& limits = {}) {
+Opened opened(std::string_view stored, std::uint64_t key = kKeyHash, const DecodeLimits& limits = {}) {
   Envelope out;
   std::string payload;
   const Opened answer = open_it(stored, out, payload, key, limits);
@@ -66,13 +65,13 @@ TEST(Envelope, GivesBackWhatWasSealed) {
       EXPECT_EQ(out.stale_while_revalidate, in.stale_while_revalidate);
       EXPECT_EQ(out.stale_if_error, 0);
       EXPECT_EQ(out.keep, kForever);
-      EXPECT_EQ(out.key_hash, kKey);
+      EXPECT_EQ(out.key_hash, kKeyHash);
     }
   }
 }
 
 TEST(Envelope, TheBytesAreThoseOfTheGrammar) {
-  const std::string stored = seal({7, true, 299 * kMs, 0, 1, kForever, kKey}, "abc", {});
+  const std::string stored = seal({7, true, 299 * kMillisecond, 0, 1, kForever, kKeyHash}, "abc", {});
   const std::string head(
       "\xC5\x57\x01\x02\x07\xEF\xCD\xAB\x89\x67\x45\x23\x01\xAC\x02\x01\x02\x00\x03"
       "abc",
@@ -91,20 +90,20 @@ TEST(Envelope, LongPayloadsAreCompressedAndShortOnesNot) {
 
 TEST(Envelope, DurationsAreRoundedUpToMilliseconds) {
   const std::vector<std::pair<Nanos, Nanos>> cases{{0, 0},
-                                                   {1, kMs},
-                                                   {kMs, kMs},
-                                                   {kMs + 1, 2 * kMs},
+                                                   {1, kMillisecond},
+                                                   {kMillisecond, kMillisecond},
+                                                   {kMillisecond + 1, 2 * kMillisecond},
                                                    {-5, 0},
                                                    {kForever, kForever},
                                                    {kForever - 1, kForever},
                                                    {kLongestDuration, kLongestDuration},
-                                                   {126 * kMs, 126 * kMs},
-                                                   {127 * kMs, 127 * kMs},
+                                                   {126 * kMillisecond, 126 * kMillisecond},
+                                                   {127 * kMillisecond, 127 * kMillisecond},
                                                    {kLongestDuration - 1, kLongestDuration}};
   for (const auto& [given, kept] : cases) {
     Envelope out;
     std::string payload;
-    ASSERT_EQ(open_it(seal({1, false, given, given, given, given, kKey}, "x", {}), out, payload), Opened::kOk);
+    ASSERT_EQ(open_it(seal({1, false, given, given, given, given, kKeyHash}, "x", {}), out, payload), Opened::kOk);
     EXPECT_EQ(out.ttl, kept) << given;
     EXPECT_EQ(out.stale_while_revalidate, kept) << given;
     EXPECT_EQ(out.stale_if_error, kept) << given;
@@ -114,9 +113,9 @@ TEST(Envelope, DurationsAreRoundedUpToMilliseconds) {
 
 TEST(Envelope, AnotherKeyIsAMiss) {
   const std::string stored = seal(envelope(), "value", {});
-  EXPECT_EQ(opened(stored, kKey + 1), Opened::kWrongKey);
+  EXPECT_EQ(opened(stored, kKeyHash + 1), Opened::kWrongKey);
   EXPECT_EQ(opened(stored, 0), Opened::kWrongKey);
-  EXPECT_EQ(opened(stored, kKey), Opened::kOk);
+  EXPECT_EQ(opened(stored, kKeyHash), Opened::kOk);
 }
 
 TEST(Envelope, NamespaceAndKeyAreHashedApart) {
@@ -177,8 +176,8 @@ TEST(Envelope, WhatTheReleaseBeforeDictionariesWroteIsRead) {
             "\x93\x01\x02\xA3"
             "abc");
   EXPECT_EQ(out.codec, 1);
-  EXPECT_EQ(out.ttl, 300'000 * kMs);
-  EXPECT_EQ(out.stale_while_revalidate, 60'000 * kMs);
+  EXPECT_EQ(out.ttl, 300'000 * kMillisecond);
+  EXPECT_EQ(out.stale_while_revalidate, 60'000 * kMillisecond);
   EXPECT_EQ(out.keep, kForever);
   EXPECT_EQ(seal(out, payload, {}), plain) << "and without a dictionary the same is written";
   ASSERT_EQ(open_it(negative, out, payload, key), Opened::kOk);
@@ -275,8 +274,8 @@ TEST(Envelope, LengthsThatDoNotFitAreDamaged) {
 TEST(Envelope, TooLargeIsSaidBeforeAnythingIsExpanded) {
   for (const std::size_t size : {500UL, 50'000UL}) {
     const std::string stored = seal(envelope(), text(size), {});
-    EXPECT_EQ(opened(stored, kKey, {size, 0}), Opened::kOk);
-    EXPECT_EQ(opened(stored, kKey, {size - 1, 0}), Opened::kTooLarge);
+    EXPECT_EQ(opened(stored, kKeyHash, {size, 0}), Opened::kOk);
+    EXPECT_EQ(opened(stored, kKeyHash, {size - 1, 0}), Opened::kTooLarge);
   }
 }
 

@@ -1,8 +1,11 @@
-// Payloads for the tests of dictionaries: small, alike and different, as rows of a catalogue are.
+// What the tests of the codec share: payloads, small, alike and different, as rows of a catalogue are; zstd's contexts.
 //
-// Thread rule: pure functions.
+// Thread rule: any thread.
 // Refuses to know: what any test wants to show.
 #pragma once
+
+#include <sys/resource.h>
+#include <zstd.h>
 
 #include <cstdint>
 #include <random>
@@ -36,6 +39,19 @@ inline std::string noise(std::uint64_t n, std::size_t size) {
   std::string bytes(size, '\0');
   for (char& c : bytes) c = static_cast<char>(random());
   return bytes;
+}
+
+inline constexpr std::size_t kMiB = std::size_t{1} << 20;
+
+struct FreeContext {
+  void operator()(ZSTD_CCtx* context) const noexcept { ZSTD_freeCCtx(context); }
+  void operator()(ZSTD_DCtx* context) const noexcept { ZSTD_freeDCtx(context); }
+};
+
+inline std::size_t peak_memory() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
 }
 
 }  // namespace stillwarm::test

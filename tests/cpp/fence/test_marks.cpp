@@ -15,11 +15,11 @@ namespace {
 
 using Tags = std::vector<std::uint64_t>;
 
-constexpr TypeId kType = 3;
-constexpr ScopeId kScope = 5;
+constexpr TypeId kTypeId = 3;
+constexpr ScopeId kScopeId = 5;
 
 Verdict check(const Marks& marks, std::uint64_t born, const Tags& tags = {}) {
-  return marks.check(born, kType, kScope, tags);
+  return marks.check(born, kTypeId, kScopeId, tags);
 }
 
 TEST(Marks, NothingIsMarkedAtFirst) {
@@ -40,18 +40,18 @@ TEST(Marks, TiesCountAsInvalidated) {
 
 TEST(Marks, EachKindConcernsItsOwn) {
   Marks type, scope, tag;
-  type.mark_type(kType, kForever);
-  scope.mark_scope(kScope, kForever);
+  type.mark_type(kTypeId, kForever);
+  scope.mark_scope(kScopeId, kForever);
   tag.mark_tag(77, kForever);
-  EXPECT_TRUE(type.check(1, kType, 0, {}).dead);
-  EXPECT_FALSE(type.check(1, kType + 1, kScope, {}).dead);
-  EXPECT_FALSE(type.check(1, kType - 1, kScope, {}).dead);
-  EXPECT_TRUE(scope.check(1, 0, kScope, {}).dead);
-  EXPECT_FALSE(scope.check(1, kType, kScope + 1, {}).dead);
-  EXPECT_FALSE(scope.check(1, kType, kScope - 1, {}).dead);
+  EXPECT_TRUE(type.check(1, kTypeId, 0, {}).dead);
+  EXPECT_FALSE(type.check(1, kTypeId + 1, kScopeId, {}).dead);
+  EXPECT_FALSE(type.check(1, kTypeId - 1, kScopeId, {}).dead);
+  EXPECT_TRUE(scope.check(1, 0, kScopeId, {}).dead);
+  EXPECT_FALSE(scope.check(1, kTypeId, kScopeId + 1, {}).dead);
+  EXPECT_FALSE(scope.check(1, kTypeId, kScopeId - 1, {}).dead);
   EXPECT_TRUE(tag.check(1, 0, 0, Tags{1, 77}).dead);
-  EXPECT_FALSE(tag.check(1, kType, kScope, Tags{1, 78}).dead);
-  EXPECT_FALSE(tag.check(1, kType, kScope, {}).dead);
+  EXPECT_FALSE(tag.check(1, kTypeId, kScopeId, Tags{1, 78}).dead);
+  EXPECT_FALSE(tag.check(1, kTypeId, kScopeId, {}).dead);
 }
 
 TEST(Marks, EpochMovesWithMarksOnly) {
@@ -67,7 +67,7 @@ TEST(Marks, EpochMovesWithMarksOnly) {
 
 TEST(Marks, SoftMarkTellsWhenAndDoesNotKill) {
   Marks marks;
-  marks.mark_type(kType, 500);
+  marks.mark_type(kTypeId, 500);
   const Verdict verdict = check(marks, 1);
   EXPECT_FALSE(verdict.dead);
   EXPECT_EQ(verdict.stale_at, 500);
@@ -78,7 +78,7 @@ TEST(Marks, TheEarliestOfSeveralSoftMarksCounts) {
   Marks marks;
   marks.mark_tag(1, 500);
   marks.mark_all(700);
-  marks.mark_scope(kScope, 600);
+  marks.mark_scope(kScopeId, 600);
   EXPECT_EQ(check(marks, 1, {1}).stale_at, 500);
   EXPECT_EQ(check(marks, 2, {1}).stale_at, 600) << "700 came before 600 in no clock, and still the earlier one counts";
   EXPECT_EQ(check(marks, 1).stale_at, 600);
@@ -219,7 +219,7 @@ TEST(Marks, TypeAndScopeWithoutMemoryMarkEverything) {
   for (const bool scope : {false, true}) {
     Marks marks;
     test::allocations_left = 0;
-    scope ? marks.mark_scope(kScope, kForever) : marks.mark_type(kType, kForever);
+    scope ? marks.mark_scope(kScopeId, kForever) : marks.mark_type(kTypeId, kForever);
     test::allocations_left = -1;
     EXPECT_TRUE(check(marks, 1).dead);
     EXPECT_FALSE(check(marks, marks.counter()).dead);

@@ -14,7 +14,6 @@
 
 namespace stillwarm::http {
 
-inline constexpr Nanos kSecond = 1'000'000'000;
 inline constexpr Seconds kWall = 1'750'000'000;  // Sun, 15 Jun 2025 15:06:40 GMT
 inline constexpr std::string_view kWallDate = "Sun, 15 Jun 2025 15:06:40 GMT";
 

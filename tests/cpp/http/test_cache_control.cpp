@@ -35,19 +35,19 @@ std::string summary(const Directives& directives) {
   return result;
 }
 
-struct Row {
+struct DirectiveRow {
   const char* rule;
   std::string_view text;
   const char* expected;
 };
 
-void check(const Row& row) {
+void expect_directives(const DirectiveRow& row) {
   SCOPED_TRACE(std::string(row.rule).append(": ").append(row.text));
   EXPECT_EQ(summary(parse_cache_control(row.text)), row.expected);
 }
 
 TEST(HttpCacheControl, EachDirective) {
-  const Row rows[] = {
+  const DirectiveRow rows[] = {
       {"5.2 nothing", "", ""},
       {"5.2.1.1", "max-age=60", "max-age=60"},
       {"5.2.1.2", "max-stale=60", "max-stale=60"},
@@ -67,22 +67,22 @@ TEST(HttpCacheControl, EachDirective) {
       {"RFC 5861, 4", "stale-if-error=30", "sie=30"},
       {"5.2.3 what is not known is ignored", "max-age=5, community=\"UCI\", x, y=z, immutable", "max-age=5"},
   };
-  for (const Row& row : rows) check(row);
+  for (const DirectiveRow& row : rows) expect_directives(row);
 }
 
 TEST(HttpCacheControl, NamesInAnyCaseAndWhiteSpaceInAnyPlace) {
-  const Row rows[] = {
+  const DirectiveRow rows[] = {
       {"5.2 case", "Private", "private"},
       {"5.2 case", "NO-STORE,Max-Age=5,S-MAXAGE=6", "no-store max-age=5 s-maxage=6"},
       {"5.6.1.2 empty members", ",, ,no-store,,\t, max-age=5 ,,", "no-store max-age=5"},
       {"5.6.3 tabs", "\tno-store\t,\tmax-age=5\t", "no-store max-age=5"},
       {"a part of a name is another name", "xprivate, private-, no-stor, no-storee, max-agee=1", ""},
   };
-  for (const Row& row : rows) check(row);
+  for (const DirectiveRow& row : rows) expect_directives(row);
 }
 
 TEST(HttpCacheControl, QuotedStrings) {
-  const Row rows[] = {
+  const DirectiveRow rows[] = {
       {"5.2 both forms", "max-age=\"60\"", "max-age=60"},
       {"5.2.2.4 qualified counts as unqualified", "no-cache=\"set-cookie\"", "no-cache"},
       {"5.2.2.7 qualified counts as unqualified", "private=\"x, y\", max-age=5", "private max-age=5"},
@@ -94,11 +94,11 @@ TEST(HttpCacheControl, QuotedStrings) {
       {"5.6.4 bytes above ASCII", "ext=\"\xc3\xa9\", max-age=5", "max-age=5"},
       {"5.6.4 a tab", "ext=\"\t\", max-age=5", "max-age=5"},
   };
-  for (const Row& row : rows) check(row);
+  for (const DirectiveRow& row : rows) expect_directives(row);
 }
 
 TEST(HttpCacheControl, TheStricterOfTwoHolds) {
-  const Row rows[] = {
+  const DirectiveRow rows[] = {
       {"4.2.1", "max-age=60, max-age=5", "max-age=5"},
       {"4.2.1", "max-age=5, max-age=60", "max-age=5"},
       {"4.2.1", "s-maxage=60, s-maxage=0", "s-maxage=0"},
@@ -108,7 +108,7 @@ TEST(HttpCacheControl, TheStricterOfTwoHolds) {
       {"5.2.1.3 more is stricter", "min-fresh=5, min-fresh=60, min-fresh=7", "min-fresh=60"},
       {"5.2.1.2", "max-stale, max-stale=3", "max-stale=3"},
   };
-  for (const Row& row : rows) check(row);
+  for (const DirectiveRow& row : rows) expect_directives(row);
 }
 
 TEST(HttpCacheControl, WhatIsNoNumberIsMalformed) {
@@ -143,7 +143,7 @@ TEST(HttpCacheControl, WhatIsNoNumberIsMalformed) {
 }
 
 TEST(HttpCacheControl, WhatIsNoListIsMalformedAndWhatRestrictsStillHolds) {
-  const Row rows[] = {
+  const DirectiveRow rows[] = {
       {"no comma", "no-store private", "no-store malformed"},
       {"semicolons", "max-age=60; no-store", "max-age=60 malformed"},
       {"a string that does not end", "max-age=60, x=\"no-store", "max-age=60 malformed"},
@@ -159,7 +159,7 @@ TEST(HttpCacheControl, WhatIsNoListIsMalformedAndWhatRestrictsStillHolds) {
       {"what permits takes no argument", "must-understand=1, no-store", "no-store malformed"},
       {"what restricts may have one", "no-store=1, proxy-revalidate=1", "no-store proxy-revalidate"},
   };
-  for (const Row& row : rows) check(row);
+  for (const DirectiveRow& row : rows) expect_directives(row);
 }
 
 TEST(HttpCacheControl, ControlCharactersAreMalformedWhereverTheyStand) {

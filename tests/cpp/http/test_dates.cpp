@@ -6,12 +6,12 @@
 #include <string>
 
 #include "core/http/fields.hpp"
+#include "http/rows.hpp"
 
 namespace stillwarm::http {
 namespace {
 
 constexpr Seconds kEndOfYear9999 = 253402300799;
-constexpr Seconds kWall = 1'750'000'000;  // 2025-06-15 15:06:40, a Sunday
 
 std::string text_of_date(Seconds at) {
   const auto text = format_date(at);

@@ -96,7 +96,7 @@ TEST(HttpAnswer, ConditionsAreForSuccessAlone) {  // RFC 9110, 13.2.1
   }
 }
 
-struct RangeRow {
+struct RangeAnswerRow {
   const char* rule;
   std::string_view range;
   std::string_view if_range;
@@ -106,7 +106,7 @@ struct RangeRow {
 };
 
 TEST(HttpAnswer, Ranges) {
-  const RangeRow rows[] = {
+  const RangeAnswerRow rows[] = {
       {"14.2", "bytes=10-19", "", 206, 10, 19},
       {"14.2 all of it", "bytes=0-", "", 206, 0, 99},
       {"14.1.2", "bytes=-10", "", 206, 90, 99},
@@ -131,7 +131,7 @@ TEST(HttpAnswer, Ranges) {
       {"13.1.5 a later date", "bytes=10-19", kAfterIt, 200, 0, 0},
       {"13.1.5 without a range", "", "\"1\"", 200, 0, 0},
   };
-  for (const RangeRow& row : rows) {
+  for (const RangeAnswerRow& row : rows) {
     SCOPED_TRACE(std::string(row.rule).append(": ").append(row.range));
     Request request = get([&](Request& r) {
       r.range = row.range;

@@ -6,14 +6,14 @@
 namespace stillwarm::http {
 namespace {
 
-struct Row {
+struct PassedRow {
   const char* rule;
   Request request;
   Why why;
   Forward forward = Forward::kBypass;
 };
 
-void expect_passed(const Row& row, const Route& declared = {}) {
+void expect_passed(const PassedRow& row, const Route& declared = {}) {
   SCOPED_TRACE(row.rule);
   const Before result = before(row.request, declared);
   EXPECT_FALSE(result.look);
@@ -77,7 +77,7 @@ TEST(HttpBefore, AHeadIsAnsweredFromTheStoreAndNeverStored) {
 }
 
 TEST(HttpBefore, WhatDependsOnMoreThanTheKeyPasses) {
-  const Row rows[] = {
+  const PassedRow rows[] = {
       {"9110, 9.3.1: content of a GET has no meaning that a cache knows", get([](Request& r) { r.body = true; }),
        Why::kRequestBody},
       {"9110, 7.8", get([](Request& r) { r.upgrade = true; }), Why::kUpgrade},
@@ -89,7 +89,7 @@ TEST(HttpBefore, WhatDependsOnMoreThanTheKeyPasses) {
       {"9111, 5.2.1.5", get([](Request& r) { r.cache_control = "max-age=60, No-Store"; }), Why::kRequestNoStore,
        Forward::kRequest},
   };
-  for (Row row : rows) {
+  for (PassedRow row : rows) {
     expect_passed(row);
     row.request.method = "HEAD";
     expect_passed(row);

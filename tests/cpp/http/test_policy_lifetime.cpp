@@ -9,7 +9,7 @@ constexpr std::string_view kTenBefore = "Sun, 15 Jun 2025 15:06:30 GMT";
 constexpr std::string_view kTenAfter = "Sun, 15 Jun 2025 15:06:50 GMT";
 constexpr std::string_view kMinuteAfter = "Sun, 15 Jun 2025 15:07:40 GMT";
 
-struct Row {
+struct LifetimeRow {
   const char* rule;
   std::string_view cache_control;
   std::string_view expires;
@@ -20,7 +20,7 @@ struct Row {
   Seconds aged;
 };
 
-void check(const Row& row, const Route& declared = {}) {
+void expect_lifetime(const LifetimeRow& row, const Route& declared = {}) {
   SCOPED_TRACE(row.rule);
   const Response response = changed(ok(row.cache_control), [&](Response& r) {
     r.expires = row.expires;
@@ -37,7 +37,7 @@ void check(const Row& row, const Route& declared = {}) {
 }
 
 TEST(HttpLifetime, WhatTheResponseSays) {
-  const Row rows[] = {
+  const LifetimeRow rows[] = {
       {"4.2.1 nothing", "", "", "", "", Why::kNoLifetime, 0, 0},
       {"4.2.1 nothing", "public, must-revalidate, immutable", "", kWallDate, "", Why::kNoLifetime, 0, 0},
       {"5.2.2.1", "max-age=60", "", "", "", Why::kNone, 60 * kSecond, 0},
@@ -63,11 +63,11 @@ TEST(HttpLifetime, WhatTheResponseSays) {
       {"4.2 zero", "s-maxage=0, max-age=60", "", "", "", Why::kExpired, 0, 0},
       {"4.2.1 not readable", "max-age=1.5", "", "", "", Why::kMalformed, 0, 0},
   };
-  for (const Row& row : rows) check(row);
+  for (const LifetimeRow& row : rows) expect_lifetime(row);
 }
 
 TEST(HttpLifetime, TheAgeWithWhichItCame) {
-  const Row rows[] = {
+  const LifetimeRow rows[] = {
       {"5.1", "max-age=60", "", "", "20", Why::kNone, 40 * kSecond, 20},
       {"5.1", "s-maxage=60", "", "", "20", Why::kNone, 40 * kSecond, 20},
       {"4.2.3 apparent age", "max-age=60", "", kTenBefore, "", Why::kNone, 50 * kSecond, 10},
@@ -89,30 +89,31 @@ TEST(HttpLifetime, TheAgeWithWhichItCame) {
       {"5.1 not readable is ignored", "max-age=60", "", "", ", 20", Why::kNone, 60 * kSecond, 0},
       {"5.1 not readable: Date still counts", "max-age=60", "", kTenBefore, "x", Why::kNone, 50 * kSecond, 10},
   };
-  for (const Row& row : rows) check(row);
+  for (const LifetimeRow& row : rows) expect_lifetime(row);
 }
 
 TEST(HttpLifetime, TheRoutesTimeFillsInAndWinsWhereItIsDeclaredTo) {
   Route declared;
   declared.ttl = 7 * kSecond + 1;
-  check({"fills in", "", "", "", "", Why::kNone, 7 * kSecond + 1, 0}, declared);
-  check({"fills in, less the age", "", "", "", "3", Why::kNone, 4 * kSecond + 1, 3}, declared);
-  check({"fills in, too old", "", "", "", "8", Why::kExpired, 0, 8}, declared);
-  check({"the response first", "max-age=60", "", "", "", Why::kNone, 60 * kSecond, 0}, declared);
-  check({"the response first", "max-age=0", "", "", "", Why::kExpired, 0, 0}, declared);
-  check({"the response first", "", "0", "", "", Why::kExpired, 0, 0}, declared);
+  expect_lifetime({"fills in", "", "", "", "", Why::kNone, 7 * kSecond + 1, 0}, declared);
+  expect_lifetime({"fills in, less the age", "", "", "", "3", Why::kNone, 4 * kSecond + 1, 3}, declared);
+  expect_lifetime({"fills in, too old", "", "", "", "8", Why::kExpired, 0, 8}, declared);
+  expect_lifetime({"the response first", "max-age=60", "", "", "", Why::kNone, 60 * kSecond, 0}, declared);
+  expect_lifetime({"the response first", "max-age=0", "", "", "", Why::kExpired, 0, 0}, declared);
+  expect_lifetime({"the response first", "", "0", "", "", Why::kExpired, 0, 0}, declared);
   declared.ttl_wins = true;
-  check({"wins", "max-age=60", "", "", "", Why::kNone, 7 * kSecond + 1, 0}, declared);
-  check({"wins", "max-age=0, s-maxage=1", "", "", "", Why::kNone, 7 * kSecond + 1, 0}, declared);
-  check({"wins", "", "0", "", "", Why::kNone, 7 * kSecond + 1, 0}, declared);
+  expect_lifetime({"wins", "max-age=60", "", "", "", Why::kNone, 7 * kSecond + 1, 0}, declared);
+  expect_lifetime({"wins", "max-age=0, s-maxage=1", "", "", "", Why::kNone, 7 * kSecond + 1, 0}, declared);
+  expect_lifetime({"wins", "", "0", "", "", Why::kNone, 7 * kSecond + 1, 0}, declared);
   declared.ttl = kUnset;
-  check({"nothing to win with", "max-age=60", "", "", "", Why::kNone, 60 * kSecond, 0}, declared);
-  check({"nothing at all", "", "", "", "", Why::kNoLifetime, 0, 0}, declared);
+  expect_lifetime({"nothing to win with", "max-age=60", "", "", "", Why::kNone, 60 * kSecond, 0}, declared);
+  expect_lifetime({"nothing at all", "", "", "", "", Why::kNoLifetime, 0, 0}, declared);
   declared.ttl = 0;
-  check({"zero is a time", "max-age=60", "", "", "", Why::kExpired, 0, 0}, declared);
+  expect_lifetime({"zero is a time", "max-age=60", "", "", "", Why::kExpired, 0, 0}, declared);
   declared.ttl = kForever;
-  check({"for ever", "max-age=60", "", "", "", Why::kNone, kForever, 0}, declared);
-  check({"for ever, less the age", "max-age=60", "", "", "5", Why::kNone, kForever - 5 * kSecond, 5}, declared);
+  expect_lifetime({"for ever", "max-age=60", "", "", "", Why::kNone, kForever, 0}, declared);
+  expect_lifetime({"for ever, less the age", "max-age=60", "", "", "5", Why::kNone, kForever - 5 * kSecond, 5},
+                  declared);
 }
 
 TEST(HttpLifetime, ATenthOfTheTimeSinceItChangedWhereTheRouteAllowsIt) {  // RFC 9111, 4.2.2

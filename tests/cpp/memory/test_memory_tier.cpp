@@ -12,7 +12,6 @@ namespace {
 
 using test::Cache;
 using test::Item;
-using test::kSecond;
 
 constexpr auto kExpired = static_cast<std::size_t>(Cause::kExpired);
 constexpr auto kSize = static_cast<std::size_t>(Cause::kSize);

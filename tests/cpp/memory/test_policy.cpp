@@ -8,20 +8,17 @@
 #include <vector>
 
 #include "core/memory/policy.hpp"
+#include "support.hpp"
 
 namespace stillwarm {
 namespace {
 
-std::uint64_t scramble(std::uint64_t key) {
-  key = (key ^ key >> 31) * 0x7fb5d329728ea185ULL;
-  key = (key ^ key >> 27) * 0x81dadef4bc2dd44dULL;
-  return key ^ key >> 33;
-}
+using test::scramble;
 
 // A cache of keys without values.
-class Keys {
+class KeyCache {
  public:
-  explicit Keys(Limits limits, std::uint64_t seed = 1) : policy_(slab_, limits, seed) {}
+  explicit KeyCache(Limits limits, std::uint64_t seed = 1) : policy_(slab_, limits, seed) {}
 
   bool get(std::uint64_t key, std::uint32_t weight = 1) {
     ++asked_;
@@ -75,7 +72,7 @@ class Keys {
 };
 
 TEST(Policy, HoldsUpToTheLimitAndNotMore) {
-  Keys cache({.max_entries = 100, .max_bytes = 0});
+  KeyCache cache({.max_entries = 100, .max_bytes = 0});
   for (std::uint64_t key = 0; key < 100; ++key) EXPECT_FALSE(cache.get(key));
   for (std::uint64_t key = 0; key < 100; ++key) EXPECT_TRUE(cache.get(key));
   for (std::uint64_t key = 100; key < 1000; ++key) {
@@ -86,7 +83,7 @@ TEST(Policy, HoldsUpToTheLimitAndNotMore) {
 }
 
 TEST(Policy, KeepsBothLimits) {
-  Keys cache({.max_entries = 50, .max_bytes = 1000});
+  KeyCache cache({.max_entries = 50, .max_bytes = 1000});
   for (std::uint64_t key = 0; key < 500; ++key) {
     cache.get(key, key < 250 ? 1 : 100);
     ASSERT_LE(cache.policy_.entries(), 50u);
@@ -97,7 +94,7 @@ TEST(Policy, KeepsBothLimits) {
 
 TEST(Policy, WorksWithTheSmallestLimits) {
   for (std::uint64_t limit : {1u, 2u, 3u}) {
-    Keys cache({.max_entries = limit, .max_bytes = 0});
+    KeyCache cache({.max_entries = limit, .max_bytes = 0});
     for (std::uint64_t key = 0; key < 100; ++key) {
       cache.get(key);
       cache.get(key % 3);
@@ -108,7 +105,7 @@ TEST(Policy, WorksWithTheSmallestLimits) {
 }
 
 TEST(Policy, AnEntryLargerThanTheBudgetGoesAndTakesNobodyAlong) {
-  Keys cache({.max_entries = 0, .max_bytes = 1000});
+  KeyCache cache({.max_entries = 0, .max_bytes = 1000});
   for (std::uint64_t key = 0; key < 10; ++key) cache.get(key, 100);
   cache.get(77, 5000);
   EXPECT_FALSE(cache.index_.contains(77));
@@ -120,7 +117,7 @@ TEST(Policy, AnEntryLargerThanTheBudgetGoesAndTakesNobodyAlong) {
 }
 
 TEST(Policy, ALowerLimitIsReachedByAskingForVictims) {
-  Keys cache({.max_entries = 1000, .max_bytes = 0});
+  KeyCache cache({.max_entries = 1000, .max_bytes = 0});
   for (std::uint64_t key = 0; key < 3000; ++key) cache.get(key % 1100);
   cache.policy_.set_limits({.max_entries = 10, .max_bytes = 0});
   cache.evict();
@@ -137,7 +134,7 @@ TEST(Policy, AHitCountsOnlySaturating) {
 TEST(Policy, SurvivesRandomUse) {
   std::mt19937_64 random(5);
   for (const Limits limits : {Limits{64, 0}, Limits{0, 6400}, Limits{64, 6400}, Limits{1, 50}}) {
-    Keys cache(limits);
+    KeyCache cache(limits);
     for (int step = 0; step < 40'000; ++step) {
       const std::uint64_t key = random() % 40 * (random() % 10);
       const auto weight = static_cast<std::uint32_t>(random() % 300);
@@ -157,7 +154,7 @@ TEST(Policy, SurvivesRandomUse) {
 }
 
 TEST(Policy, AScanDoesNotFlushWhatIsUsed) {
-  Keys cache({.max_entries = 1000, .max_bytes = 0});
+  KeyCache cache({.max_entries = 1000, .max_bytes = 0});
   for (int round = 0; round < 10; ++round) {
     for (std::uint64_t key = 0; key < 700; ++key) cache.get(key);
   }
@@ -168,13 +165,13 @@ TEST(Policy, AScanDoesNotFlushWhatIsUsed) {
 }
 
 TEST(Policy, KeepsAPartOfALoopThatDoesNotFit) {
-  Keys cache({.max_entries = 1000, .max_bytes = 0});
+  KeyCache cache({.max_entries = 1000, .max_bytes = 0});
   for (std::uint64_t n = 0; n < 100'000; ++n) cache.get(n % 1500);
   EXPECT_GT(cache.hit_ratio(), 0.55);
 }
 
 TEST(Policy, FollowsWhenPopularityMoves) {
-  Keys cache({.max_entries = 500, .max_bytes = 0});
+  KeyCache cache({.max_entries = 500, .max_bytes = 0});
   std::mt19937_64 random(3);
   for (std::uint64_t phase = 0; phase < 5; ++phase) {
     for (int n = 0; n < 30'000; ++n) cache.get(phase * 100'000 + random() % 400);
@@ -183,7 +180,7 @@ TEST(Policy, FollowsWhenPopularityMoves) {
 }
 
 TEST(Policy, PrefersSmallEntriesWhenBytesAreShort) {
-  Keys cache({.max_entries = 0, .max_bytes = 100'000});
+  KeyCache cache({.max_entries = 0, .max_bytes = 100'000});
   std::mt19937_64 random(9);
   for (int n = 0; n < 100'000; ++n) {
     const std::uint64_t key = random() % 2000;  // equally popular; every second one is 16 times as large
@@ -195,7 +192,7 @@ TEST(Policy, PrefersSmallEntriesWhenBytesAreShort) {
 }
 
 TEST(Policy, OneLargeEntryDoesNotReplaceManySmallOnesThatAreUsedMore) {
-  Keys cache({.max_entries = 0, .max_bytes = 100'000});
+  KeyCache cache({.max_entries = 0, .max_bytes = 100'000});
   for (int round = 0; round < 20; ++round) {
     for (std::uint64_t key = 0; key < 150; ++key) cache.get(key, 500);
     for (std::uint64_t key = 0; key < 5; ++key) cache.get(1000 + key, 20'000);
@@ -206,14 +203,14 @@ TEST(Policy, OneLargeEntryDoesNotReplaceManySmallOnesThatAreUsedMore) {
 }
 
 TEST(Policy, TheWindowClosesOnALoop) {
-  Keys cache({.max_entries = 1000, .max_bytes = 0});
+  KeyCache cache({.max_entries = 1000, .max_bytes = 0});
   for (std::uint64_t n = 0; n < 200'000; ++n) cache.get(n % 1500);
   EXPECT_LT(cache.policy_.window_share(), 0.05);
   EXPECT_LT(cache.policy_.window_entries(), 60u);
 }
 
 TEST(Policy, TheWindowOpensWhenOnlyTheNewIsWanted) {
-  Keys cache({.max_entries = 300, .max_bytes = 0});
+  KeyCache cache({.max_entries = 300, .max_bytes = 0});
   std::mt19937_64 random(17);
   // Four requests for each new key, most of them soon after its birth, some later: made for LRU.
   for (std::uint64_t n = 0; n < 200'000; ++n) {
@@ -225,7 +222,7 @@ TEST(Policy, TheWindowOpensWhenOnlyTheNewIsWanted) {
 
 TEST(Policy, OwnMemoryIsFourToTenBytesAnEntry) {
   for (const std::uint64_t entries : {5000u, 8192u, 9000u, 60'000u}) {
-    Keys cache({.max_entries = entries, .max_bytes = 0});
+    KeyCache cache({.max_entries = entries, .max_bytes = 0});
     for (std::uint64_t key = 0; key < entries; ++key) cache.get(key);
     EXPECT_GE(cache.policy_.allocated_bytes(), entries * 4) << entries;
     EXPECT_LE(cache.policy_.allocated_bytes(), entries * 9 + 1024) << entries;
@@ -233,7 +230,7 @@ TEST(Policy, OwnMemoryIsFourToTenBytesAnEntry) {
 }
 
 TEST(Policy, AHashFloodCannotKeepAResidentForEver) {
-  Keys cache({.max_entries = 100, .max_bytes = 0});
+  KeyCache cache({.max_entries = 100, .max_bytes = 0});
   for (std::uint64_t key = 0; key < 100; ++key) {
     for (int n = 0; n < 30; ++n) cache.get(key);
   }

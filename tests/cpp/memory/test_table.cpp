@@ -13,6 +13,7 @@ namespace stillwarm {
 namespace {
 
 using test::Item;
+using test::one_hash;
 using test::Probe;
 using test::Traits;
 
@@ -113,8 +114,6 @@ TEST(Table, GenerationMovesWithEveryChange) {
   keys.find(4);
   EXPECT_EQ(keys.table.generation(), before);
 }
-
-std::uint64_t one_hash(std::uint64_t) { return std::uint64_t{9} << 32; }
 
 TEST(Table, AComparisonMayEraseWhatItComparesWith) {
   Keys keys(one_hash);

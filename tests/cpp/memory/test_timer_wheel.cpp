@@ -6,12 +6,13 @@
 #include <vector>
 
 #include "core/memory/timer_wheel.hpp"
+#include "support.hpp"
 
 namespace stillwarm {
 namespace {
 
-constexpr Nanos kSecond = 1'000'000'000;
-constexpr Nanos kDay = 86'400 * kSecond;
+using test::kDay;
+
 constexpr Nanos kYear = 365 * kDay;
 constexpr std::uint32_t kPlenty = 1u << 30;
 

@@ -10,14 +10,14 @@
 namespace stillwarm {
 namespace {
 
-struct Row {
+struct GlobRow {
   const char* pattern;
   const char* text;
   bool matches;
 };
 
 // Each row was given to fnmatch.fnmatchcase of Python 3.11.
-constexpr Row kRows[] = {
+constexpr GlobRow kRows[] = {
     {"", "", true},
     {"", "a", false},
     {"*", "", true},
@@ -76,7 +76,7 @@ constexpr Row kRows[] = {
 };
 
 TEST(Glob, MatchesAsFnmatchDoes) {
-  for (const Row& row : kRows)
+  for (const GlobRow& row : kRows)
     EXPECT_EQ(glob_matches(row.pattern, row.text), row.matches) << row.pattern << ' ' << row.text;
 }
 

@@ -11,7 +11,7 @@ namespace stillwarm {
 namespace {
 
 constexpr Nanos kLag = 1'000'000'000;
-constexpr Nanos kNow = 1'000 * kLag;
+constexpr Nanos kPollBegan = 1'000 * kLag;
 
 void poll(Inbox& inbox, Nanos began, std::vector<Message> messages = {}, const std::string& seen = "1:1:") {
   const auto [from, round] = inbox.begin_poll();
@@ -27,27 +27,27 @@ std::vector<std::string> names(const Inbox& inbox) {
 TEST(Inbox, NothingIsTrustedBeforeTheFirstPoll) {
   Inbox inbox(kLag);
   EXPECT_EQ(inbox.attention().load(), 0);
-  poll(inbox, kNow);
-  EXPECT_EQ(inbox.attention().load(), kNow + kLag) << "from the beginning of the poll, not from its end";
-  EXPECT_EQ(inbox.trusted_until(), kNow + kLag);
+  poll(inbox, kPollBegan);
+  EXPECT_EQ(inbox.attention().load(), kPollBegan + kLag) << "from the beginning of the poll, not from its end";
+  EXPECT_EQ(inbox.trusted_until(), kPollBegan + kLag);
 }
 
 TEST(Inbox, AClockThatIsMovedBackIsFollowed) {
   Inbox inbox(kLag);
-  poll(inbox, kNow + 600 * kLag, {}, "9:9:");
-  poll(inbox, kNow + 5, {}, "10:10:");
-  EXPECT_EQ(inbox.trusted_until(), kNow + 5 + kLag) << "nothing is trusted for ten minutes";
+  poll(inbox, kPollBegan + 600 * kLag, {}, "9:9:");
+  poll(inbox, kPollBegan + 5, {}, "10:10:");
+  EXPECT_EQ(inbox.trusted_until(), kPollBegan + 5 + kLag) << "nothing is trusted for ten minutes";
   EXPECT_EQ(inbox.begin_poll().first, "10:10:") << "nothing is heard twice";
 }
 
 TEST(Inbox, N1NoHitPassesByAMessageThatHasArrived) {
   Inbox inbox(kLag);
-  poll(inbox, kNow, {{"key:a", false}});
+  poll(inbox, kPollBegan, {{"key:a", false}});
   EXPECT_EQ(inbox.attention().load(), 0);
   const auto until = inbox.read().second;
   EXPECT_EQ(inbox.attention().load(), 0) << "read is not applied";
   inbox.applied(until);
-  EXPECT_EQ(inbox.attention().load(), kNow + kLag);
+  EXPECT_EQ(inbox.attention().load(), kPollBegan + kLag);
   inbox.post({"tag:b", true});
   EXPECT_EQ(inbox.attention().load(), 0);
   EXPECT_TRUE(inbox.waiting());
@@ -56,7 +56,7 @@ TEST(Inbox, N1NoHitPassesByAMessageThatHasArrived) {
 
 TEST(Inbox, N1MessagesBetweenReadingAndApplyingStay) {
   Inbox inbox(kLag);
-  poll(inbox, kNow, {{"key:a", false}, {"key:b", false}});
+  poll(inbox, kPollBegan, {{"key:a", false}, {"key:b", false}});
   const auto until = inbox.read().second;
   inbox.post({"key:c", false});
   inbox.applied(until);
@@ -71,24 +71,24 @@ TEST(Inbox, N1MessagesBetweenReadingAndApplyingStay) {
 TEST(Inbox, N1APollThatBeganEarlierDoesNotShortenTrustNorGoBack) {
   Inbox inbox(kLag);
   const auto [from, round] = inbox.begin_poll();
-  poll(inbox, kNow + 5, {}, "2:2:");
-  inbox.end_poll("1:1:", round, kNow, {{"key:a", false}});
-  EXPECT_EQ(inbox.trusted_until(), kNow + 5 + kLag);
+  poll(inbox, kPollBegan + 5, {}, "2:2:");
+  inbox.end_poll("1:1:", round, kPollBegan, {{"key:a", false}});
+  EXPECT_EQ(inbox.trusted_until(), kPollBegan + 5 + kLag);
   EXPECT_EQ(inbox.begin_poll().first, "2:2:");
   EXPECT_EQ(names(inbox), (std::vector<std::string>{"key:a"})) << "what it brought counts";
 }
 
 TEST(Inbox, N2APollThatBeganBeforeTheLinkWasLostTrustsNothing) {
   Inbox inbox(kLag);
-  poll(inbox, kNow, {}, "1:1:");
+  poll(inbox, kPollBegan, {}, "1:1:");
   const auto [from, round] = inbox.begin_poll();
   inbox.lost();
   EXPECT_EQ(inbox.attention().load(), 0);
-  inbox.end_poll("2:2:", round, kNow + 5, {});
+  inbox.end_poll("2:2:", round, kPollBegan + 5, {});
   EXPECT_EQ(inbox.attention().load(), 0);
   EXPECT_EQ(inbox.begin_poll().first, "1:1:") << "what it saw is asked for again";
-  poll(inbox, kNow + 6);
-  EXPECT_EQ(inbox.attention().load(), kNow + 6 + kLag);
+  poll(inbox, kPollBegan + 6);
+  EXPECT_EQ(inbox.attention().load(), kPollBegan + 6 + kLag);
 }
 
 TEST(Inbox, WhatWasLostKeepsItsMessages) {
@@ -119,7 +119,7 @@ TEST(Inbox, TheMomentIsTheNewestOfItsLife) {
   EXPECT_EQ(inbox.moment("k"), "2:2:/b");
   EXPECT_TRUE(inbox.is_another("b"));
   const auto [seen, round] = inbox.begin_poll();
-  inbox.end_poll("3:3:", round, kNow, {}, "b");
+  inbox.end_poll("3:3:", round, kPollBegan, {}, "b");
   EXPECT_EQ(inbox.moment("k"), "3:3:/b");
 }
 

@@ -11,7 +11,6 @@ namespace stillwarm {
 namespace {
 
 using test::FakeServer;
-using test::kSecond;
 using test::look_up;
 using test::outcome;
 using test::store;
@@ -168,6 +167,30 @@ TEST(Recovery, AWriteThatTheServerRejectsIsNotRepeated) {
   EXPECT_TRUE(r.recovery->drain(kLong));
   EXPECT_EQ(r.recovery->figures().rejected, 2u);
   EXPECT_EQ(r.recovery->figures().last_rejection.state, "22P02");
+}
+
+TEST(Recovery, AWriteThatTheServerWillTakeLaterIsRepeated) {
+  for (const auto* state : {"25006", "NOAUTH", "WRONGPASS"}) {
+    Recovering r;
+    int left = 3;  // the write behind, the owed one, and one of them once more
+    r.server->set([&] {
+      r.server->answer = [&](std::span<Request* const> batch) {
+        for (Request* one : batch) {
+          if (left > 0) {
+            --left;
+            one->error = {TierFault::kRejected, state, "not now"};
+          } else {
+            static_cast<Store*>(one)->stored = true;
+          }
+        }
+      };
+    });
+    r.recovery->write(store("a"));
+    r.recovery->owe(store("b"));
+    EXPECT_TRUE(r.recovery->drain(kLong)) << state;
+    EXPECT_EQ(r.recovery->figures().written, 2u) << state;
+    EXPECT_EQ(r.recovery->figures().rejected, 0u) << state;
+  }
 }
 
 TEST(Recovery, AWriteWhoseConnectionIsNotThereComesBackLater) {

@@ -11,9 +11,9 @@
 namespace stillwarm {
 namespace {
 
-using Texts = std::vector<std::string>;
+using test::kAny;
 
-constexpr std::size_t kAny = 1'000'000;
+using Texts = std::vector<std::string>;
 
 QueuedWrite write(const std::string& key, std::size_t bytes = 1, const std::string& type = "t",
                   const Texts& tags = {}) {

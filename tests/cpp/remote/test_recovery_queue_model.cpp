@@ -12,9 +12,9 @@
 namespace stillwarm {
 namespace {
 
-using Texts = std::vector<std::string>;
+using test::kAny;
 
-constexpr std::size_t kAny = 1'000'000;
+using Texts = std::vector<std::string>;
 
 // Long enough that no string fits into its own object.
 std::string longer(const std::string& text) { return text + std::string(40, '.'); }
@@ -108,7 +108,7 @@ TEST(RecoveryQueue, QuestionsAndLeavingNeedNoMemory) {
 // ---- random schedules
 
 // Every invalidation and write by itself, with the moment of its coming. The tier does what it is sent in order.
-class Model {
+class OwedModel {
  public:
   struct Invalidation {
     std::string name;
@@ -148,7 +148,7 @@ TEST(RecoveryQueue, RandomSchedulesLoseNoInvalidation) {
   limits.most_writes = 8;
   limits.most_bytes = 40;
   RecoveryQueue queue(limits);
-  Model model;
+  OwedModel model;
   std::map<std::string, std::uint64_t> newest;  // key -> id of the write that may still be sent
   std::uint64_t ids = 0;
   std::vector<QueuedInvalidation> sent;

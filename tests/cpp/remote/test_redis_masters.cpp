@@ -9,21 +9,20 @@
 namespace stillwarm {
 namespace {
 
-using Outcome = RedisMasters::Outcome;
-constexpr Nanos kSecond = 1'000'000'000;
+using MasterOutcome = RedisMasters::Outcome;
 const RedisPlace kA("a", 1), kB("b", 1);
 
 void fail(RedisMasters& masters, const RedisPlace& place, Nanos now, int times = 5) {
   for (int i = 0; i < times; ++i) {
     ASSERT_TRUE(masters.allow(place, now));
-    masters.report(place, Outcome::kFailed, now);
+    masters.report(place, MasterOutcome::kFailed, now);
   }
 }
 
 TEST(RedisMasters, OneThatFailsIsLeftAloneAndTheOthersGoOn) {
   RedisMasters masters;
   ASSERT_TRUE(masters.allow(kB, kSecond));
-  masters.report(kB, Outcome::kAnswered, kSecond);
+  masters.report(kB, MasterOutcome::kAnswered, kSecond);
   fail(masters, kA, kSecond);
   EXPECT_FALSE(masters.allow(kA, kSecond));
   EXPECT_TRUE(masters.is_away(kA, kSecond));
@@ -40,9 +39,9 @@ TEST(RedisMasters, OneCallerProbesAfterAWhile) {
   EXPECT_FALSE(masters.allow(kA, 2 * kSecond));
   EXPECT_TRUE(masters.allow(kA, 4 * kSecond));
   EXPECT_FALSE(masters.allow(kA, 4 * kSecond)) << "one at a time";
-  masters.report(kA, Outcome::kUnasked, 4 * kSecond);
+  masters.report(kA, MasterOutcome::kUnasked, 4 * kSecond);
   EXPECT_TRUE(masters.allow(kA, 4 * kSecond)) << "it came to no end";
-  masters.report(kA, Outcome::kAnswered, 4 * kSecond);
+  masters.report(kA, MasterOutcome::kAnswered, 4 * kSecond);
   EXPECT_FALSE(masters.is_away(kA, 4 * kSecond));
 }
 
@@ -52,7 +51,7 @@ TEST(RedisMasters, TheEarProbesBesideTheTraffic) {
   EXPECT_FALSE(masters.allow(kA, kSecond)) << "it notices too";
   for (int i = 0; i < 50; ++i) masters.probed(kA, false, 2 * kSecond);
   EXPECT_TRUE(masters.allow(kA, 4 * kSecond)) << "which lengthens nothing";
-  masters.report(kA, Outcome::kFailed, 4 * kSecond);
+  masters.report(kA, MasterOutcome::kFailed, 4 * kSecond);
   EXPECT_FALSE(masters.allow(kA, 4 * kSecond));
   masters.probed(kA, true, 4 * kSecond);
   EXPECT_TRUE(masters.allow(kA, 4 * kSecond));
@@ -84,7 +83,8 @@ TEST(RedisMasters, ThreadsReportAtTheSameTime) {
     threads.emplace_back([&masters, t] {
       const RedisPlace& mine = t % 2 == 0 ? kA : kB;
       for (Nanos now = 1; now < 2'000; ++now) {
-        if (masters.allow(mine, now)) masters.report(mine, t % 2 == 0 ? Outcome::kAnswered : Outcome::kFailed, now);
+        if (masters.allow(mine, now))
+          masters.report(mine, t % 2 == 0 ? MasterOutcome::kAnswered : MasterOutcome::kFailed, now);
         masters.probed(mine, t % 2 == 0, now);
         static_cast<void>(masters.failed_lately(kA, now));
         static_cast<void>(masters.some_answer(std::vector<RedisPlace>{kA, kB}));

@@ -9,8 +9,6 @@
 namespace stillwarm {
 namespace {
 
-constexpr Nanos kSecond = 1'000'000'000;
-
 std::vector<std::string> names(const std::vector<Message>& due) {
   std::vector<std::string> names;
   for (const auto& message : due) names.push_back((message.soft ? "~" : "") + message.name);

@@ -53,7 +53,6 @@ TEST(RedisSlots, AnOwnerHasAnotherEpochWheneverTheBucketChangesHands) {
 }
 
 TEST(RedisSlots, IsAskedForSoonAfterADoubtAndSeldomWithout) {
-  constexpr Nanos kSecond = 1'000'000'000;
   RedisSlots slots({"a"}, {});
   EXPECT_TRUE(slots.is_due(kSecond));
   EXPECT_FALSE(slots.is_due(kSecond + 1)) << "somebody asks already";

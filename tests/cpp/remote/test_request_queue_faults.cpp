@@ -10,12 +10,11 @@ namespace {
 using test::await_waiting;
 using test::Ends;
 using test::FakeServer;
-using test::kSecond;
 using test::look_up;
 using test::outcome;
 using test::store;
 
-RequestQueue::Options patient(unsigned links = 1) {
+RequestQueue::Options quick_probes(unsigned links = 1) {
   RequestQueue::Options o;
   o.links = links;
   o.timeout = o.longest_on_caller = 100 * kSecond;
@@ -34,7 +33,7 @@ void await_circuit(const RequestQueue& queue, Circuit circuit) {
 TEST(RequestQueueFaults, NobodyWaitsForAServerThatIsNotThere) {
   const auto server = std::make_shared<FakeServer>();
   server->away = true;
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   const auto o = queue.run(look_up("a"), kForever);
   EXPECT_EQ(o->fault, TierFault::kUnavailable);
   EXPECT_EQ(o->message, "connection refused");
@@ -44,7 +43,7 @@ TEST(RequestQueueFaults, NobodyWaitsForAServerThatIsNotThere) {
 TEST(RequestQueueFaults, WhatQueuesBehindAnOutageEndsTooTheBackgroundIncluded) {
   const auto server = std::make_shared<FakeServer>();
   server->away = server->connecting_held = true;
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   const auto ends = std::make_shared<Ends>(*server);
   for (int i = 0; i < 3; ++i) {
     auto s = store(std::to_string(i));
@@ -61,7 +60,7 @@ TEST(RequestQueueFaults, WhatQueuesBehindAnOutageEndsTooTheBackgroundIncluded) {
 // back.
 TEST(RequestQueueFaults, AWorkerLooksWhetherTheTierIsBackWithoutTraffic) {
   const auto server = std::make_shared<FakeServer>();
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   ASSERT_EQ(outcome(queue, look_up("a")), TierFault::kOk);
   for (int i = 0; i < 5; ++i) {
     server->set([&] {
@@ -80,7 +79,7 @@ TEST(RequestQueueFaults, AWorkerLooksWhetherTheTierIsBackWithoutTraffic) {
 
 TEST(RequestQueueFaults, WhileTheCircuitIsOpenNothingGoesThrough) {
   const auto server = std::make_shared<FakeServer>();
-  auto o = patient();
+  auto o = quick_probes();
   o.probe_every = 1000 * kSecond;
   RequestQueue queue(server, o);
   ASSERT_EQ(outcome(queue, look_up("a")), TierFault::kOk);
@@ -97,7 +96,7 @@ TEST(RequestQueueFaults, WhileTheCircuitIsOpenNothingGoesThrough) {
 
 TEST(RequestQueueFaults, ALockInATableOfTheAppsIsNoOutage) {
   const auto server = std::make_shared<FakeServer>();
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   const auto late = [](std::span<Request* const> batch) {
     for (Request* r : batch) r->error = {TierFault::kTimeout, "57014", "canceling statement"};
   };
@@ -115,7 +114,7 @@ TEST(RequestQueueFaults, ALockInATableOfTheAppsIsNoOutage) {
 
 TEST(RequestQueueFaults, WithoutMemoryWhatMustNotBeDoneTwiceIsInDoubt) {
   const auto server = std::make_shared<FakeServer>();
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   server->set([&] { server->answer = [](std::span<Request* const>) { throw std::bad_alloc(); }; });
   auto query = std::make_shared<Query>();
   query->once = true;
@@ -125,7 +124,7 @@ TEST(RequestQueueFaults, WithoutMemoryWhatMustNotBeDoneTwiceIsInDoubt) {
 
 TEST(RequestQueueFaults, WhatWaitsWhenTheCircuitOpensDoesNotWaitOn) {
   const auto server = std::make_shared<FakeServer>();
-  auto o = patient();
+  auto o = quick_probes();
   o.probe_every = 1000 * kSecond;
   RequestQueue queue(server, o);
   ASSERT_EQ(outcome(queue, look_up("a")), TierFault::kOk);
@@ -155,7 +154,7 @@ TEST(RequestQueueFaults, WhatWaitsWhenTheCircuitOpensDoesNotWaitOn) {
 
 TEST(RequestQueueFaults, APingClosesTheCircuit) {
   const auto server = std::make_shared<FakeServer>();
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   server->answer = [](std::span<Request* const> batch) {
     for (Request* r : batch) r->error = {TierFault::kTimeout, "", "slow"};
   };
@@ -168,7 +167,7 @@ TEST(RequestQueueFaults, APingClosesTheCircuit) {
 
 TEST(RequestQueueFaults, APingThatFindsABrokenConnectionMakesANewOne) {
   const auto server = std::make_shared<FakeServer>();
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   int asked = 0;
   server->answer = [&](std::span<Request* const> batch) {
     for (Request* r : batch) r->error = {TierFault::kTimeout, "", "slow"};
@@ -185,7 +184,7 @@ TEST(RequestQueueFaults, APingThatFindsABrokenConnectionMakesANewOne) {
 
 TEST(RequestQueueFaults, WithoutMemoryNoConnectionAndNoRequestIsLost) {
   const auto server = std::make_shared<FakeServer>();
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   ASSERT_EQ(outcome(queue, look_up("warm")), TierFault::kOk);
   int failed = 0;
   for (int n = 0;; ++n) {
@@ -212,7 +211,7 @@ TEST(RequestQueueFaults, WithoutMemoryNoConnectionAndNoRequestIsLost) {
 
 TEST(RequestQueueFaults, WithoutMemoryWhatIsPostedEndsOnceOrIsRefused) {
   const auto server = std::make_shared<FakeServer>();
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   ASSERT_EQ(outcome(queue, look_up("warm")), TierFault::kOk);
   for (int n = 0; n < 20; ++n) {
     const auto ends = std::make_shared<Ends>(*server);
@@ -234,7 +233,7 @@ TEST(RequestQueueFaults, WithoutMemoryWhatIsPostedEndsOnceOrIsRefused) {
 
 TEST(RequestQueueFaults, ALinkThatThrowsIsGivenUpAndItsRequestsEnd) {
   const auto server = std::make_shared<FakeServer>();
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   ASSERT_EQ(outcome(queue, look_up("warm")), TierFault::kOk);
   server->set([&] { server->answer = [](std::span<Request* const>) { throw std::bad_alloc(); }; });
   EXPECT_EQ(outcome(queue, store("a")), TierFault::kUnavailable);
@@ -247,7 +246,7 @@ TEST(RequestQueueFaults, ALinkThatThrowsIsGivenUpAndItsRequestsEnd) {
 
 TEST(RequestQueueFaults, CloseFailsWhatWaitsAndCutsWhatRuns) {
   const auto server = std::make_shared<FakeServer>();
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   server->set([&] { server->holds = [](const Request&) { return true; }; });
   std::thread runs([&] { EXPECT_EQ(outcome(queue, look_up("a")), TierFault::kTimeout); });
   server->await("it runs", [&] { return server->inside == 1; });
@@ -263,7 +262,7 @@ TEST(RequestQueueFaults, CloseFailsWhatWaitsAndCutsWhatRuns) {
 
 TEST(RequestQueueFaults, AConnectionThatComesAfterTheEndIsClosed) {
   const auto server = std::make_shared<FakeServer>();
-  RequestQueue queue(server, patient());
+  RequestQueue queue(server, quick_probes());
   server->set([&] { server->connecting_held = true; });
   std::thread waits([&] { EXPECT_EQ(outcome(queue, look_up("b")), TierFault::kClosed); });
   server->await("it connects", [&] { return server->attempts == 1; });
@@ -276,7 +275,7 @@ TEST(RequestQueueFaults, AConnectionThatComesAfterTheEndIsClosed) {
 
 TEST(RequestQueueFaults, TheChildOfAForkForgetsConnectionsAndMakesItsOwn) {
   const auto server = std::make_shared<FakeServer>();
-  RequestQueue queue(server, patient(2));
+  RequestQueue queue(server, quick_probes(2));
   RequestQueue* const child = &queue;
   ASSERT_EQ(outcome(queue, look_up("a")), TierFault::kOk);
   server->set([&] { server->holds = [](const Request& r) { return test::name_of(r) == "parent"; }; });

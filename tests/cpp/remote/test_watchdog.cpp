@@ -13,7 +13,6 @@ namespace {
 
 using test::FakeLink;
 using test::FakeServer;
-using test::kSecond;
 
 constexpr Nanos kNever = 1'000'000 * kSecond;
 

@@ -11,39 +11,37 @@
 namespace stillwarm {
 namespace {
 
-constexpr Nanos kMs = 1'000'000;
-constexpr Nanos kSecond = 1'000 * kMs;
-constexpr Nanos kStart = 5'000 * kSecond;
+constexpr Nanos kBegan = 5'000 * kSecond;
 constexpr auto kNoHint = std::nullopt;
 
 RetryPolicy plain(std::uint32_t retries = 3) {
   RetryPolicy policy;
-  policy.backoff = {200 * kMs, 2 * kSecond, 2.0, 0.0, 0.0};
+  policy.backoff = {200 * kMillisecond, 2 * kSecond, 2.0, 0.0, 0.0};
   policy.retries = retries;
   return policy;
 }
 
 TEST(Attempt, RetriesWithGrowingWaitsAndThenStops) {
-  Attempt attempt(plain(), kStart);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5), 200 * kMs);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5), 400 * kMs);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5), 800 * kMs);
+  Attempt attempt(plain(), kBegan);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5), 200 * kMillisecond);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5), 400 * kMillisecond);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5), 800 * kMillisecond);
   EXPECT_EQ(attempt.stop(), std::nullopt);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5), std::nullopt);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5), std::nullopt);
   EXPECT_EQ(attempt.stop(), Stop::kRetriesExhausted);
   EXPECT_EQ(attempt.failures(), 4u);
 }
 
 TEST(Attempt, ZeroRetriesIsOneAttempt) {
-  Attempt attempt(plain(0), kStart);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5), std::nullopt);
+  Attempt attempt(plain(0), kBegan);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5), std::nullopt);
   EXPECT_EQ(attempt.stop(), Stop::kRetriesExhausted);
 }
 
 TEST(Attempt, OnlyTransientIsRetried) {
   for (const ErrorKind kind : {ErrorKind::kFatal, ErrorKind::kNotFound}) {
-    Attempt attempt(plain(), kStart);
-    EXPECT_EQ(attempt.failed(kind, kNoHint, kStart, 0.5), std::nullopt);
+    Attempt attempt(plain(), kBegan);
+    EXPECT_EQ(attempt.failed(kind, kNoHint, kBegan, 0.5), std::nullopt);
     EXPECT_EQ(attempt.stop(), Stop::kNotTransient);
   }
 }
@@ -51,24 +49,24 @@ TEST(Attempt, OnlyTransientIsRetried) {
 TEST(Attempt, NoWaitEndsAtOrAfterTheDeadline) {
   RetryPolicy policy = plain();
   policy.deadline = kSecond;
-  Attempt attempt(policy, kStart);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart + 799 * kMs, 0.5), 200 * kMs);
-  attempt = Attempt(policy, kStart);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart + 800 * kMs, 0.5), std::nullopt);
+  Attempt attempt(policy, kBegan);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan + 799 * kMillisecond, 0.5), 200 * kMillisecond);
+  attempt = Attempt(policy, kBegan);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan + 800 * kMillisecond, 0.5), std::nullopt);
   EXPECT_EQ(attempt.stop(), Stop::kDeadline);
 }
 
 TEST(Attempt, TheDeadlineHoldsForEveryDraw) {
   std::mt19937_64 engine(11);
   std::uniform_real_distribution<double> draw(0.0, 1.0);
-  std::uniform_int_distribution<Nanos> spent(0, 600 * kMs);
+  std::uniform_int_distribution<Nanos> spent(0, 600 * kMillisecond);
   std::bernoulli_distribution hinted(0.3);
   int stopped_by_deadline = 0;
   for (int call = 0; call < 5'000; ++call) {
     RetryPolicy policy;
     policy.retries = 20;
     policy.deadline = 3 * kSecond;
-    Nanos now = kStart;
+    Nanos now = kBegan;
     Attempt attempt(policy, now);
     for (;;) {
       now += spent(engine);
@@ -77,7 +75,7 @@ TEST(Attempt, TheDeadlineHoldsForEveryDraw) {
       if (!wait) break;
       ASSERT_GE(*wait, hint.value_or(0));
       now += *wait;
-      ASSERT_LT(now, kStart + policy.deadline);
+      ASSERT_LT(now, kBegan + policy.deadline);
     }
     stopped_by_deadline += attempt.stop() == Stop::kDeadline;
   }
@@ -87,17 +85,18 @@ TEST(Attempt, TheDeadlineHoldsForEveryDraw) {
 TEST(Attempt, TheLongestDeadlineDoesNotOverflow) {
   RetryPolicy policy = plain();
   policy.deadline = kForever - 1;
-  Attempt attempt(policy, kStart);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart + kSecond, 0.5), 200 * kMs);
+  Attempt attempt(policy, kBegan);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan + kSecond, 0.5), 200 * kMillisecond);
 }
 
 TEST(Attempt, AServersWaitIsKeptOrTheCallStops) {
   RetryPolicy policy = plain();
   policy.backoff.above = 0.3;
-  Attempt attempt(policy, kStart);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, 5 * kSecond, kStart, 0.0), 5 * kSecond);    // above the cap
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, 10 * kMs, kStart, 0.0), 400 * kMs);         // shorter than ours
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, 31 * kSecond, kStart, 0.0), std::nullopt);  // too long
+  Attempt attempt(policy, kBegan);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, 5 * kSecond, kBegan, 0.0), 5 * kSecond);  // above the cap
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, 10 * kMillisecond, kBegan, 0.0),
+            400 * kMillisecond);                                                              // shorter than ours
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, 31 * kSecond, kBegan, 0.0), std::nullopt);  // too long
   EXPECT_EQ(attempt.stop(), Stop::kRetryAfter);
 }
 
@@ -106,20 +105,20 @@ TEST(Attempt, TheBudgetIsAskedLast) {
   RetryPolicy policy = plain(1);
   policy.budget = &budget;
   policy.deadline = kSecond;
-  Attempt attempt(policy, kStart);
+  Attempt attempt(policy, kBegan);
   // Fatal, too late, too long: none of them costs the token.
-  EXPECT_EQ(attempt.failed(ErrorKind::kFatal, kNoHint, kStart, 0.5), std::nullopt);
-  attempt = Attempt(policy, kStart);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart + kSecond, 0.5), std::nullopt);
-  attempt = Attempt(policy, kStart);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, 40 * kSecond, kStart, 0.5), std::nullopt);
+  EXPECT_EQ(attempt.failed(ErrorKind::kFatal, kNoHint, kBegan, 0.5), std::nullopt);
+  attempt = Attempt(policy, kBegan);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan + kSecond, 0.5), std::nullopt);
+  attempt = Attempt(policy, kBegan);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, 40 * kSecond, kBegan, 0.5), std::nullopt);
   EXPECT_EQ(budget.left(), Budget::kUnit);
 
-  attempt = Attempt(policy, kStart);
-  EXPECT_TRUE(attempt.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5).has_value());
+  attempt = Attempt(policy, kBegan);
+  EXPECT_TRUE(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5).has_value());
   EXPECT_EQ(budget.left(), 0u);
-  attempt = Attempt(policy, kStart);
-  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5), std::nullopt);
+  attempt = Attempt(policy, kBegan);
+  EXPECT_EQ(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5), std::nullopt);
   EXPECT_EQ(attempt.stop(), Stop::kBudget);
 }
 
@@ -127,8 +126,8 @@ TEST(Attempt, ASuccessGivesBack) {
   Budget budget;
   RetryPolicy policy = plain();
   policy.budget = &budget;
-  Attempt attempt(policy, kStart);
-  ASSERT_TRUE(attempt.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5).has_value());
+  Attempt attempt(policy, kBegan);
+  ASSERT_TRUE(attempt.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5).has_value());
   attempt.succeeded();
   EXPECT_EQ(budget.left(), 9 * Budget::kUnit + Budget::kDefaultRefund);
 }
@@ -140,9 +139,9 @@ TEST(Attempt, AnOutageIsNotMultiplied) {
     policy.budget = budget;
     int count = 0;
     for (int client = 0; client < 1'000; ++client) {
-      Attempt attempt(policy, kStart);
+      Attempt attempt(policy, kBegan);
       do ++count;
-      while (attempt.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5));
+      while (attempt.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5));
     }
     return count;
   };
@@ -155,7 +154,7 @@ TEST(Attempt, WhatAnInnerRetryGaveUpOnIsNotTriedAgain) {
   Budget budget;
   RetryPolicy policy = plain();
   policy.budget = &budget;
-  Attempt attempt(policy, kStart);
+  Attempt attempt(policy, kBegan);
   attempt.failed_inside();
   EXPECT_EQ(attempt.stop(), Stop::kNested);
   EXPECT_EQ(attempt.failures(), 1u);
@@ -172,21 +171,21 @@ TEST(Attempt, ItsNameHasTheFigures) {
   policy.succeeded();  // at once
 
   policy.begun();
-  Attempt second(policy, kStart);
-  ASSERT_TRUE(second.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5).has_value());
+  Attempt second(policy, kBegan);
+  ASSERT_TRUE(second.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5).has_value());
   second.succeeded();
 
   policy.begun();
-  Attempt third(policy, kStart);
-  ASSERT_TRUE(third.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5).has_value());
-  ASSERT_FALSE(third.failed(ErrorKind::kTransient, kNoHint, kStart, 0.5).has_value());
+  Attempt third(policy, kBegan);
+  ASSERT_TRUE(third.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5).has_value());
+  ASSERT_FALSE(third.failed(ErrorKind::kTransient, kNoHint, kBegan, 0.5).has_value());
 
   EXPECT_EQ(figures.calls, 3u);
   EXPECT_EQ(figures.succeeded, 2u);
   EXPECT_EQ(figures.recovered, 1u);
   EXPECT_EQ(figures.failures, 3u);
   EXPECT_EQ(figures.retries, 2u);
-  EXPECT_EQ(figures.waited, 400 * kMs);
+  EXPECT_EQ(figures.waited, 400 * kMillisecond);
   EXPECT_EQ(figures.given_up[static_cast<std::size_t>(Stop::kRetriesExhausted)], 1u);
   names.each([](RetryFigures& each) { each = {}; });
   EXPECT_EQ(figures.calls, 0u);

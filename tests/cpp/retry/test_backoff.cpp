@@ -11,14 +11,13 @@
 namespace stillwarm {
 namespace {
 
-constexpr Nanos kMs = 1'000'000;
-constexpr Nanos kSecond = 1'000 * kMs;
 constexpr double kAlmostOne = 0x1.fffffffffffffp-1;  // the largest draw below 1
 
-const Backoff kReference{200 * kMs, 2 * kSecond, 2.0, 0.3, 0.3};
+const Backoff kReference{200 * kMillisecond, 2 * kSecond, 2.0, 0.3, 0.3};
 
 TEST(Backoff, DoublesUpToTheCap) {
-  const std::vector<Nanos> expected{200 * kMs, 400 * kMs, 800 * kMs, 1'600 * kMs, 2 * kSecond, 2 * kSecond};
+  const std::vector<Nanos> expected{200 * kMillisecond,   400 * kMillisecond, 800 * kMillisecond,
+                                    1'600 * kMillisecond, 2 * kSecond,        2 * kSecond};
   for (std::uint32_t n = 0; n < expected.size(); ++n) EXPECT_EQ(kReference.nominal(n), expected[n]) << n;
 }
 
@@ -59,16 +58,16 @@ TEST(Backoff, SpreadIsEvenAlsoAtTheCap) {
 }
 
 TEST(Backoff, WithoutSpreadTheDrawDoesNotMatter) {
-  const Backoff plain{200 * kMs, 2 * kSecond, 2.0, 0.0, 0.0};
-  EXPECT_EQ(plain.delay(2, 0.0), 800 * kMs);
-  EXPECT_EQ(plain.delay(2, kAlmostOne), 800 * kMs);
+  const Backoff plain{200 * kMillisecond, 2 * kSecond, 2.0, 0.0, 0.0};
+  EXPECT_EQ(plain.delay(2, 0.0), 800 * kMillisecond);
+  EXPECT_EQ(plain.delay(2, kAlmostOne), 800 * kMillisecond);
 }
 
 TEST(Backoff, FullJitterIsBetweenZeroAndTheNominalDelay) {
-  const Backoff full{200 * kMs, 2 * kSecond, 2.0, 1.0, 0.0};
+  const Backoff full{200 * kMillisecond, 2 * kSecond, 2.0, 1.0, 0.0};
   EXPECT_EQ(full.delay(1, 0.0), 0);
-  EXPECT_EQ(full.delay(1, 0.5), 200 * kMs);
-  EXPECT_LE(full.delay(1, kAlmostOne), 400 * kMs);
+  EXPECT_EQ(full.delay(1, 0.5), 200 * kMillisecond);
+  EXPECT_LE(full.delay(1, kAlmostOne), 400 * kMillisecond);
 }
 
 TEST(Backoff, ExtremesDoNotOverflow) {
@@ -83,8 +82,8 @@ TEST(Backoff, ExtremesDoNotOverflow) {
 
 TEST(Backoff, AServersWaitIsSpreadUpwardOnlyAndMayPassTheCap) {
   EXPECT_EQ(kReference.at_least(10 * kSecond, 0.0), 10 * kSecond);
-  EXPECT_EQ(kReference.at_least(10 * kSecond, 0.5), 11'500 * kMs);
-  const Backoff full{200 * kMs, 2 * kSecond, 2.0, 1.0, 0.0};
+  EXPECT_EQ(kReference.at_least(10 * kSecond, 0.5), 11'500 * kMillisecond);
+  const Backoff full{200 * kMillisecond, 2 * kSecond, 2.0, 1.0, 0.0};
   EXPECT_EQ(full.at_least(10 * kSecond, 0.5), 15 * kSecond);
 }
 
