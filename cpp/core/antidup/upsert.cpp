@@ -53,20 +53,22 @@ std::string given_text(const UpsertPlan& plan, bool stores) {
 std::string same_key(const UpsertPlan& plan, const std::string& row, bool by_place) {
   return joined(plan.unique, " AND ", [&](const std::string& name) {
     const std::string place = place_of(plan, name);
-    return row + "." + (by_place ? place : quoted(name)) + (plan.nulls_equal ? " IS NOT DISTINCT FROM g." : " = g.") +
-           place;
+    return row + "." + (by_place ? place : quoted_identifier(name)) +
+           (plan.nulls_equal ? " IS NOT DISTINCT FROM g." : " = g.") + place;
   });
 }
 
 std::string row_of(const std::vector<std::string>& names, const std::string& row) {
-  return "ROW(" + joined(names, ", ", [&](const std::string& name) { return row + "." + quoted(name); }) + ")";
+  return "ROW(" + joined(names, ", ", [&](const std::string& name) { return row + "." + quoted_identifier(name); }) +
+         ")";
 }
 
 std::string on_conflict(const UpsertPlan& plan) {
-  const std::string target = " ON CONFLICT (" + joined(plan.unique, ", ", quoted) + ") DO ";
+  const std::string target = " ON CONFLICT (" + joined(plan.unique, ", ", quoted_identifier) + ") DO ";
   if (plan.update.empty()) return target + "NOTHING";
   return target + "UPDATE SET " +
-         joined(plan.update, ", ", [](const std::string& n) { return quoted(n) + " = EXCLUDED." + quoted(n); }) +
+         joined(plan.update, ", ",
+                [](const std::string& n) { return quoted_identifier(n) + " = EXCLUDED." + quoted_identifier(n); }) +
          " WHERE CASE WHEN " + row_of(plan.update, "t") + "::record *<> " + row_of(plan.update, "EXCLUDED") +
          "::record THEN set_config(" + std::string(kSetting) + ", " + row_of(plan.unique, "t") +
          "::text, true) IS NOT NULL ELSE set_config(" + std::string(kEqual) + ", (" + equal_rows() +
@@ -102,14 +104,15 @@ std::string upsert_text(const UpsertPlan& plan) {
                    " HAVING count(*) > 1) AS yes)"
              : "") +
       ", written AS (INSERT INTO " + plan.table + " AS t (" +
-      joined(plan.columns, ", ", [](const UpsertColumn& c) { return quoted(c.name); }) + ") SELECT " +
+      joined(plan.columns, ", ", [](const UpsertColumn& c) { return quoted_identifier(c.name); }) + ") SELECT " +
       joined(plan.columns, ", ", [&](const UpsertColumn& c) { return "g." + place_of(plan, c.name); }) +
       " FROM given g" + (looks ? " WHERE " + sound : "") + " ORDER BY " +
       joined(order, ", ", [&](const std::string& name) { return "g." + place_of(plan, name); }) + on_conflict(plan) +
-      " RETURNING " + inserted + " AS inserted" +
-      joined(plan.unique, "", [&](const std::string& n) { return ", t." + quoted(n) + " AS " + place_of(plan, n); });
+      " RETURNING " + inserted + " AS inserted" + joined(plan.unique, "", [&](const std::string& n) {
+        return ", t." + quoted_identifier(n) + " AS " + place_of(plan, n);
+      });
   for (std::size_t i = 0; i < plan.returning.size(); ++i) {
-    text += ", t." + quoted(plan.returning[i]) + "::text AS r" + std::to_string(i + 1);
+    text += ", t." + quoted_identifier(plan.returning[i]) + "::text AS r" + std::to_string(i + 1);
   }
   text += ")";
   if (!plan.marks.empty()) {
@@ -130,12 +133,13 @@ std::string upsert_text(const UpsertPlan& plan) {
 std::string reread_text(const UpsertPlan& plan) {
   // By their texts: types without `=` have one too, and one text is one value, but for collations that know better.
   std::string as_given = joined(plan.update, " AND ", [&](const std::string& name) {
-    return "t." + quoted(name) + R"(::text COLLATE "C" IS NOT DISTINCT FROM g.)" + place_of(plan, name) +
+    return "t." + quoted_identifier(name) + R"(::text COLLATE "C" IS NOT DISTINCT FROM g.)" + place_of(plan, name) +
            R"(::text COLLATE "C")";
   });
   if (as_given.empty()) as_given = "true";
   return "WITH " + given_text(plan, false) + " SELECT g.n, " + as_given +
-         joined(plan.returning, "", [](const std::string& name) { return ", t." + quoted(name) + "::text"; }) +
+         joined(plan.returning, "",
+                [](const std::string& name) { return ", t." + quoted_identifier(name) + "::text"; }) +
          " FROM given g JOIN " + plan.table + " t ON " + same_key(plan, "t", false);
 }
 

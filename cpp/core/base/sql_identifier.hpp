@@ -9,7 +9,7 @@
 
 namespace stillwarm {
 
-inline std::string quoted(std::string_view identifier) {
+inline std::string quoted_identifier(std::string_view identifier) {
   std::string out = "\"";
   for (const char c : identifier) {
     if (c == '"') out += '"';

@@ -23,7 +23,7 @@ class PostgresEar : public Ear {
   int heard() override { return link_->notifications(channel_); }
   void poll() override { tier_->poll(*link_, {}); }
   void tell() override {
-    if (listens()) link_->run("NOTIFY " + quoted(channel_));
+    if (listens()) link_->run("NOTIFY " + quoted_identifier(channel_));
   }
   void renew(std::span<const HeldLease> leases, Nanos age) override;
   void check() override { link_->run(std::string("SELECT 1")); }

@@ -156,7 +156,7 @@ int PostgresLink::server_version() const noexcept { return PQserverVersion(link_
 
 int PostgresLink::notifications(const std::string& channel) {
   if (!listens_) {
-    run("LISTEN " + quoted(channel));
+    run("LISTEN " + quoted_identifier(channel));
     listens_ = true;
   }
   if (PQconsumeInput(link_.get()) == 0 || !usable()) throw lost(link_.get());

@@ -141,19 +141,19 @@ std::string PostgresSql::look_up_text(const std::string& s, const OwnTable* tabl
   // A row that somebody else wrote has no born: marks younger than the row concern it.
   const std::string expires = "(t.expires_at AT TIME ZONE 'UTC')";
   std::string columns;
-  for (const auto& [name, type] : table->columns) columns += ", t." + quoted(name) + "::text";
+  for (const auto& [name, type] : table->columns) columns += ", t." + quoted_identifier(name) + "::text";
   put("{columns}", columns);
   put("{payload}", table->has_payload ? "t.payload" : "NULL::bytea");
   put("{fresh}", expires);
   put("{kept}", "greatest(" + expires + ", e.expires_at)");
-  put("{own}", " LEFT JOIN LATERAL (SELECT * FROM " + table->name + " t WHERE t." + quoted(table->key_column) +
-                   " = k.key LIMIT 1) t ON true");
+  put("{own}", " LEFT JOIN LATERAL (SELECT * FROM " + table->name + " t WHERE t." +
+                   quoted_identifier(table->key_column) + " = k.key LIMIT 1) t ON true");
   put("{names}", names_of(s, "e", "k.key", literal(table->type)));
   put("{since}",
       "CASE WHEN e.key IS NULL THEN i.name <> 'fence' AND i.at > (coalesce(t.created_at, '-infinity') AT TIME ZONE "
       "'UTC') ELSE " +
           against_row() + " END");
-  put("{there}", "t." + quoted(table->key_column) + " IS NOT NULL");
+  put("{there}", "t." + quoted_identifier(table->key_column) + " IS NOT NULL");
   return text;
 }
 
@@ -169,9 +169,9 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
       const std::string place = "c" + std::to_string(++parameter);
       arrays += ", $" + std::to_string(parameter) + "::text[]";
       names += ", " + place;
-      own_names += ", " + quoted(name);
+      own_names += ", " + quoted_identifier(name);
       own_values += ", a." + place + "::" + type;
-      own_sets += ", " + quoted(name) + " = EXCLUDED." + quoted(name);
+      own_sets += ", " + quoted_identifier(name) + " = EXCLUDED." + quoted_identifier(name);
     }
     if (table->has_payload) {
       own_names += ", payload";
@@ -227,7 +227,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
             ".invalidations (namespace, name, origin) SELECT $1, 'key:' || w.key, $9 FROM written w)";
   }
   if (table != nullptr) {
-    const std::string key = quoted(table->key_column);
+    const std::string key = quoted_identifier(table->key_column);
     text += ", own AS (INSERT INTO " + table->name + " (" + key + own_names + ", created_at, expires_at) SELECT a.key" +
             own_values +
             ", now() AT TIME ZONE 'UTC', a.fresh_until AT TIME ZONE 'UTC' FROM allowed a JOIN written w ON "
@@ -246,7 +246,7 @@ std::string PostgresSql::store_text(const std::string& s, const OwnTable* table,
 
 PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables, unsigned round)
     : tables_(std::move(tables)) {
-  const std::string s = quoted(schema);
+  const std::string s = quoted_identifier(schema);
   const std::string mark = "_" + std::to_string(round);
   for (std::uint32_t slot = 0; slot < slots(); ++slot) {
     const std::string at = std::to_string(slot) + mark;
@@ -310,7 +310,7 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       ".entries e SET hit_count = e.hit_count + l.hits FROM locked l WHERE e.namespace = $1 AND e.key = l.key AND "
       "e.type = l.type AND EXISTS (SELECT FROM mine))";
   for (std::size_t i = 0; i < tables_.size(); ++i) {
-    const std::string key = quoted(tables_[i].key_column), n = std::to_string(i);
+    const std::string key = quoted_identifier(tables_[i].key_column), n = std::to_string(i);
     gone += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + tables_[i].name + " WHERE " + key +
             " = ANY ($5::text[])" + kThen + " ORDER BY 1 FOR UPDATE), gone" + n + " AS (DELETE FROM " +
             tables_[i].name + " t USING locked" + n + " l WHERE t." + key + " = l.key RETURNING t." + key +
@@ -336,7 +336,7 @@ PostgresSql::PostgresSql(const std::string& schema, std::vector<OwnTable> tables
       "AND e.key = l.key AND e.type = l.type AND $3::boolean)";
   std::string counts = " SELECT count(*) FROM (SELECT key FROM locked WHERE expires_at > clock_timestamp()";
   for (std::size_t i = 0; i < tables_.size(); ++i) {
-    const std::string key = quoted(tables_[i].key_column), n = std::to_string(i), &name = tables_[i].name;
+    const std::string key = quoted_identifier(tables_[i].key_column), n = std::to_string(i), &name = tables_[i].name;
     matched += ", locked" + n + " AS MATERIALIZED (SELECT " + key + " AS key FROM " + name + " WHERE " + key + " ~ $5" +
                kThen + " ORDER BY 1 FOR UPDATE), gone" + n + " AS (DELETE FROM " + name + " t USING locked" + n +
                " l WHERE t." + key + " = l.key AND NOT $3::boolean), staled" + n + " AS (UPDATE " + name +

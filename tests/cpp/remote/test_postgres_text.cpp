@@ -49,9 +49,9 @@ TEST(PostgresText, BytesAreHexadecimal) {
 }
 
 TEST(PostgresText, NamesAreQuoted) {
-  EXPECT_EQ(quoted("stillwarm"), R"("stillwarm")");
-  EXPECT_EQ(quoted(R"(a"b)"), R"("a""b")");
-  EXPECT_EQ(quoted("select"), R"("select")");
+  EXPECT_EQ(quoted_identifier("stillwarm"), R"("stillwarm")");
+  EXPECT_EQ(quoted_identifier(R"(a"b)"), R"("a""b")");
+  EXPECT_EQ(quoted_identifier("select"), R"("select")");
 }
 
 TEST(PostgresText, GlobsBecomeAnchoredExpressions) {
