@@ -60,13 +60,17 @@ TEST_F(ForkGate, AChildNeverFindsALibrarysLockHeld) {
 }
 
 TEST_F(ForkGate, WithoutItAChildDoes) {
-  Users users(1, [](std::mutex& library) {
+  std::mutex library;
+  std::atomic<bool> held = false, over = false;
+  std::thread user([&] {
     const std::lock_guard lock(library);
-    std::this_thread::yield();
+    held = true;
+    while (!over) std::this_thread::yield();
   });
-  int forks = 0;
-  while (forks < 1000 && is_free_in_child(users.library)) ++forks;
-  EXPECT_LT(forks, 1000) << "else the test above shows nothing";
+  while (!held) std::this_thread::yield();
+  EXPECT_FALSE(is_free_in_child(library)) << "else the test above shows nothing";
+  over = true;
+  user.join();
 }
 
 // A thread within, which waits for a server until it is told to leave.
