@@ -162,8 +162,14 @@ def coroutine_function(source: Source) -> Subject:
 
 
 def naive(source: Source) -> Subject:
-    """The control: it stores what was loaded while it was invalidated."""
-    cache = FillAfterInvalidate(source.load)
+    """The control: it stores what was loaded while it was invalidated. Its loads take a moment, so that some are."""
+
+    def load(key: int) -> int:
+        version = source.load(key)
+        time.sleep(0.0001)
+        return version
+
+    cache = FillAfterInvalidate(load)
     return Subject(read=cache, ways={"key": cache.invalidate})
 
 
