@@ -131,6 +131,7 @@ PyObject* cache_get(PyObject* self, PyObject* const* args, Py_ssize_t count) {
     return nullptr;
   }
   PyObject* fallback = count == 2 ? args[1] : Py_None;
+  const Nanos now = Clock::now();  // before the probe: what a call may have changed is read again
   Probe probe;
   probe.items = args;  // the caller's reference keeps the key alive; comparing exact strings runs no code
   probe.count = 1;
@@ -152,7 +153,7 @@ PyObject* cache_get(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   Scope& scope = *as_cache(self)->direct;
   if (hash_str(args[0], scope.salt, probe.hash) != Hashed::kOk) [[unlikely]]
     return nullptr;
-  const Index i = flow->hit(probe, Clock::now());
+  const Index i = flow->hit(probe, now);
   if (!is_entry(i)) [[unlikely]] {
     if (as_cache(self)->get_slowly != nullptr && i != kFindError) return get_remotely(self, args[0], fallback);
     return i == kNone ? absent(flow, fallback) : get_slow(flow, probe, fallback);

@@ -170,9 +170,8 @@ PyObject* miss(CachedCall* c, const Probe& probe, bool nothing, Nanos now, KeyRo
   return give_up ? hand_over(c, args, nargs, kwnames) : value;
 }
 
-PyObject* look_up(CachedCall* c, const Probe& probe, KeyRow* row, PyObject* const* args, std::size_t nargsf,
+PyObject* look_up(CachedCall* c, const Probe& probe, Nanos now, KeyRow* row, PyObject* const* args, std::size_t nargsf,
                   PyObject* kwnames) {
-  const Nanos now = Clock::now();
   const Index i = c->flow->hit(probe, now);
   if (is_entry(i)) [[likely]] {
     ++c->stats->hits;
@@ -225,8 +224,8 @@ PyObject* call_general(CachedCall* c, PyObject* const* args, std::size_t nargsf,
     // The function itself says best what is wrong with its arguments.
     return misfit ? PyObject_Vectorcall(c->function, args, nargsf, kwnames) : nullptr;
   }
-  const Probe probe = probe_for(c, row.items, row.count, hash);
-  return look_up(c, probe, &row, args, nargsf, kwnames);
+  const Nanos now = Clock::now();
+  return look_up(c, probe_for(c, row.items, row.count, hash), now, &row, args, nargsf, kwnames);
 }
 
 }  // namespace
@@ -240,7 +239,8 @@ PyObject* call(PyObject* self, PyObject* const* args, std::size_t nargsf, PyObje
                               ? hash_str(args[0], c->salt, hash)
                               : hash_items(args, c->arity, c->salt, hash, which);
     if (hashed == Hashed::kOk) [[likely]] {
-      return look_up(c, probe_for(c, args, c->arity, hash), nullptr, args, nargsf, kwnames);
+      const Nanos now = Clock::now();  // before the probe: what a call may have changed is read again
+      return look_up(c, probe_for(c, args, c->arity, hash), now, nullptr, args, nargsf, kwnames);
     }
     if (hashed == Hashed::kError) return nullptr;
   }

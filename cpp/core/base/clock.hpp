@@ -18,7 +18,7 @@ namespace stillwarm {
 
 class Clock {
  public:
-  static Nanos now() noexcept {
+  [[gnu::always_inline]] static Nanos now() noexcept {
     const Nanos manual = manual_.load(std::memory_order_relaxed);
     if (manual != 0) [[unlikely]]
       return manual;

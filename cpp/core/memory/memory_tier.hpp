@@ -48,6 +48,7 @@ class MemoryTier {
   Entry& operator[](Index i) noexcept { return slab_[i]; }
   const Entry& operator[](Index i) const noexcept { return slab_[i]; }
   Index find(const Probe& probe) const { return table_.find(probe); }
+  Index find_first(const Probe& probe) const { return table_.find_first(probe); }
   std::uint64_t generation() const noexcept { return table_.generation(); }
   std::size_t size() const noexcept { return table_.size(); }
   std::uint64_t bytes() const noexcept { return policy_.bytes(); }
@@ -132,7 +133,7 @@ class MemoryTier {
   void set_limits(Limits limits) { policy_.set_limits(limits); }
 
   // The entry gets a hit, the first since hits were taken.
-  void note_hit(Index i) noexcept {
+  [[gnu::noinline]] void note_hit(Index i) noexcept {
     if (notes_.begin(i, slab_[i].hits)) slab_[i].flags &= static_cast<std::uint8_t>(~kFlagQuiet);
   }
 

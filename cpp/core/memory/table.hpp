@@ -41,7 +41,7 @@ class Table {
   std::uint64_t generation() const noexcept { return generation_; }
 
   // The entry's index, kNone, or kFindError.
-  Index find(const Probe& probe) const {
+  [[gnu::noinline]] Index find(const Probe& probe) const {
     const std::uint32_t tag = tag_of(probe.hash);
     for (int tries = 0; tries < kFindRestarts; ++tries) {
       const std::uint64_t generation = generation_;
@@ -60,6 +60,23 @@ class Table {
     }
     Traits::never_settles(probe);
     return kFindError;
+  }
+
+  // The same for the hot path, in its caller: the first entry with the key's tag is nearly always the one, or there is
+  // none. What is not decided so is looked for anew.
+  [[gnu::always_inline]] Index find_first(const Probe& probe) const {
+    const std::uint32_t tag = tag_of(probe.hash);
+    const Slot slot = slots_[first_not_below(tag)];
+    if (slot.tag != tag || slot.index == kNone) return kNone;
+    const Entry& e = slab_[slot.index];
+    if (e.hash == probe.hash) [[likely]] {
+      const std::uint64_t generation = generation_;
+      const Match match = Traits::match(e.scope, e.key, probe);
+      if (match == Match::kYes && generation == generation_) [[likely]]
+        return slot.index;
+      if (match == Match::kError) return kFindError;
+    }
+    return find(probe);
   }
 
   // Makes room for one more. Throws std::bad_alloc, and then nothing has changed.
