@@ -110,6 +110,8 @@ def settle(tier: Tier, asked: list[Held], outcomes: list[str]) -> None:
             continue
         # Committed, rolled back, or so long ago that nobody knows. What was loaded while it was open may be of before.
         for name in held.names:
+            if outcome != "aborted":
+                tier.core.overtaken(name)
             apply(cache, name, False)
         if held in tier.pending:
             tier.pending.remove(held)

@@ -117,6 +117,8 @@ def still_owed(tier: Tier, keys: list[str]) -> Steps[frozenset[str]]:
     owed: frozenset[str] = frozenset()
     if not tier.core.owes_writes():
         return owed
+    if tier.pending:  # one that has committed by now may end what is owed
+        yield from _tier_invalidation.confirm(tier)
     for _ in range(_LOOKS):
         owed = frozenset(key for key in keys if tier.core.owes_set(storable(key), DIRECT))
         if not owed or tier.away or tier.core.health()["last_rejection"] is not None:
@@ -149,6 +151,8 @@ def _looked(
 
 def _owed_value(tier: Tier, key: str) -> Any:
     """What this process has set, which the tier has not taken. Memory may have lost it since."""
+    if tier.pending:  # whose names nobody keeps in memory, and this is nowhere else
+        return MISSING
     where = place(key)
     payload = tier.core.owed_set(where.key, DIRECT)
     if payload is None:  # taken by now, or over

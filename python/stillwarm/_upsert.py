@@ -243,6 +243,8 @@ def _done(cache: Cache, tier: Tier, what: Asked, ready: Job, marks: list[Mark], 
     if twice:
         raise ConfigError(f"upsert of {what.table}: {_SAME_KEY}")
     if not whole or any(outcome != "unchanged" for outcome, _ in found):
+        for name in (name for mark in marks for name in mark.names):
+            tier.core.overtaken(name)
         _forget(cache, marks)
         if marks:
             tier.core.tell()
