@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from stillwarm import Cache, ConfigError, Upserted, _upserting
-from tiers import Counted, Ground, function
+from tiers import Counted, Ground, eventually, function
 from upserts import Table, marks, outcomes
 
 
@@ -286,6 +286,7 @@ def test_upsert_that_finds_anothers_row_has_heard_what_that_invalidated(
     row, intents = {"k": 1, "v": "a"}, [{"tag": "t"}]
     assert (f("k"), g("k")) == ("k#1", "k#1")
     ground.written()
+    eventually(lambda: b._tier is not None and b._tier.core.health()["polls"])  # the first, and the next in 30 s
     assert a.upsert(table.name, row, unique="k", invalidates=intents).outcome == "inserted"
     assert f("k") == "k#1", "it has not heard of it, and max_lag is not over"
     if away:
