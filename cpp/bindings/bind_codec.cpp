@@ -76,7 +76,7 @@ bool is_plain_str(PyObject* value) {
 }
 
 // JSON has no bytes, no NaN and no infinities, and one key means a tag there (codecs.py).
-constexpr const char* kTag = "$stillwarm";
+constexpr const char* kTypedMark = "$stillwarm";
 
 bool is_plain(PyObject* value, int depth, bool json) {  // recursion of bounded depth
   if (value == Py_None) return true;
@@ -99,7 +99,7 @@ bool is_plain(PyObject* value, int depth, bool json) {  // recursion of bounded 
   PyObject *key = nullptr, *item = nullptr;
   while (PyDict_Next(value, &at, &key, &item)) {
     if (!PyUnicode_CheckExact(key) || !is_plain_str(key) || !is_plain(item, depth - 1, json)) return false;
-    if (json && PyUnicode_CompareWithASCIIString(key, kTag) == 0) return false;
+    if (json && PyUnicode_CompareWithASCIIString(key, kTypedMark) == 0) return false;
   }
   return PyDict_GET_SIZE(value) <= kMost;
 }
