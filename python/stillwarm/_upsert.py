@@ -233,21 +233,27 @@ def _forget(cache: Cache, marks: list[Mark]) -> None:
         cache._invalidate_here(mark.plan)
 
 
+def _committed(cache: Cache, tier: Tier, marks: list[Mark]) -> None:
+    """The marks are in the tier: memory follows, what this process had set before is no longer owed, others hear."""
+    for mark in marks:
+        for name in mark.names:
+            tier.core.overtaken(name)
+    _forget(cache, marks)
+    if marks:
+        tier.core.tell()
+
+
 def _done(cache: Cache, tier: Tier, what: Asked, ready: Job, marks: list[Mark], rows: Any) -> Steps[list[Upserted]]:
     """It was done, and this is the answer."""
     try:
         found, whole, twice = _core.read_upsert(rows, len(what.rows))
     except ValueError as error:
-        _forget(cache, marks)
+        _committed(cache, tier, marks)
         raise TierError(f"upsert of {what.table}: {error}; it was done") from None
     if twice:
         raise ConfigError(f"upsert of {what.table}: {_SAME_KEY}")
     if not whole or any(outcome != "unchanged" for outcome, _ in found):
-        for name in (name for mark in marks for name in mark.names):
-            tier.core.overtaken(name)
-        _forget(cache, marks)
-        if marks:
-            tier.core.tell()
+        _committed(cache, tier, marks)
     elif marks and cache._tier is not None and not (yield from _tier_invalidation.confirm(tier)):
         _forget(cache, marks)  # what the one who wrote it invalidated could not be asked for
     if not whole:

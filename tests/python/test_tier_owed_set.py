@@ -15,6 +15,7 @@ import pytest
 from stillwarm import Cache, _core
 from stillwarm._tier_reads import place
 from stillwarm._tier_values import SET, stored
+from stillwarm.errors import TierError
 from tiers import Ground, eventually
 from upserts import Table
 
@@ -65,7 +66,19 @@ def test_tier_owed_set_ends_with_an_upsert(cache: Cache, ground: Ground, intent:
     done = cache.upsert(table.name, {"k": 1, "v": "a"}, unique="k", invalidates=[intent])
     assert done.outcome == "inserted"
     assert cache.get("k") is None
-    cache.upsert(table.name, {"k": 1, "v": "a"}, unique="k", invalidates=[intent])
+
+
+def test_tier_owed_set_ends_with_an_upsert_whose_answer_cannot_be_read(
+    cache: Cache, ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> None:
+        raise ValueError("no such outcome")
+
+    table = Table(ground, "k int PRIMARY KEY, v text")
+    monkeypatch.setattr(_core, "read_upsert", unreadable)
+    with pytest.raises(TierError, match="it was done"):
+        cache.upsert(table.name, {"k": 1, "v": "a"}, unique="k", invalidates=[{"key": "k"}])
+    assert cache.get("k") is None
 
 
 def test_tier_owed_set_survives_an_upsert_that_changes_nothing(cache: Cache, ground: Ground) -> None:

@@ -1,8 +1,8 @@
 // The memory tier: entries in a slab, found by a table, ordered by a policy, expired by a wheel. Always the four
 // together.
 //
-// Thread rule: guarded by the cache's owner (the GIL in the extension). Only `find` may run foreign code (see
-// table.hpp). Refuses to know: loads, marks, who waits. It is told what is invalid.
+// Thread rule: guarded by the cache's owner (the GIL in the extension). Only `find` and `find_first`
+// may run foreign code (see table.hpp). Refuses to know: loads, marks, who waits. It is told what is invalid.
 //
 // What is removed is not released here: it goes to the list of the dead, and the owner takes it from there with
 // `take_dead` when it has finished everything else, because releasing a value may run any code, this cache's own

@@ -1,7 +1,7 @@
 // The hash table of the memory tier: key -> index of the entry.
 //
-// Thread rule: guarded by the cache's owner. `find` may call Traits::match, which may run foreign code (a key's __eq__)
-// that changes this very table; every other member runs no foreign code.
+// Thread rule: guarded by the cache's owner. `find` and `find_first` may call Traits::match, which may run foreign code
+// (a key's __eq__) that changes this very table; every other member runs no foreign code.
 // Refuses to know: expiry, eviction, values.
 //
 // Open addressing with linear probing over 8-byte slots {tag, index}. The tag is the upper half of the hash, and the
