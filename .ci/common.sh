@@ -43,3 +43,10 @@ install_build_requirements() {
   mapfile -t requires < <(requirements "$1" build-system.requires)
   "$1" -m pip install -q "${requires[@]}"
 }
+
+# The C++ tests, a process per core: cpp_tests <program> [prefix...]. (xargs, as Ctrl-C does not reach what runs behind `&`.)
+cpp_tests() {
+  local program=$1
+  shift
+  seq 0 $(($(nproc) - 1)) | xargs -P 0 -I '{}' env GTEST_TOTAL_SHARDS="$(nproc)" GTEST_SHARD_INDEX='{}' "$@" "$program" --gtest_brief=1
+}

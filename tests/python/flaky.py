@@ -7,6 +7,7 @@ Refuses to know: who calls it.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 
@@ -27,3 +28,11 @@ class Source:
     async def later(self, *args: Any, **kwargs: Any) -> Any:
         await asyncio.sleep(0)
         return self(*args, **kwargs)
+
+
+def ending(error: BaseException) -> str:
+    """What a retry's one note on an error says, but for the time it took: `3 attempts; stopped: retries exhausted`."""
+    (note,) = getattr(error, "__notes__", [""])
+    said = re.fullmatch(r"stillwarm: (\d+ attempts?) in \d+\.\d\d s(; stopped: .+)", note)
+    assert said, note
+    return said[1] + said[2]

@@ -99,7 +99,7 @@ def identity(item: Any) -> Any:
     return kind, item
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(items, max_size=3), st.lists(items, max_size=3))
 def test_keys_readable_text_is_injective(a: list[Any], b: list[Any]) -> None:
     same = identity(a) == identity(b)

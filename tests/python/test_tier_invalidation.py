@@ -243,7 +243,7 @@ async def test_invalidation_that_is_cancelled_while_it_is_under_way(ground: Grou
     """The server is held up, so that the write ends after a read that found the value of before."""
     import asyncio
 
-    a = ground.cache()
+    a = ground.cache(connections=3)  # the write has one, its repetition another
     for doing in (lambda: a.ainvalidate(key="k"), lambda: a.adelete("k"), lambda: a.aset("k", 2, ttl=100)):
         a.set("k", 1, ttl=100)
         ground.written()
@@ -266,7 +266,7 @@ def test_invalidation_that_is_interrupted_while_it_is_under_way(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C, while the server is held up: the same for threads."""
-    a = ground.cache(max_lag="1h")
+    a = ground.cache(max_lag="1h", connections=3)
     tier, asked = a._tier, threading.Event()
     assert tier is not None
     run = tier.run
