@@ -4,13 +4,12 @@
 
 #include <new>
 
+#include "bindings/flight_waiters.hpp"
 #include "bindings/weigh.hpp"
 
 namespace stillwarm::py {
 
 PyTypeObject* flight_type = nullptr;
-static PyObject* release_name = nullptr;
-static PyObject* popitem_name = nullptr;
 thread_local PyFlight* running = nullptr;
 
 namespace {
@@ -102,92 +101,26 @@ int set_loop(PyObject* self, PyObject* value, void*) {
   return 0;
 }
 
-constexpr int kRelays = 2;
-
-// One of the locks, out of the dict: a new reference. The newest, or any where there is no memory for popitem's tuple.
-PyObject* take_sleeper(PyObject* sleepers, bool& passes_on) {
-  PyObject *lock = nullptr, *mark = nullptr;
-  PyObject* item = PyObject_CallMethodNoArgs(sleepers, popitem_name);
-  if (item != nullptr) {
-    lock = Py_NewRef(PyTuple_GET_ITEM(item, 0));
-    passes_on = PyTuple_GET_ITEM(item, 1) == Py_True;
-    Py_DECREF(item);
-    return lock;
-  }
-  PyErr_Clear();
-  Py_ssize_t at = 0;
-  if (!PyDict_Next(sleepers, &at, &lock, &mark)) return nullptr;
-  Py_INCREF(lock);
-  passes_on = mark == Py_True;
-  if (PyDict_DelItem(sleepers, lock) != 0) Py_CLEAR(lock);
-  return lock;
-}
-
-// Wakes one thread, and more as long as one of them cannot pass it on. No exception may be set.
-void wake_next(PyFlight* f) {
-  while (f->sleepers != nullptr && PyDict_GET_SIZE(f->sleepers) > 0) {
-    bool passes_on = false;
-    PyObject* lock = take_sleeper(f->sleepers, passes_on);
-    PyObject* released = lock == nullptr ? nullptr : PyObject_CallMethodNoArgs(lock, release_name);
-    if (released == nullptr) PyErr_WriteUnraisable(reinterpret_cast<PyObject*>(f));
-    Py_XDECREF(released);
-    Py_XDECREF(lock);
-    if (passes_on || lock == nullptr) return;
-  }
-}
-
-// sleep_with(lock, passes_on): True if the flight still runs and the lock will be released when it lands.
-PyObject* flight_sleep_with(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  PyFlight* f = as_flight(self);
-  if (count != 2 || !PyBool_Check(args[1])) {
-    PyErr_SetString(PyExc_TypeError, "sleep_with(lock, passes_on)");
-    return nullptr;
-  }
-  PyObject* fresh = f->sleepers == nullptr ? PyDict_New() : nullptr;  // may run the collector
-  if (PyErr_Occurred() != nullptr) return nullptr;
-  if (f->state != FlightState::kRunning) {
-    Py_XDECREF(fresh);
-    Py_RETURN_FALSE;
-  }
-  if (f->sleepers == nullptr) {
-    f->sleepers = fresh;
-  } else {
-    Py_XDECREF(fresh);
-  }
-  if (PyDict_SetItem(f->sleepers, args[0], args[1]) != 0) return nullptr;
-  Py_RETURN_TRUE;
-}
-
-// left(lock): its thread waits no longer. If it was woken, the next one is.
-PyObject* flight_left(PyObject* self, PyObject* lock) {
-  PyFlight* f = as_flight(self);
-  if (f->sleepers == nullptr) Py_RETURN_NONE;
-  const int asleep = PyDict_Contains(f->sleepers, lock);
-  if (asleep < 0) return nullptr;
-  if (asleep == 1) {  // it gave up before it was woken
-    if (PyDict_DelItem(f->sleepers, lock) != 0) return nullptr;
-  } else if (f->state != FlightState::kRunning) {
-    wake_next(f);
-  }
+// offer(anew): somebody else may begin the load. Until `let_go` this thread has to.
+PyObject* flight_offer(PyObject* self, PyObject* anew) {
+  as_flight(self)->offer = anew == Py_True ? Offer::kAnew : Offer::kPlain;
   Py_RETURN_NONE;
 }
 
-// wait_with(waiter): True if the flight still runs and _landing.wake will get the waiter.
-PyObject* flight_wait_with(PyObject* self, PyObject* waiter) {
+// take(): this thread begins the load: whether anew. None if it is not offered, or somebody was faster.
+PyObject* flight_take(PyObject* self, PyObject*) {
   PyFlight* f = as_flight(self);
-  PyObject* fresh = f->tasks == nullptr ? PyList_New(0) : nullptr;  // may run the collector
-  if (PyErr_Occurred() != nullptr) return nullptr;
-  if (f->state != FlightState::kRunning) {
-    Py_XDECREF(fresh);
-    Py_RETURN_FALSE;
-  }
-  if (f->tasks == nullptr) {
-    f->tasks = fresh;
-  } else {
-    Py_XDECREF(fresh);
-  }
-  if (PyList_Append(f->tasks, waiter) != 0) return nullptr;
-  Py_RETURN_TRUE;
+  const Offer offer = std::exchange(f->offer, Offer::kNone);
+  if (offer == Offer::kNone || f->state != FlightState::kRunning) Py_RETURN_NONE;
+  f->thread = PyThread_get_thread_ident();
+  return PyBool_FromLong(offer == Offer::kAnew);
+}
+
+// let_go(): this thread will not begin it, and may wait for it.
+PyObject* flight_let_go(PyObject* self, PyObject*) {
+  PyFlight* f = as_flight(self);
+  if (f->thread == PyThread_get_thread_ident()) f->thread = 0;
+  Py_RETURN_NONE;
 }
 
 PyGetSetDef flight_getset[] = {
@@ -210,6 +143,9 @@ PyMethodDef flight_methods[] = {
     {"wait_with", flight_wait_with, METH_O, "Registers a task that waits; False when the flight is over."},
     {"sleep_with", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(flight_sleep_with)), METH_FASTCALL,
      "Registers the lock of a thread that waits; False when the flight is over."},
+    {"offer", flight_offer, METH_O, "Somebody else may begin the load."},
+    {"take", flight_take, METH_NOARGS, "This thread begins the load: whether anew. None: somebody was faster."},
+    {"let_go", flight_let_go, METH_NOARGS, "This thread will not begin the load."},
     {"left", flight_left, METH_O, "The thread with this lock waits no longer."},
     {nullptr, nullptr, 0, nullptr}};
 
@@ -251,9 +187,7 @@ bool store(PyFlight* f, PyObject* value, const Result& result, Stored& stored, N
 }  // namespace
 
 bool add_flight(PyObject* module) {
-  release_name = PyUnicode_InternFromString("release");
-  popitem_name = PyUnicode_InternFromString("popitem");
-  if (release_name == nullptr || popitem_name == nullptr) return false;
+  if (!add_waiters()) return false;
   flight_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&flight_spec));
   return flight_type != nullptr &&
          PyModule_AddObjectRef(module, "Flight", reinterpret_cast<PyObject*>(flight_type)) == 0;
@@ -284,6 +218,7 @@ PyFlight* new_flight(CacheBase* cache, PyObject* key, std::uint64_t hash, ScopeI
   f->value = f->error = f->tasks = f->sleepers = f->load = f->loop = nullptr;
   f->state = FlightState::kRunning;
   f->thread = 0;
+  f->offer = Offer::kNone;
   return f;
 }
 
@@ -372,7 +307,7 @@ PyObject* land(PyFlight* f, FlightState state, PyObject* value, PyObject* error)
   if (f->sleepers != nullptr) {  // the leader may have an exception on its way: waking calls Python
     PyObject *type = nullptr, *raised = nullptr, *traceback = nullptr;
     PyErr_Fetch(&type, &raised, &traceback);
-    for (int i = 0; i < kRelays; ++i) wake_next(f);
+    wake_first(f);
     PyErr_Restore(type, raised, traceback);
   }
   return tasks;

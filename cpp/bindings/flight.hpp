@@ -2,11 +2,7 @@
 //
 // Thread rule: with the GIL.
 // Refuses to know: how anybody waits. It keeps the waiters' objects: a thread's lock, which it releases, or a tuple,
-// which _landing.wake understands.
-//
-// Threads are woken as a relay: `land` wakes kRelays of them, and each wakes one more when it is done waiting (`left`).
-// Woken all at once they would queue for the GIL: 10,000 of them took 40 s, as a relay 0.7 s. The main thread does not
-// carry the relay, since Ctrl-C could make it drop it: whoever wakes it wakes the next one too.
+// which _landing.wake understands (flight_waiters.hpp).
 //
 //   stale: the load failed, and the value that was there stands in for the error; remote: the value needed no load
 //   running --succeed--> value     --fail--> error     --abandon--> abandoned (the waiters look again: one of them
@@ -20,6 +16,9 @@ class handle;
 }
 
 namespace stillwarm::py {
+
+// Whether the load waits for somebody to begin it: a thread of the pool, or one of them that needs its value.
+enum class Offer : std::uint8_t { kNone, kPlain, kAnew };
 
 enum class FlightState : std::uint8_t { kRunning, kValue, kError, kAbandoned, kStale, kRemote };
 
@@ -35,6 +34,7 @@ struct PyFlight {
   PyObject* loop;        // the asyncio loop that runs the load, or nullptr
   unsigned long thread;  // the one that has to run the load, or runs it; 0: a loop or the pool will
   FlightState state;
+  Offer offer;
 };
 
 extern PyTypeObject* flight_type;

@@ -121,6 +121,9 @@ class Flight:
     def wait_with(self, waiter: object, /) -> bool: ...
     def sleep_with(self, lock: LockType, relays: bool, /) -> bool: ...
     def left(self, lock: LockType, /) -> None: ...
+    def offer(self, anew: bool, /) -> None: ...  # somebody else may begin the load
+    def take(self) -> bool | None: ...  # this thread begins it: whether anew; None: somebody was faster
+    def let_go(self) -> None: ...  # the thread that offered it will not begin it
 
 @final
 class Ready(Generic[_T_co]):

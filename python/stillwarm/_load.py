@@ -142,11 +142,23 @@ def in_pool(target: Any, flight: Any, anew: bool = False) -> bool:
     if pool.runs_here() and not flight.background:
         return False
     try:
-        flight.thread = 0
-        return pool.submit(lambda: run_detached(target, flight, anew), lambda: finish(flight, ABANDONED, None))
+        flight.offer(anew)
+        taken = pool.submit(lambda: run_offered(target, flight), lambda: finish(flight, ABANDONED, None))
+        if taken:
+            flight.let_go()  # not sooner: a __del__ on this thread would wait for what is not in the pool's hands
+        else:
+            flight.take()
+        return taken
     except BaseException:
         finish(flight, ABANDONED, None)  # a load that was taken all the same is not stored
         raise
+
+
+def run_offered(target: Any, flight: Any) -> None:
+    """Runs a load that was given to the pool, unless somebody has begun it."""
+    anew = flight.take()
+    if anew is not None:
+        run_detached(target, flight, anew)
 
 
 def refresh(target: Any, flight: Any) -> None:
@@ -283,6 +295,9 @@ def follow(target: Any, flight: Any, fallback: Any) -> Any:
     if me is not None and not _core.add_follower(flight, me):  # one step: two threads may ask for each other's key
         raise recursive(target, me, flight)
     try:
+        if target.cache._pool.runs_here():
+            # It waits for a thread of the pool, and all of these may wait for it: who needs it begins it.
+            run_offered(target, flight)
         # Ctrl-C comes to the main thread, which therefore does not carry the relay (cpp/bindings/flight.hpp).
         if flight.sleep_with(lock, get_ident() != main_thread_ident()):
             for seconds, timed_out in limits(target.settings, fallback):

@@ -7,13 +7,14 @@ Refuses to know: caches and flights. A job must not raise.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple
 
 MAX_WAITING: Final = 1_000
@@ -25,6 +26,7 @@ class _Job(NamedTuple):
     context: contextvars.Context
     run: Callable[[], None]
     drop: Callable[[], None]
+    awaited: bool  # a thread that was idle, or was started for it, is counted as busy
 
 
 class Single:
@@ -54,7 +56,11 @@ class Single:
 
 
 class LoadPool:
-    """Starts a thread when a job finds none idle, up to `threads`; a job that finds 1,000 waiting is refused."""
+    """Starts a thread when a job finds none idle, up to `threads`; a job that finds 1,000 waiting is refused.
+
+    No lock is held over a line of Python: the collector may run there, and with it a `__del__` that waits for a load of
+    this very pool. What is shared are queues written in C, which may be come back to.
+    """
 
     def __init__(self, threads: int) -> None:
         self._most = threads
@@ -62,32 +68,41 @@ class LoadPool:
 
     def reset(self) -> None:
         """Forgets threads and jobs: in a child after fork they do not exist."""
-        self._jobs: deque[_Job] = deque()
-        self._wanted = threading.Condition(threading.RLock())  # a __del__ that runs in here may come back
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()  # None: the pool is closed; whoever gets it puts it back
+        self._idle: SimpleQueue[None] = SimpleQueue()  # one for each thread that waits and that no job counts on
+        self._places: SimpleQueue[None] = SimpleQueue()  # one for each thread that may still be started
+        for _ in range(self._most):
+            self._places.put(None)
         self._threads: list[threading.Thread] = []
-        self._idle = 0
         self._closed = False
 
     def submit(self, run: Callable[[], None], drop: Callable[[], None]) -> bool:
         """Calls `run` soon, or `drop` if the pool is closed first. False: full, closed, or no thread can be started."""
-        job = _Job(contextvars.copy_context(), run, drop)
-        with self._wanted:
-            if self._closed or len(self._jobs) >= MAX_WAITING:
-                return False
-            self._jobs.append(job)
-            if self._idle >= len(self._jobs) or len(self._threads) >= self._most:
-                self._wanted.notify()
-                return True
-            thread = threading.Thread(target=self._run, name=f"stillwarm-load-{len(self._threads) + 1}", daemon=True)
-            self._threads.append(thread)
+        if self._takes_nothing():
+            return False
+        awaited = _take(self._idle) or self._start()
+        if not self._threads:
+            return False
+        self._jobs.put(_Job(contextvars.copy_context(), run, drop, awaited))
+        if self._closed:  # meanwhile: nobody may come for it any more
+            self._drop_waiting()
+        return True
+
+    def _takes_nothing(self) -> bool:
+        return self._closed or self._jobs.qsize() >= MAX_WAITING
+
+    def _start(self) -> bool:
+        if not _take(self._places):
+            return False
+        number = self._most - self._places.qsize()
+        thread = threading.Thread(target=self._run, name=f"stillwarm-load-{number}", daemon=True)
+        self._threads.append(thread)
         try:
             thread.start()
         except RuntimeError:  # no more threads, or the interpreter is going down
-            with self._wanted:
-                self._threads.remove(thread)
-                if not self._threads and job in self._jobs:
-                    self._jobs.remove(job)
-                    return False
+            self._threads.remove(thread)
+            self._places.put(None)
+            return False
         return True
 
     def runs_here(self) -> bool:
@@ -96,33 +111,40 @@ class LoadPool:
 
     def close(self, wait: float) -> None:
         """Takes no more jobs, drops the waiting ones, and waits at most `wait` seconds for the running ones."""
-        with self._wanted:
-            self._closed = True
-            dropped = list(self._jobs)
-            self._jobs.clear()
-            self._wanted.notify_all()
-            threads = list(self._threads)
-        for job in dropped:
-            job.drop()
+        self._closed = True
+        self._drop_waiting()
         deadline = time.monotonic() + wait
-        for thread in threads:
+        for thread in list(self._threads):
             if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
+    def _drop_waiting(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    job.drop()
+        self._jobs.put(None)
+
     def _run(self) -> None:
         while True:
-            with self._wanted:
-                while not self._jobs:
-                    if self._closed:
-                        return
-                    self._idle += 1
-                    try:
-                        self._wanted.wait()
-                    finally:
-                        self._idle -= 1
-                job = self._jobs.popleft()
+            job = self._jobs.get()
+            if job is None:
+                self._jobs.put(None)
+                return
+            if not job.awaited:  # it came to a busy pool: a thread that has become idle since does not wait for another
+                _take(self._idle)
             try:
                 job.context.run(job.run)
             except BaseException:
                 _log.exception("a job of the load pool failed")
             del job  # an idle thread keeps nothing alive
+            self._idle.put(None)
+
+
+def _take(tokens: SimpleQueue[None]) -> bool:
+    try:
+        tokens.get_nowait()
+    except Empty:
+        return False
+    return True

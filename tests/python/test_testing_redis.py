@@ -94,6 +94,7 @@ def test_testing_redis_takes_the_program_that_is_named(monkeypatch: pytest.Monke
 
     own = tmp_path / "valkey-server"
     own.symlink_to(redis_program().resolve())
+    monkeypatch.delenv("REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert redis_program() == own  # Valkey, where there is no Redis
     monkeypatch.setenv("PATH", os.defpath)
