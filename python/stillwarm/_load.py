@@ -143,12 +143,10 @@ def in_pool(target: Any, flight: Any, anew: bool = False) -> bool:
         return False
     try:
         flight.offer(anew)
-        taken = pool.submit(lambda: run_offered(target, flight), lambda: finish(flight, ABANDONED, None))
-        if taken:
+        if pool.submit(lambda: run_offered(target, flight), lambda: drop_offered(flight)):
             flight.let_go()  # not sooner: a __del__ on this thread would wait for what is not in the pool's hands
-        else:
-            flight.take()
-        return taken
+            return True
+        return flight.take() is None  # then a thread of the pool that needs it was faster
     except BaseException:
         finish(flight, ABANDONED, None)  # a load that was taken all the same is not stored
         raise
@@ -157,8 +155,18 @@ def in_pool(target: Any, flight: Any, anew: bool = False) -> bool:
 def run_offered(target: Any, flight: Any) -> None:
     """Runs a load that was given to the pool, unless somebody has begun it."""
     anew = flight.take()
-    if anew is not None:
+    if anew is None:
+        return
+    try:
         run_detached(target, flight, anew)
+    finally:
+        finish(flight, ABANDONED, None)  # nothing if it has landed: the stack may end before the load begins
+
+
+def drop_offered(flight: Any) -> None:
+    """The pool is closed: a load that nobody has begun will not be."""
+    if flight.take() is not None:
+        finish(flight, ABANDONED, None)
 
 
 def refresh(target: Any, flight: Any) -> None:

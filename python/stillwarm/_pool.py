@@ -85,7 +85,7 @@ class LoadPool:
             return False
         self._jobs.put(_Job(contextvars.copy_context(), run, drop, awaited))
         if self._closed:  # meanwhile: nobody may come for it any more
-            self._drop_waiting()
+            self._end()
         return True
 
     def _takes_nothing(self) -> bool:
@@ -99,9 +99,14 @@ class LoadPool:
         self._threads.append(thread)
         try:
             thread.start()
-        except RuntimeError:  # no more threads, or the interpreter is going down
-            self._threads.remove(thread)
-            self._places.put(None)
+        except BaseException as error:  # no more threads, the interpreter is going down, Ctrl-C
+            if thread.ident is None:
+                self._threads.remove(thread)
+                self._places.put(None)
+                if not self._threads:  # others counted on it
+                    self._drop_waiting()
+            if not isinstance(error, RuntimeError):
+                raise
             return False
         return True
 
@@ -112,11 +117,17 @@ class LoadPool:
     def close(self, wait: float) -> None:
         """Takes no more jobs, drops the waiting ones, and waits at most `wait` seconds for the running ones."""
         self._closed = True
-        self._drop_waiting()
+        self._end()
         deadline = time.monotonic() + wait
         for thread in list(self._threads):
             if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _end(self) -> None:
+        try:
+            self._drop_waiting()
+        finally:
+            self._jobs.put(None)
 
     def _drop_waiting(self) -> None:
         with contextlib.suppress(Empty):
@@ -124,7 +135,6 @@ class LoadPool:
                 job = self._jobs.get_nowait()
                 if job is not None:
                     job.drop()
-        self._jobs.put(None)
 
     def _run(self) -> None:
         while True:

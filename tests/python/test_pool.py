@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from stillwarm import Cache, _pool
+from stillwarm import Cache, _load, _pool
 from stillwarm._pool import LoadPool
 from stillwarm.errors import RecursiveLoadError
 from tiers import PATIENCE, eventually
@@ -124,6 +124,52 @@ def test_pool_that_can_start_no_thread_refuses(pool: LoadPool, monkeypatch: pyte
         gate.wait(5)
 
 
+def test_pool_whose_first_thread_does_not_start_keeps_no_job_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, gate = LoadPool(1), Gate()
+
+    def fails(thread: threading.Thread) -> None:
+        assert pool.submit(gate.run, gate.drop), "it counts on the thread that is about to be there"
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    assert not pool.submit(gate.run, gate.drop)
+    assert gate.dropped == 1
+
+
+def test_pool_that_is_interrupted_while_it_starts_a_thread_starts_it_next_time(
+    pool: LoadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    gate = Gate()
+    gate.open.set()
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", interrupted)
+        for _ in range(5):
+            with pytest.raises(KeyboardInterrupt):
+                pool.submit(gate.run, gate.drop)
+    assert pool.submit(gate.run, gate.drop)
+    gate.wait(1)
+
+
+def test_pool_ends_its_threads_although_a_drop_raises(pool: LoadPool) -> None:
+    gate = Gate()
+
+    def fails() -> None:
+        raise MemoryError
+
+    for _ in range(4):
+        assert pool.submit(gate.run, fails)
+    gate.wait(3)
+    with pytest.raises(MemoryError):
+        pool.close(0)
+    gate.open.set()
+    for thread in pool._threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
 def in_the_middle_of_submit(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> list[Any]:
     """What `act` gave or raised, run once where the collector may run: while a job is given to the pool."""
     told: list[Any] = []
@@ -184,6 +230,91 @@ def test_pool_a_load_that_waits_for_a_thread_is_begun_by_the_thread_that_needs_i
         other.join(PATIENCE)
         assert got == ["A"]
         assert loads == ["stillwarm-load-1"], "it is loaded once, although its job came to a thread later"
+
+
+def test_pool_a_load_that_was_taken_over_is_not_dropped_with_its_job() -> None:
+    loads, other = [], threading.Thread(target=lambda: part())
+    with Cache(ttl=60, load_threads=1) as cache:
+
+        @cache.cached(hard_timeout=PATIENCE)
+        def part() -> int:
+            cache._pool.close(0)
+            loads.append(1)
+            return len(loads)
+
+        @cache.cached(hard_timeout=PATIENCE)
+        def whole() -> int:
+            other.start()
+            eventually(lambda: cache._pool._jobs.qsize() == 1)
+            return part()
+
+        assert whole() == 1
+        other.join(PATIENCE)
+        assert loads == [1]
+
+
+def test_pool_a_load_that_was_taken_over_where_the_stack_ends_is_left_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_detached = _load.run_detached
+
+    def ends(*_: Any) -> None:
+        monkeypatch.setattr(_load, "run_detached", run_detached)
+        raise RecursionError
+
+    with Cache(ttl=60, load_threads=1) as cache:
+        part = cache.cached(hard_timeout=PATIENCE)(lambda: "part")
+        got: list[str] = []
+        other = threading.Thread(target=lambda: got.append(part()))
+
+        @cache.cached(hard_timeout=PATIENCE)
+        def whole() -> str:
+            other.start()
+            eventually(lambda: cache._pool._jobs.qsize() == 1)
+            monkeypatch.setattr(_load, "run_detached", ends)
+            with pytest.raises(RecursionError):
+                part()
+            return "whole"
+
+        assert whole() == "whole"
+        other.join(PATIENCE)
+        assert got == ["part"]
+
+
+def test_pool_a_load_that_is_refused_and_was_taken_over_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[int] = []
+    with Cache(ttl=60, load_threads=1) as cache:
+
+        @cache.cached(hard_timeout=PATIENCE)
+        def part() -> int:
+            loads.append(1)
+            return len(loads)
+
+        offered, taken = threading.Event(), threading.Event()
+        submit = cache._pool.submit
+
+        def refuses(run: Any, drop: Any) -> bool:
+            if threading.current_thread() is not other:
+                return submit(run, drop)
+            offered.set()
+            assert taken.wait(PATIENCE)
+            return False
+
+        monkeypatch.setattr(cache._pool, "submit", refuses)
+        got: list[int] = []
+        other = threading.Thread(target=lambda: got.append(part()))
+
+        @cache.cached(hard_timeout=PATIENCE)
+        def whole() -> int:
+            other.start()
+            assert offered.wait(PATIENCE)
+            value = part()
+            taken.set()
+            return value
+
+        assert whole() == 1
+        other.join(PATIENCE)
+        assert (got, loads) == ([1], [1])
 
 
 def test_pool_loads_that_need_each_other_are_seen_also_where_one_was_taken_over() -> None:
