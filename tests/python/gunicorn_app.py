@@ -16,6 +16,9 @@ from flask import Flask
 from stillwarm import Cache
 from stillwarm.flask import CacheType, Stillwarm
 
+# As gunicorn's configuration: it makes no folder in the user's home (from gunicorn 25 on; ignored before).
+control_socket_disable = True
+
 
 def made() -> Callable[[Any, Any], Iterable[bytes]]:
     """The app: a page, and a write that invalidates it."""
