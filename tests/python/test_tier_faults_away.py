@@ -157,11 +157,15 @@ def test_tier_faults_half_open_in_a_reply(server: Served, chaos: Make, after: in
     with shared(server.through(proxy), connections=1) as one:
         one.get("warm")
         one.written()
-        silent = list(proxy.connections)
-        for connection in silent:
-            connection.behave(cut_after=after, end="silence")
-        goes_on(one, range(6))
-        assert sum(connection.faults for connection in silent) > 0
+        silent: list[Any] = []
+        for turn in range(20):  # a busy machine may have given a connection up before it falls silent
+            silent = list(proxy.connections)
+            for connection in silent:
+                connection.behave(cut_after=after, end="silence")
+            goes_on(one, range(6 * turn, 6 * turn + 6))
+            if any(connection.faults for connection in silent):
+                break
+        assert any(connection.faults for connection in silent)
         healthy_again(one)
         assert one.cache._check_invariants()
 

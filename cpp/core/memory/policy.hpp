@@ -108,7 +108,7 @@ class Policy {
   static constexpr double kMargin = 1.0 / 16;  // of the capacity: the piece whose value is weighed
   static constexpr double kPeriod = 1.0 / 12;  // inserts between two steps, of the entries
   static constexpr std::uint32_t kMaxExamined = 32;
-  static constexpr std::uint32_t kSample = 10;
+  static constexpr std::uint32_t kSample = 12;
   static constexpr std::uint32_t kMostLooked = 32;
 
   bool in_bytes() const noexcept { return limits_.max_bytes != 0; }

@@ -34,6 +34,7 @@ from stillwarm._servers import PostgresServer
 PROCESSES = 2
 THREADS = 64
 LONGEST = 0.03  # s until the timer kills
+TURNS = 10  # more that it may have before it has killed once
 
 
 class Outcome:
@@ -106,13 +107,18 @@ def run(server: PostgresServer, mode: str, rounds: int, seed: int, threads: int 
             app = app_of(url, cache, mode, Deadly())
             points = ("", *POINTS)
             try:
-                for number in range(rounds):
+                number = 0
+                while number < rounds:
                     point = points[number % len(points)] if mode != "naive" else ""
                     job = {"url": url, "mode": mode, "key": str(uuid.UUID(int=rng.getrandbits(128))), "users": users}
-                    job |= {"point": point, "delay": rng.random() * LONGEST, "token": str(Path(folder, str(number)))}
+                    token = str(Path(folder, str(outcome.rounds)))
+                    job |= {"point": point, "delay": rng.random() * LONGEST, "token": token}
                     answers = _race(programs, job, outcome)
                     _judge(app, database, job["key"], answers, outcome)
                     outcome.rounds += 1
+                    # The timer may come when all is over: then it has another turn.
+                    again = point == "timer" and not outcome.killed[point] and outcome.rounds < 2 * rounds + TURNS
+                    number += not again
             finally:
                 for program in programs:
                     program.close()
