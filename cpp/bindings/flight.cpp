@@ -3,6 +3,7 @@
 #include <structmember.h>
 
 #include <new>
+#include <utility>
 
 #include "bindings/flight_waiters.hpp"
 #include "bindings/weigh.hpp"

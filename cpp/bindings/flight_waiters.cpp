@@ -41,6 +41,17 @@ void wake_next(PyFlight* f) {
   }
 }
 
+// Whether the flight still runs: then `waiters` is there, `fresh` if need be. Making that may have run anything.
+bool takes_waiters(const PyFlight* f, PyObject*& waiters, PyObject* fresh) {
+  const bool runs = f->state == FlightState::kRunning;
+  if (runs && waiters == nullptr) {
+    waiters = fresh;
+  } else {
+    Py_XDECREF(fresh);
+  }
+  return runs;
+}
+
 }  // namespace
 
 bool add_waiters() {
@@ -62,15 +73,7 @@ PyObject* flight_sleep_with(PyObject* self, PyObject* const* args, Py_ssize_t co
   }
   PyObject* fresh = f->sleepers == nullptr ? PyDict_New() : nullptr;  // may run the collector
   if (PyErr_Occurred() != nullptr) return nullptr;
-  if (f->state != FlightState::kRunning) {
-    Py_XDECREF(fresh);
-    Py_RETURN_FALSE;
-  }
-  if (f->sleepers == nullptr) {
-    f->sleepers = fresh;
-  } else {
-    Py_XDECREF(fresh);
-  }
+  if (!takes_waiters(f, f->sleepers, fresh)) Py_RETURN_FALSE;
   if (PyDict_SetItem(f->sleepers, args[0], args[1]) != 0) return nullptr;
   Py_RETURN_TRUE;
 }
@@ -94,15 +97,7 @@ PyObject* flight_wait_with(PyObject* self, PyObject* waiter) {
   PyFlight* f = as_flight(self);
   PyObject* fresh = f->tasks == nullptr ? PyList_New(0) : nullptr;  // may run the collector
   if (PyErr_Occurred() != nullptr) return nullptr;
-  if (f->state != FlightState::kRunning) {
-    Py_XDECREF(fresh);
-    Py_RETURN_FALSE;
-  }
-  if (f->tasks == nullptr) {
-    f->tasks = fresh;
-  } else {
-    Py_XDECREF(fresh);
-  }
+  if (!takes_waiters(f, f->tasks, fresh)) Py_RETURN_FALSE;
   if (PyList_Append(f->tasks, waiter) != 0) return nullptr;
   Py_RETURN_TRUE;
 }

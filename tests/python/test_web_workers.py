@@ -34,16 +34,8 @@ class Gunicorn:
     def __init__(self, url: str | None) -> None:
         self.port = free_port()
         given = {} if url is None else {"STILLWARM_URL": url}
-        options = [
-            "--config",
-            "python:gunicorn_app",
-            "--workers",
-            "2",
-            "--bind",
-            f"127.0.0.1:{self.port}",
-            "--log-level",
-            "error",
-        ]
+        address = f"127.0.0.1:{self.port}"
+        options = f"--config python:gunicorn_app --workers 2 --bind {address} --log-level error".split()
         self._program = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", *options, "gunicorn_app:made()"],
             env={**os.environ, **given, "PYTHONPATH": os.pathsep.join(_PATHS)},

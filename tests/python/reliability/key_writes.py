@@ -117,8 +117,8 @@ def run(server: PostgresServer, mode: str, rounds: int, seed: int, threads: int 
                     _judge(app, database, job["key"], answers, outcome)
                     outcome.rounds += 1
                     # The timer may come when all is over: then it has another turn.
-                    again = point == "timer" and not outcome.killed[point] and outcome.rounds < 2 * rounds + TURNS
-                    number += not again
+                    if point != "timer" or outcome.killed[point] or outcome.rounds >= 2 * rounds + TURNS:
+                        number += 1
             finally:
                 for program in programs:
                     program.close()
